@@ -1,0 +1,150 @@
+import * as v from 'valibot';
+import { createHash } from 'node:crypto';
+import { ZtnaError } from './errors.ts';
+import { idSchema, type ConnectorId, type InstanceId, type RelayId } from './id.ts';
+import { sequenceSchema } from './lease.ts';
+import { bytes, natural } from './schema.ts';
+import { verifyStatement, x25519PublicKey, type VerifyingKey } from './statement.ts';
+import type { Bundle } from './bundle.ts';
+import type { KeyObject } from 'node:crypto';
+
+/** The version of everything between agent, data plane and connector; it fixes the Noise suite. */
+export const wireVersion = 1;
+
+/** No grant lives longer, whoever signed it. */
+export const maxGrantLifeMs = 60_000;
+
+/** The largest grant statement, in characters: it travels in a request header and inside a handshake message. */
+export const maxGrantLength = 4_096;
+
+/** A connector and its keys, signed by the roster key: kind `roster`. */
+export const rosterEntrySchema = v.strictObject({
+  connector: idSchema('connector'),
+  site: idSchema('site'),
+  noiseKey: bytes(32), // X25519, the connector's Noise static
+  signingKey: bytes(32), // Ed25519
+  apps: v.pipe(v.array(idSchema('app')), v.maxLength(256)),
+});
+export type RosterEntry = v.InferOutput<typeof rosterEntrySchema>;
+
+/**
+ * Permission for one device to open (or, under a higher generation, resume) one tunnel: kind `grant`.
+ * It never names a host or a port. All times are control time in milliseconds.
+ */
+export const grantSchema = v.strictObject({
+  id: idSchema('grant'),
+  version: natural,
+  user: idSchema('user'),
+  session: idSchema('session'),
+  device: idSchema('device'),
+  deviceKey: bytes(32), // X25519, the device's Noise static
+  app: idSchema('app'),
+  connector: idSchema('connector'),
+  instance: idSchema('instance'), // the connector process; a restart voids the grant
+  tunnel: idSchema('tunnel'),
+  generation: natural, // path number of the tunnel, from 1
+  decision: idSchema('decision'),
+  policy: natural, // policy version decided under
+  incarnation: natural, // of the revocation log
+  position: natural, // in the revocation log, read before the decision in the same transaction
+  issuedAtMs: natural,
+  expiresAtMs: natural,
+  intervalMs: natural, // verification interval
+  holdMs: natural, // how long a detached tunnel is kept
+  sequence: sequenceSchema, // the first lease
+  untilMs: natural,
+  relays: v.pipe(v.array(idSchema('relay')), v.minLength(1), v.maxLength(16)),
+});
+export type Grant = v.InferOutput<typeof grantSchema>;
+
+/** Proof that a grant was checked for its holder's purpose. Only the functions of this file make one. */
+export interface VerifiedGrant extends Readonly<Grant> {
+  readonly __verified: unique symbol;
+  readonly statement: string;
+}
+
+/** What the client needs besides the grant: the connector it may believe in. */
+export interface VerifiedPermit {
+  readonly __permit: unique symbol;
+  readonly grant: VerifiedGrant;
+  readonly connectorKey: KeyObject;
+}
+
+/** SHA-256 of a grant statement: what the handshake's prologue binds. */
+export function grantDigest(statement: string): Buffer {
+  return createHash('sha256').update(statement).digest();
+}
+
+function readGrant(statement: string, keys: readonly VerifyingKey[], nowMs: number): VerifiedGrant {
+  if (statement.length > maxGrantLength) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
+  const grant = verifyStatement('grant', grantSchema, statement, keys, maxGrantLength);
+  if (grant.version !== wireVersion) throw new ZtnaError('ERR_HANDSHAKE_VERSION');
+  const isTooLong = grant.expiresAtMs - grant.issuedAtMs > maxGrantLifeMs;
+  if (isTooLong || grant.expiresAtMs < grant.issuedAtMs) throw new ZtnaError('ERR_GRANT_REFUSED');
+  if (nowMs >= grant.expiresAtMs) throw new ZtnaError('ERR_GRANT_EXPIRED');
+  return { ...grant, statement } as unknown as VerifiedGrant;
+}
+
+/**
+ * The data plane's check: a live grant by a grant key that names this relay. It says nothing about who holds it.
+ * Throws ERR_STATEMENT_REFUSED, ERR_GRANT_EXPIRED, ERR_GRANT_REFUSED or ERR_GRANT_MISMATCH.
+ */
+export function verifyGrantAtRelay(
+  statement: string,
+  at: { readonly bundle: Bundle; readonly relay: RelayId; readonly nowMs: number },
+): VerifiedGrant {
+  const grant = readGrant(statement, at.bundle.grantKeys, at.nowMs);
+  if (!grant.relays.includes(at.relay)) throw new ZtnaError('ERR_GRANT_MISMATCH');
+  return grant;
+}
+
+/**
+ * The connector's check, which decides last: a live grant for this very connector process, for the device whose
+ * key the handshake proved. App map, single use and the revocation log are the caller's next steps.
+ * Throws as above, and ERR_GRANT_MISMATCH for another connector, instance or device key.
+ */
+export function verifyGrantAtConnector(
+  statement: string,
+  at: {
+    readonly bundle: Bundle;
+    readonly connector: ConnectorId;
+    readonly instance: InstanceId;
+    /** Raw X25519 static that the Noise handshake authenticated. */
+    readonly peerStatic: Uint8Array;
+    readonly nowMs: number;
+  },
+): VerifiedGrant {
+  const grant = readGrant(statement, at.bundle.grantKeys, at.nowMs);
+  const isOurs =
+    grant.connector === at.connector &&
+    grant.instance === at.instance &&
+    Buffer.from(grant.deviceKey, 'base64url').equals(at.peerStatic);
+  if (!isOurs) throw new ZtnaError('ERR_GRANT_MISMATCH');
+  return grant;
+}
+
+/**
+ * The client's check: the grant is for this device, and the roster vouches for the connector it names.
+ * Throws as above.
+ */
+export function verifyPermit(
+  permit: { readonly grant: string; readonly roster: string },
+  at: {
+    readonly bundle: Bundle;
+    readonly device: string;
+    readonly deviceKey: Uint8Array;
+    readonly nowMs: number;
+  },
+): VerifiedPermit {
+  const grant = readGrant(permit.grant, at.bundle.grantKeys, at.nowMs);
+  const entry = verifyStatement('roster', rosterEntrySchema, permit.roster, at.bundle.rosterKeys);
+  const isOurs =
+    grant.device === at.device && Buffer.from(grant.deviceKey, 'base64url').equals(at.deviceKey);
+  if (!isOurs || entry.connector !== grant.connector || !entry.apps.includes(grant.app)) {
+    throw new ZtnaError('ERR_GRANT_MISMATCH');
+  }
+  return {
+    grant,
+    connectorKey: x25519PublicKey(Buffer.from(entry.noiseKey, 'base64url')),
+  } as unknown as VerifiedPermit;
+}

@@ -1,0 +1,89 @@
+import * as v from 'valibot';
+import { idSchema } from '../id.ts';
+import { natural, reason, text } from '../schema.ts';
+import {
+  bundle,
+  leases,
+  log,
+  errorCode,
+  statementText,
+  timeAnswer,
+  timeRequest,
+  versions,
+} from './channel.ts';
+
+const appNames = v.pipe(v.array(text(64)), v.maxLength(256));
+
+const hello = v.strictObject({
+  type: v.literal('hello'),
+  versions,
+  software: text(64),
+  bundleVersion: natural,
+  instance: idSchema('instance'), // new at every start of the process
+  apps: appNames, // of its own map; targets never leave the connector
+  tunnels: v.pipe(v.array(idSchema('tunnel')), v.maxLength(4096)), // still open here
+});
+
+/** The connector's own map changed. */
+const apps = v.strictObject({ type: v.literal('apps'), apps: appNames });
+
+const tunnelOpened = v.strictObject({
+  type: v.literal('tunnel_opened'),
+  tunnel: idSchema('tunnel'),
+});
+
+/** Bytes are counted at the app: `bytesUp` towards it, `bytesDown` from it. */
+const tunnelClosed = v.strictObject({
+  type: v.literal('tunnel_closed'),
+  tunnel: idSchema('tunnel'),
+  code: errorCode,
+  reason,
+  bytesUp: natural,
+  bytesDown: natural,
+});
+
+/** A grant that this connector refused, for the audit log. `tunnel` is as the grant claimed. */
+const grantRefused = v.strictObject({
+  type: v.literal('grant_refused'),
+  tunnel: idSchema('tunnel'),
+  code: errorCode,
+  reason,
+});
+
+/** Connector → control plane. */
+export const fromConnector = v.variant('type', [
+  hello,
+  timeRequest,
+  apps,
+  tunnelOpened,
+  tunnelClosed,
+  grantRefused,
+]);
+export type FromConnector = v.InferOutput<typeof fromConnector>;
+
+/** App names of this connector's site with their ids; names it serves that are missing here are not routed. */
+const appIds = v.pipe(v.array(v.tuple([text(64), idSchema('app')])), v.maxLength(256));
+
+const welcome = v.strictObject({
+  type: v.literal('welcome'),
+  version: natural,
+  connector: idSchema('connector'),
+  name: text(64),
+  bundle: v.nullable(statementText),
+  appIds,
+  relays: v.array(v.strictObject({ id: idSchema('relay'), url: text(256) })),
+  slots: natural, // data WebSockets to keep dialled ahead on each relay
+});
+
+const assignedApps = v.strictObject({ type: v.literal('app_ids'), appIds });
+
+/** Control plane → connector. */
+export const toConnector = v.variant('type', [
+  welcome,
+  timeAnswer,
+  leases,
+  log,
+  bundle,
+  assignedApps,
+]);
+export type ToConnector = v.InferOutput<typeof toConnector>;

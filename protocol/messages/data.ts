@@ -1,0 +1,41 @@
+import * as v from 'valibot';
+import { idSchema } from '../id.ts';
+import { errorCode, statementText } from './channel.ts';
+
+/**
+ * Hop control on a data WebSocket: text messages between the data plane and the end that dialled it.
+ * Binary messages on the same socket are the tunnel's own and pass through untouched.
+ */
+
+/** Data plane → idle connector socket: this socket now carries that tunnel. */
+const assign = v.strictObject({
+  type: v.literal('assign'),
+  tunnel: idSchema('tunnel'),
+  grant: statementText,
+});
+export const toSlot = v.variant('type', [assign]);
+export type ToSlot = v.InferOutput<typeof toSlot>;
+
+/** Connector → data plane, within one second of `assign`. */
+const assigned = v.strictObject({ type: v.literal('assigned'), tunnel: idSchema('tunnel') });
+const refused = v.strictObject({
+  type: v.literal('refused'),
+  tunnel: idSchema('tunnel'),
+  code: errorCode,
+});
+export const fromSlot = v.variant('type', [assigned, refused]);
+export type FromSlot = v.InferOutput<typeof fromSlot>;
+
+/** Request header in which an agent presents its grant, and a connector names its instance. */
+export const grantHeader = 'ztna-grant';
+export const instanceHeader = 'ztna-instance';
+
+/** Paths of the two kinds of data WebSocket and of the control channel. */
+export const tunnelPath = '/v1/tunnel';
+export const slotPath = '/v1/slot';
+export const channelPath = '/v1/channel';
+
+/** Application protocols (ALPN): each demands one role of the certificate on either side. */
+export const dataProtocol = 'ztna-data/1';
+export const controlProtocol = 'ztna-control/1';
+export const enrolmentProtocol = 'ztna-enrol/1';

@@ -1,0 +1,179 @@
+import * as v from 'valibot';
+import { idSchema } from '../id.ts';
+import { natural, reason, text } from '../schema.ts';
+import {
+  bundle,
+  errorCode,
+  leases,
+  log,
+  refusal,
+  statementText,
+  timeAnswer,
+  timeRequest,
+  versions,
+} from './channel.ts';
+
+const hello = v.strictObject({
+  type: v.literal('hello'),
+  versions,
+  software: text(64),
+  bundleVersion: natural,
+  tunnels: v.pipe(v.array(idSchema('tunnel')), v.maxLength(256)), // still open here
+});
+
+/** Password sign-in. The session is bound to the device that asks; nothing like a token is handed out. */
+const signIn = v.strictObject({
+  type: v.literal('sign_in'),
+  id: natural,
+  user: text(64),
+  password: v.pipe(v.string(), v.maxLength(1024)),
+  otp: v.nullable(text(16)),
+});
+
+const signOut = v.strictObject({ type: v.literal('sign_out'), id: natural });
+const status = v.strictObject({ type: v.literal('status'), id: natural });
+const apps = v.strictObject({ type: v.literal('apps'), id: natural });
+
+/** Asks for a new tunnel to the app of that name. */
+const grantRequest = v.strictObject({ type: v.literal('grant'), id: natural, app: text(64) });
+
+const why = v.strictObject({ type: v.literal('why'), id: natural, app: text(64) });
+
+/** One-time passwords: begin answers with a secret, confirm proves that it was stored. */
+const otpBegin = v.strictObject({ type: v.literal('otp_begin'), id: natural });
+const otpConfirm = v.strictObject({ type: v.literal('otp_confirm'), id: natural, otp: text(16) });
+const otpList = v.strictObject({ type: v.literal('otp_list'), id: natural });
+const otpRemove = v.strictObject({ type: v.literal('otp_remove'), id: natural, otp: text(16) });
+
+/** This end of the tunnel is closed for good. */
+const tunnelClosed = v.strictObject({
+  type: v.literal('tunnel_closed'),
+  tunnel: idSchema('tunnel'),
+  reason,
+});
+
+/** Agent → control plane. */
+export const fromDevice = v.variant('type', [
+  hello,
+  timeRequest,
+  signIn,
+  signOut,
+  status,
+  apps,
+  grantRequest,
+  why,
+  otpBegin,
+  otpConfirm,
+  otpList,
+  otpRemove,
+  tunnelClosed,
+]);
+export type FromDevice = v.InferOutput<typeof fromDevice>;
+
+const sessionFacts = v.strictObject({
+  session: idSchema('session'),
+  user: text(64),
+  methods: v.array(text(16)),
+  signedInAtMs: natural,
+  untilMs: natural,
+});
+export type SessionFacts = v.InferOutput<typeof sessionFacts>;
+
+const welcome = v.strictObject({
+  type: v.literal('welcome'),
+  version: natural,
+  device: idSchema('device'),
+  bundle: v.nullable(statementText), // when newer than the one named in hello
+  session: v.nullable(sessionFacts),
+});
+
+const done = v.strictObject({ type: v.literal('done'), id: natural });
+
+const signedIn = v.strictObject({
+  type: v.literal('signed_in'),
+  id: natural,
+  session: sessionFacts,
+});
+
+const statusAnswer = v.strictObject({
+  type: v.literal('status'),
+  id: natural,
+  session: v.nullable(sessionFacts),
+  device: v.strictObject({
+    id: idSchema('device'),
+    hostname: text(255),
+    certificateUntilMs: natural,
+  }),
+});
+
+const appRow = v.strictObject({
+  name: text(64),
+  kind: text(16),
+  state: v.picklist(['online', 'offline', 'needs_remedy']),
+  fix: v.nullable(text(500)),
+  portHint: v.nullable(natural),
+});
+export type AppRow = v.InferOutput<typeof appRow>;
+const appsAnswer = v.strictObject({ type: v.literal('apps'), id: natural, apps: v.array(appRow) });
+
+/** Permission for one tunnel and where to use it: any of `relays`, in order of preference. */
+const permit = v.strictObject({
+  type: v.literal('permit'),
+  id: natural,
+  grant: statementText,
+  roster: statementText,
+  relays: v.array(v.strictObject({ id: idSchema('relay'), url: text(256) })),
+  portHint: v.nullable(natural),
+});
+
+/** The part of a decision that its own user may see. */
+const whyAnswer = v.strictObject({
+  type: v.literal('why'),
+  id: natural,
+  app: text(64),
+  allowed: v.boolean(),
+  decision: idSchema('decision'),
+  conditions: v.array(
+    v.strictObject({ what: text(128), actual: text(128), required: text(128), met: v.boolean() }),
+  ),
+  fix: v.nullable(text(500)),
+});
+
+const otpSecret = v.strictObject({ type: v.literal('otp_secret'), id: natural, uri: text(512) });
+const otpState = v.strictObject({
+  type: v.literal('otp_state'),
+  id: natural,
+  enabled: v.boolean(),
+});
+
+/** The control plane ended this tunnel; the enforcers close its path at the same time. */
+const tunnelEnded = v.strictObject({
+  type: v.literal('tunnel_ended'),
+  tunnel: idSchema('tunnel'),
+  code: errorCode,
+  reason,
+});
+
+/** The session ended for this reason; tunnels end by themselves. */
+const sessionEnded = v.strictObject({ type: v.literal('session_ended'), reason });
+
+/** Control plane → agent. */
+export const toDevice = v.variant('type', [
+  welcome,
+  timeAnswer,
+  refusal,
+  leases,
+  log,
+  bundle,
+  done,
+  signedIn,
+  statusAnswer,
+  appsAnswer,
+  permit,
+  whyAnswer,
+  otpSecret,
+  otpState,
+  tunnelEnded,
+  sessionEnded,
+]);
+export type ToDevice = v.InferOutput<typeof toDevice>;
