@@ -1,0 +1,42 @@
+/**
+ * `npm test`: runs every test file under AVA and closes with the line `N passed, N failed[, N skipped]`.
+ * Arguments are handed to AVA, so `npm test -- test/protocol/frame.test.ts` runs one file.
+ */
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const top = fileURLToPath(new URL('../..', import.meta.url));
+const child = spawn(
+  process.execPath,
+  ['node_modules/ava/entrypoints/cli.mjs', '--tap', ...process.argv.slice(2)],
+  { cwd: top, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, NODE_NO_WARNINGS: '1' } },
+);
+
+let passed = 0;
+let failed = 0;
+let skipped = 0;
+let isShowing = false;
+for await (const line of createInterface({ input: child.stdout })) {
+  const result = /^(not )?ok \d+ - (.*)$/.exec(line);
+  if (result) {
+    const title = result[2] ?? '';
+    isShowing = result[1] !== undefined;
+    if (/# (SKIP|TODO)/.test(title)) skipped++;
+    else if (isShowing) failed++;
+    else passed++;
+    console.log(`${isShowing ? '✗' : '✓'} ${title}`);
+  } else if (/^#\s{3}/.test(line)) {
+    console.log(`  ${line.slice(1).trim()}`); // logged by a test: the reason why a part was left out
+  } else if (isShowing && !/^(\d+\.\.\d+|#.*|TAP version.*)?$/.test(line)) {
+    console.log(line);
+  }
+}
+const code = await new Promise<number | null>((resolve) => {
+  if (child.exitCode !== null) resolve(child.exitCode);
+  else child.once('exit', (exitCode) => { resolve(exitCode); });
+});
+// A crash outside any test leaves no `not ok` line.
+if (code !== 0 && failed === 0) failed = 1;
+console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
