@@ -1,0 +1,204 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { launchers, mustRun, RunningProgram, runProgram, type Finished } from './program.ts';
+
+/** One private app behind the connector: its name and where the connector dials it. */
+export interface DeployedApp {
+  readonly name: string;
+  readonly target: string; // tcp://host:port
+}
+
+export interface DeploymentOptions {
+  readonly apps: readonly DeployedApp[];
+  /** Cedar policy files by name; by default the group `staff` may reach every app. */
+  readonly policies?: Readonly<Record<string, string>>;
+  /** Lines put over the relay.yaml that `init` wrote: `key: value` pairs of its top level. */
+  readonly relayConfig?: Readonly<Record<string, string>>;
+  readonly user?: string;
+  readonly onStep?: (step: string) => void;
+}
+
+const openPolicy = '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);';
+
+/** An enrolled and signed-in machine. */
+export interface Machine {
+  readonly home: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** Runs `ztna …` to its end. */
+  ztna(...args: string[]): Promise<Finished>;
+  /** Starts `ztna …` and leaves it running. */
+  start(...args: string[]): RunningProgram;
+}
+
+/**
+ * A whole deployment made of the real programs on loopback: relay, connector and enrolled machines, each a process
+ * of its own, all state in one temporary directory. `stop()` ends every process and removes the directory.
+ */
+export class Deployment {
+  readonly dir: string;
+  readonly url: string;
+  readonly port: number;
+  readonly relayDir: string;
+  readonly connectorDir: string;
+  readonly options: DeploymentOptions;
+  relay!: RunningProgram;
+  connector!: RunningProgram;
+  readonly #running = new Set<RunningProgram>();
+  #machines = 0;
+
+  private constructor(dir: string, port: number, options: DeploymentOptions) {
+    this.dir = dir;
+    this.port = port;
+    this.url = `https://127.0.0.1:${port}`;
+    this.relayDir = join(dir, 'relay');
+    this.connectorDir = join(dir, 'connector');
+    this.options = options;
+  }
+
+  /** Everything up to a connector that serves the apps and a policy that is active. */
+  static async start(options: DeploymentOptions): Promise<Deployment> {
+    const dir = await mkdtemp(join(tmpdir(), 'ztna-test-'));
+    const deployment = new Deployment(dir, await freePort(), options);
+    try {
+      await deployment.#begin();
+    } catch (error) {
+      await deployment.stop();
+      throw error;
+    }
+    return deployment;
+  }
+
+  async #begin(): Promise<void> {
+    const { options } = this;
+    const say = options.onStep ?? (() => undefined);
+    say('relay: init');
+    await mustRun(launchers.relay, ['init', '--dir', this.relayDir, '--url', this.url]);
+    const config = join(this.relayDir, 'relay.yaml');
+    await overlayYaml(config, { listen: `127.0.0.1:${this.port}`, adminListen: '127.0.0.1:0', ...options.relayConfig });
+    say('relay: run');
+    await this.startRelay();
+    say('policy: apply');
+    await this.applyPolicies(options.policies ?? { 'staff.cedar': openPolicy });
+    say('connector: invite and run');
+    const code = await this.admin(
+      'invite', 'connector', 'local',
+      ...options.apps.flatMap((app) => ['--app', app.name]),
+    );
+    await this.startConnector(code.trim());
+  }
+
+  /** Starts `ztna-relay run` and waits until it is ready. */
+  async startRelay(): Promise<void> {
+    this.relay = this.#track(new RunningProgram(launchers.relay, ['run', '--dir', this.relayDir]));
+    await this.relay.line(/^ready$/);
+  }
+
+  /** Starts `ztna-connector run`, enrolling with `code` the first time, and waits until it is ready. */
+  async startConnector(code?: string): Promise<void> {
+    const enrolment = join(this.dir, 'connector.code');
+    if (code !== undefined) await writeFile(enrolment, code, { mode: 0o600 });
+    this.connector = this.#track(
+      new RunningProgram(launchers.connector, [
+        'run', '--dir', this.connectorDir,
+        ...(code === undefined ? [] : ['--enroll', `file:${enrolment}`]),
+        ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
+      ]),
+    );
+    await this.connector.line(/^ready$/);
+  }
+
+  /** Runs an administration command that must succeed; answers its standard output. */
+  async admin(...args: string[]): Promise<string> {
+    return mustRun(launchers.relay, [...args, '--dir', this.relayDir]);
+  }
+
+  /** Runs an administration command that may fail. */
+  async tryAdmin(...args: string[]): Promise<Finished> {
+    return runProgram(launchers.relay, [...args, '--dir', this.relayDir]);
+  }
+
+  /** Applies the given policy files as the whole policy. */
+  async applyPolicies(policies: Readonly<Record<string, string>>): Promise<void> {
+    const dir = await mkdtemp(join(this.dir, 'policies-'));
+    for (const [name, text] of Object.entries(policies)) await writeFile(join(dir, name), text);
+    await this.admin('policy', 'apply', dir);
+  }
+
+  /** Invites `user` into the groups and enrols a machine for it, which signs it in. */
+  async enrol(user = this.options.user ?? 'alice', groups: readonly string[] = ['staff']): Promise<Machine> {
+    const code = await this.admin('invite', 'user', user, ...groups.flatMap((group) => ['--group', group]));
+    const machine = this.machine();
+    await mustRun(launchers.ztna, ['enroll', '-', '--password-stdin'], {
+      env: machine.env,
+      input: `${code.trim()}\n${passwordOf(user)}\n`,
+    });
+    return machine;
+  }
+
+  /** A machine with empty state. */
+  machine(): Machine {
+    const home = join(this.dir, `machine-${++this.#machines}`);
+    const env = { ZTNA_HOME: home };
+    return {
+      home,
+      env,
+      ztna: (...args) => runProgram(launchers.ztna, args, { env }),
+      start: (...args) => this.#track(new RunningProgram(launchers.ztna, args, { env })),
+    };
+  }
+
+  /** Starts `ztna connect APP --json` on a free port and waits for its tunnel; answers the local port. */
+  async connect(machine: Machine, app: string): Promise<{ program: RunningProgram; port: number }> {
+    const program = machine.start('connect', app, '--listen', '0', '--json');
+    const { address } = await program.event('listening');
+    await program.event('open');
+    return { program, port: Number(/:(\d+)$/.exec(String(address))?.[1]) };
+  }
+
+  #track(program: RunningProgram): RunningProgram {
+    this.#running.add(program);
+    void program.ended.then(() => this.#running.delete(program));
+    return program;
+  }
+
+  /** Everything that the programs of this deployment wrote to their terminals and kept running for. */
+  transcript(): string {
+    return [this.relay, this.connector].map((program) => program.transcript()).join('\n');
+  }
+
+  async stop(): Promise<void> {
+    // Clients first: a relay that goes away would make them redial.
+    for (const program of [...this.#running].reverse()) await program.stop();
+    await rm(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** A password that the rules accept, one per user, so that tests can look for it in logs. */
+export function passwordOf(user: string): string {
+  return `correct-horse-${user}-battery`;
+}
+
+/** A port that was free a moment ago, on loopback. */
+export async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => {
+        if (address && typeof address === 'object') resolve(address.port);
+        else reject(new Error('no address'));
+      });
+    });
+  });
+}
+
+async function overlayYaml(path: string, values: Readonly<Record<string, string>>): Promise<void> {
+  const kept = (await readFile(path, 'utf8'))
+    .split('\n')
+    .filter((line) => !Object.keys(values).some((key) => line.startsWith(`${key}:`)));
+  const added = Object.entries(values).map(([key, value]) => `${key}: ${value}`);
+  await writeFile(path, [...kept, ...added, ''].join('\n'), { mode: 0o600 });
+}

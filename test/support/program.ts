@@ -1,0 +1,149 @@
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const top = fileURLToPath(new URL('../..', import.meta.url));
+
+/** The launchers of this checkout, as an operator or employee would run them. */
+export const launchers = {
+  ztna: `${top}client/ztna`,
+  connector: `${top}connector/ztna-connector`,
+  relay: `${top}relay/ztna-relay`,
+} as const;
+
+export interface Finished {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface ProgramOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly input?: string | Buffer;
+  readonly timeoutMs?: number;
+}
+
+/** Variables that a child gets: nothing of ours leaks in by accident. */
+function environment(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
+  const { PATH, HOME, LANG } = process.env;
+  return { PATH, HOME, LANG, ZTNA_NO_INPUT: '1', NO_COLOR: '1', ...extra };
+}
+
+/** Runs a program to its end. Does not throw for a non-zero exit. */
+export async function runProgram(
+  file: string,
+  args: readonly string[],
+  options: ProgramOptions = {},
+): Promise<Finished> {
+  const child = spawn(file, args, { env: environment(options.env), stdio: 'pipe' });
+  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 60_000);
+  const stdout: Buffer[] = [];
+  const stderr: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
+  child.stdin.on('error', () => undefined); // the program may end before it has read its input
+  child.stdin.end(options.input ?? '');
+  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  clearTimeout(timer);
+  return {
+    code,
+    signal,
+    stdout: Buffer.concat(stdout).toString(),
+    stderr: Buffer.concat(stderr).toString(),
+  };
+}
+
+/** Runs a program that must succeed and answers its standard output. */
+export async function mustRun(
+  file: string,
+  args: readonly string[],
+  options: ProgramOptions = {},
+): Promise<string> {
+  const finished = await runProgram(file, args, options);
+  if (finished.code !== 0) {
+    throw new Error(`${file} ${args.join(' ')} ended with ${finished.code}:\n${finished.stderr}`);
+  }
+  return finished.stdout;
+}
+
+/** A program that stays: its lines are kept and can be waited for. */
+export class RunningProgram {
+  readonly child: ChildProcessWithoutNullStreams;
+  readonly lines: string[] = [];
+  readonly errorLines: string[] = [];
+  readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  readonly #waiting = new Set<() => void>();
+  #hasEnded = false;
+
+  constructor(file: string, args: readonly string[], options: ProgramOptions = {}) {
+    this.child = spawn(file, args, { env: environment(options.env), stdio: 'pipe' });
+    this.child.stdin.on('error', () => undefined);
+    this.#collect(this.child.stdout, this.lines);
+    this.#collect(this.child.stderr, this.errorLines);
+    this.ended = new Promise((resolve) => {
+      this.child.once('close', (code, signal) => {
+        this.#hasEnded = true;
+        this.#notify();
+        resolve({ code, signal });
+      });
+    });
+  }
+
+  #collect(stream: NodeJS.ReadableStream, lines: string[]): void {
+    createInterface({ input: stream }).on('line', (line) => {
+      lines.push(line);
+      this.#notify();
+    });
+  }
+
+  #notify(): void {
+    for (const wake of this.#waiting) wake();
+  }
+
+  /** Resolves with the first value that `find` returns; rejects when the program ends or `timeoutMs` passes first. */
+  async until<T>(find: () => T | undefined, what: string, timeoutMs = 30_000): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const finish = (settle: () => void): void => {
+        clearTimeout(timer);
+        this.#waiting.delete(check);
+        settle();
+      };
+      const fail = (why: string): void =>
+        finish(() => reject(new Error(`${why} before ${what}; it said:\n${this.transcript()}`)));
+      const check = (): void => {
+        const found = find();
+        if (found !== undefined) finish(() => resolve(found));
+        else if (this.#hasEnded) fail('the program ended');
+      };
+      const timer = setTimeout(() => fail(`${timeoutMs} ms passed`), timeoutMs);
+      this.#waiting.add(check);
+      check();
+    });
+  }
+
+  /** The first line on standard output that matches, from line `from` on. */
+  async line(pattern: RegExp, from = 0, timeoutMs = 30_000): Promise<string> {
+    return this.until(() => this.lines.slice(from).find((line) => pattern.test(line)), String(pattern), timeoutMs);
+  }
+
+  /** The first event (a JSON line) of that name, from line `from` on. */
+  async event(name: string, from = 0, timeoutMs = 30_000): Promise<Record<string, unknown>> {
+    const line = await this.line(new RegExp(`"event":"${name}"`), from, timeoutMs);
+    return JSON.parse(line) as Record<string, unknown>;
+  }
+
+  transcript(): string {
+    return [...this.lines, ...this.errorLines].slice(-60).join('\n');
+  }
+
+  /** Ends the program; SIGKILL follows when it does not go by itself. Safe to call twice. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+    this.child.kill(signal);
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), 15_000);
+    const result = await this.ended;
+    clearTimeout(timer);
+    return result;
+  }
+}
