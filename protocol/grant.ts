@@ -4,8 +4,9 @@ import { ZtnaError } from './errors.ts';
 import { idSchema, type ConnectorId, type InstanceId, type RelayId } from './id.ts';
 import { sequenceSchema } from './lease.ts';
 import { bytes, natural } from './schema.ts';
-import { verifyStatement, x25519PublicKey, type VerifyingKey } from './statement.ts';
+import { verifyStatement, x25519PublicKey } from './statement.ts';
 import type { Bundle } from './bundle.ts';
+import type { AuthenticatedPeer } from './noise-xk.ts';
 import type { KeyObject } from 'node:crypto';
 
 /** The version of everything between agent, data plane and connector; it fixes the Noise suite. */
@@ -14,8 +15,14 @@ export const wireVersion = 1;
 /** No grant lives longer, whoever signed it. */
 export const maxGrantLifeMs = 60_000;
 
+/** How far ahead of control time, as its verifier knows it, a grant may have been issued: slow clocks, not plans. */
+export const maxGrantAheadMs = 5_000;
+
 /** The largest grant statement, in characters: it travels in a request header and inside a handshake message. */
 export const maxGrantLength = 4_096;
+
+/** The largest roster statement, in characters; it travels beside the grant in handshake message 3. */
+export const maxRosterLength = 16_384;
 
 /** A connector and its keys, signed by the roster key: kind `roster`. */
 export const rosterEntrySchema = v.strictObject({
@@ -57,16 +64,22 @@ export const grantSchema = v.strictObject({
 });
 export type Grant = v.InferOutput<typeof grantSchema>;
 
+/** Who checked a grant, and so what its proof is good for. */
+export type GrantVerifier = 'relay' | 'connector' | 'client';
+
+declare const verifiedBy: unique symbol;
+
 /** Proof that a grant was checked for its holder's purpose. Only the functions of this file make one. */
-export interface VerifiedGrant extends Readonly<Grant> {
-  readonly __verified: unique symbol;
+export interface VerifiedGrant<V extends GrantVerifier = GrantVerifier> extends Readonly<Grant> {
+  readonly [verifiedBy]: V;
   readonly statement: string;
 }
 
 /** What the client needs besides the grant: the connector it may believe in. */
 export interface VerifiedPermit {
   readonly __permit: unique symbol;
-  readonly grant: VerifiedGrant;
+  readonly grant: VerifiedGrant<'client'>;
+  readonly rosterStatement: string;
   readonly connectorKey: KeyObject;
 }
 
@@ -75,14 +88,32 @@ export function grantDigest(statement: string): Buffer {
   return createHash('sha256').update(statement).digest();
 }
 
-function readGrant(statement: string, keys: readonly VerifyingKey[], nowMs: number): VerifiedGrant {
+/**
+ * What a grant claims: signature, size and version checked, nothing else. It serves a handshake's prologue, where
+ * a wrong claim only makes the handshake fail; it permits nothing.
+ * Throws ERR_STATEMENT_REFUSED, ERR_MESSAGE_TOO_LARGE or ERR_HANDSHAKE_VERSION.
+ */
+export function readGrantClaim(statement: string, bundle: Bundle): Grant {
   if (statement.length > maxGrantLength) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
-  const grant = verifyStatement('grant', grantSchema, statement, keys, maxGrantLength);
+  const grant = verifyStatement('grant', grantSchema, statement, bundle.grantKeys, maxGrantLength);
   if (grant.version !== wireVersion) throw new ZtnaError('ERR_HANDSHAKE_VERSION');
-  const isTooLong = grant.expiresAtMs - grant.issuedAtMs > maxGrantLifeMs;
-  if (isTooLong || grant.expiresAtMs < grant.issuedAtMs) throw new ZtnaError('ERR_GRANT_REFUSED');
-  if (nowMs >= grant.expiresAtMs) throw new ZtnaError('ERR_GRANT_EXPIRED');
-  return { ...grant, statement } as unknown as VerifiedGrant;
+  return grant;
+}
+
+function readGrant<V extends GrantVerifier>(
+  statement: string,
+  bundle: Bundle,
+  nowMs: number,
+): VerifiedGrant<V> {
+  const grant = readGrantClaim(statement, bundle);
+  const { issuedAtMs, expiresAtMs } = grant;
+  const isOrdered = issuedAtMs <= expiresAtMs && issuedAtMs <= nowMs + maxGrantAheadMs;
+  if (!isOrdered || expiresAtMs - issuedAtMs > maxGrantLifeMs) {
+    throw new ZtnaError('ERR_GRANT_REFUSED');
+  }
+  if (nowMs >= expiresAtMs) throw new ZtnaError('ERR_GRANT_EXPIRED');
+  if (nowMs >= bundle.notAfterMs) throw new ZtnaError('ERR_STATEMENT_REFUSED');
+  return { ...grant, statement } as unknown as VerifiedGrant<V>;
 }
 
 /**
@@ -92,8 +123,8 @@ function readGrant(statement: string, keys: readonly VerifyingKey[], nowMs: numb
 export function verifyGrantAtRelay(
   statement: string,
   at: { readonly bundle: Bundle; readonly relay: RelayId; readonly nowMs: number },
-): VerifiedGrant {
-  const grant = readGrant(statement, at.bundle.grantKeys, at.nowMs);
+): VerifiedGrant<'relay'> {
+  const grant = readGrant<'relay'>(statement, at.bundle, at.nowMs);
   if (!grant.relays.includes(at.relay)) throw new ZtnaError('ERR_GRANT_MISMATCH');
   return grant;
 }
@@ -109,12 +140,12 @@ export function verifyGrantAtConnector(
     readonly bundle: Bundle;
     readonly connector: ConnectorId;
     readonly instance: InstanceId;
-    /** Raw X25519 static that the Noise handshake authenticated. */
-    readonly peerStatic: Uint8Array;
+    /** From `ProvedClient`: the key that the handshake authenticated. */
+    readonly peerStatic: AuthenticatedPeer;
     readonly nowMs: number;
   },
-): VerifiedGrant {
-  const grant = readGrant(statement, at.bundle.grantKeys, at.nowMs);
+): VerifiedGrant<'connector'> {
+  const grant = readGrant<'connector'>(statement, at.bundle, at.nowMs);
   const isOurs =
     grant.connector === at.connector &&
     grant.instance === at.instance &&
@@ -136,7 +167,8 @@ export function verifyPermit(
     readonly nowMs: number;
   },
 ): VerifiedPermit {
-  const grant = readGrant(permit.grant, at.bundle.grantKeys, at.nowMs);
+  const grant = readGrant<'client'>(permit.grant, at.bundle, at.nowMs);
+  if (permit.roster.length > maxRosterLength) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
   const entry = verifyStatement('roster', rosterEntrySchema, permit.roster, at.bundle.rosterKeys);
   const isOurs =
     grant.device === at.device && Buffer.from(grant.deviceKey, 'base64url').equals(at.deviceKey);
@@ -145,6 +177,7 @@ export function verifyPermit(
   }
   return {
     grant,
+    rosterStatement: permit.roster,
     connectorKey: x25519PublicKey(Buffer.from(entry.noiseKey, 'base64url')),
   } as unknown as VerifiedPermit;
 }

@@ -1,0 +1,167 @@
+/** The pure door of `protocol/`: what the three programs share and nothing that touches the machine. */
+export { type Bundle, bundleSchema, rootIdOf, verifyBundle } from './bundle.ts';
+export { ControlTime, type LocalClocks, maxTimeRoundTripMs, timeSchema } from './control-time.ts';
+export {
+  type ErrorCode,
+  type ErrorDetails,
+  errorRow,
+  type ErrorRow,
+  errorRows,
+  type Family,
+  fromCloseFrame,
+  type Hop,
+  isErrorCode,
+  type Retry,
+  toCloseFrame,
+  toZtnaError,
+  ZtnaError,
+} from './errors.ts';
+export {
+  type Grant,
+  grantDigest,
+  grantSchema,
+  type GrantVerifier,
+  maxGrantAheadMs,
+  maxGrantLength,
+  maxGrantLifeMs,
+  maxRosterLength,
+  readGrantClaim,
+  type RosterEntry,
+  rosterEntrySchema,
+  type VerifiedGrant,
+  type VerifiedPermit,
+  verifyGrantAtConnector,
+  verifyGrantAtRelay,
+  verifyPermit,
+  wireVersion,
+} from './grant.ts';
+export {
+  ClientHandshake,
+  ConnectorHandshake,
+  handshakeMessageBytes,
+  maxHandshakeMessage3Bytes,
+  type ProvedClient,
+  type Transport,
+} from './handshake.ts';
+export {
+  type AppId,
+  type ConnectorId,
+  type DecisionId,
+  type DeviceId,
+  type GrantId,
+  type GroupId,
+  type Id,
+  type IdKind,
+  idSchema,
+  type InstanceId,
+  type InviteId,
+  isId,
+  isName,
+  namePattern,
+  newId,
+  type RelayId,
+  type SessionId,
+  type SiteId,
+  type TunnelId,
+  type UserId,
+} from './id.ts';
+export {
+  compareSequence,
+  Lease,
+  type LeaseBatch,
+  leaseBatchSchema,
+  leaseLengthMs,
+  type Sequence,
+  sequenceSchema,
+} from './lease.ts';
+export { decodeMessage, encodeMessage, maxMessageBytes, type MessageSchema } from './message.ts';
+export {
+  bundle,
+  ending,
+  errorCode,
+  leases,
+  log,
+  refusal,
+  statementText,
+  timeAnswer,
+  timeRequest,
+  versions,
+} from './messages/channel.ts';
+export {
+  fromConnector,
+  type FromConnector,
+  toConnector,
+  type ToConnector,
+} from './messages/connector.ts';
+export {
+  channelPath,
+  controlProtocol,
+  dataProtocol,
+  enrolmentProtocol,
+  fromSlot,
+  type FromSlot,
+  grantHeader,
+  instanceHeader,
+  slotPath,
+  toSlot,
+  type ToSlot,
+  tunnelPath,
+} from './messages/data.ts';
+export {
+  type AppRow,
+  fromDevice,
+  type FromDevice,
+  type SessionFacts,
+  toDevice,
+  type ToDevice,
+} from './messages/device.ts';
+export {
+  bundlePath,
+  encodeEnrolmentCode,
+  enrolAnswer,
+  type EnrolAnswer,
+  type EnrolmentCode,
+  enrolmentProofSchema,
+  enrolPath,
+  enrolRefusal,
+  enrolRequest,
+  type EnrolRequest,
+  maxEnrolmentBytes,
+  parseEnrolmentCode,
+  renewalProofSchema,
+  renewAnswer,
+  renewPath,
+  renewRequest,
+} from './messages/enrolment.ts';
+export { fromRelay, type FromRelay, toRelay, type ToRelay } from './messages/relay.ts';
+export { type AuthenticatedPeer, newNoiseKeyPair, type NoiseKeyPair } from './noise-xk.ts';
+export {
+  maxBlocksPerKey,
+  maxRecordBytes,
+  maxRecordContentBytes,
+  RecordOpener,
+  RecordSealer,
+} from './record.ts';
+export {
+  isAbout,
+  type LogBatch,
+  logBatchSchema,
+  type RevocationEntry,
+  revocationEntrySchema,
+  type RevocationSubjects,
+  type Subject,
+  subjectSchema,
+} from './revocation.ts';
+export {
+  ed25519PublicKey,
+  keyIdOf,
+  rawPublicKey,
+  signingKey,
+  type SigningKey,
+  signStatement,
+  type StatementKind,
+  verifyingKey,
+  type VerifyingKey,
+  verifyStatement,
+  x25519PublicKey,
+} from './statement.ts';
