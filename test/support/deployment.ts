@@ -17,6 +17,8 @@ export interface DeploymentOptions {
   /** Lines put over the relay.yaml that `init` wrote: `key: value` pairs of its top level. */
   readonly relayConfig?: Readonly<Record<string, string>>;
   readonly user?: string;
+  /** Wraps the relay's port in a link and answers the link's own; asked once for the connector, once for each machine. */
+  readonly link?: (port: number) => Promise<number>;
   readonly onStep?: (step: string) => void;
 }
 
@@ -104,7 +106,7 @@ export class Deployment {
         'run', '--dir', this.connectorDir,
         ...(code === undefined ? [] : ['--enroll', `file:${enrolment}`]),
         ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
-      ]),
+      ], { env: await this.#linkEnv() }),
     );
     await this.connector.line(/^ready$/);
   }
@@ -129,7 +131,7 @@ export class Deployment {
   /** Invites `user` into the groups and enrols a machine for it, which signs it in. */
   async enrol(user = this.options.user ?? 'alice', groups: readonly string[] = ['staff']): Promise<Machine> {
     const code = await this.admin('invite', 'user', user, ...groups.flatMap((group) => ['--group', group]));
-    const machine = this.machine();
+    const machine = this.machine(await this.#linkEnv());
     await mustRun(launchers.ztna, ['enroll', '-', '--password-stdin'], {
       env: machine.env,
       input: `${code.trim()}\n${passwordOf(user)}\n`,
@@ -138,9 +140,9 @@ export class Deployment {
   }
 
   /** A machine with empty state. */
-  machine(): Machine {
+  machine(extraEnv: Readonly<Record<string, string>> = {}): Machine {
     const home = join(this.dir, `machine-${++this.#machines}`);
-    const env = { ZTNA_HOME: home };
+    const env = { ZTNA_HOME: home, ...extraEnv };
     return {
       home,
       env,
@@ -155,6 +157,11 @@ export class Deployment {
     const { address } = await program.event('listening');
     await program.event('open');
     return { program, port: Number(/:(\d+)$/.exec(String(address))?.[1]) };
+  }
+
+  async #linkEnv(): Promise<Readonly<Record<string, string>>> {
+    if (!this.options.link) return {};
+    return { ZTNA_RELAY_ADDRESS: `127.0.0.1:${await this.options.link(this.port)}` };
   }
 
   #track(program: RunningProgram): RunningProgram {

@@ -1,0 +1,204 @@
+/**
+ * `npm run bench`: measures the product's path beside others, all in one run on one machine, and prints ratios.
+ *
+ *   npm run bench                       throughput, CPU and latency
+ *   npm run bench -- --delay 20ms       the same with that one-way delay on each of the two links
+ *   npm run bench -- --seconds 10       how long each direction is loaded (default 5)
+ *   npm run bench -- --only ztna,plain  leave paths out
+ *   npm run bench -- --tunnels 1000     how many idle tunnels the memory figure is taken at (0: leave it out)
+ *   npm run bench -- --json FILE        also write every figure there (default bench-results.json)
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { cpus, tmpdir, totalmem, release } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { measureIdleTunnels, type IdleTunnels } from './idle-tunnels.ts';
+import { missingOpenSsh, startSshPath } from './openssh.ts';
+import { cpuSeconds } from './processes.ts';
+import { download, firstEchoMs, median, roundTripMs, upload } from './traffic.ts';
+import { printResults, type PathResult } from './report.ts';
+import { Deployment } from '../support/deployment.ts';
+
+const { values } = parseArgs({
+  options: {
+    delay: { type: 'string', default: '0ms' },
+    seconds: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '3' },
+    tunnels: { type: 'string', default: '1000' },
+    only: { type: 'string' },
+    json: { type: 'string', default: 'bench-results.json' },
+  },
+});
+const delayMs = Number(/^(\d+)ms$/.exec(values.delay)?.[1] ?? Number.NaN);
+const seconds = Number(values.seconds);
+const rounds = Number(values.rounds);
+if (!(delayMs >= 0) || !(seconds > 0) || !(rounds > 0)) {
+  console.error('error: --delay takes milliseconds such as 20ms; --seconds and --rounds take numbers');
+  process.exit(2);
+}
+const wanted = values.only?.split(',');
+
+/** One way from a local port to the app. */
+interface Path {
+  readonly name: string;
+  readonly isEndToEnd: boolean;
+  readonly port: number;
+  readonly pids: readonly number[];
+  /** Milliseconds from starting the client program to the first echoed byte. */
+  readonly coldMs?: () => Promise<number>;
+  stop(): Promise<void>;
+}
+
+const children: ChildProcess[] = [];
+
+/** Starts one of the bench's own programs, which prints its port. */
+async function startHelper(file: string, ...args: string[]): Promise<number> {
+  const child = spawn(process.execPath, [fileURLToPath(new URL(file, import.meta.url)), ...args], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  children.push(child);
+  const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string];
+  return Number(line);
+}
+
+/** A port in front of `port` with the delay of one link on it. */
+async function link(port: number): Promise<number> {
+  return delayMs > 0 ? startHelper('./delay-link.ts', String(delayMs), String(port)) : port;
+}
+
+async function plainPath(appPort: number): Promise<Path> {
+  return { name: 'plain TCP', isEndToEnd: false, port: await link(await link(appPort)), pids: [], stop: async () => undefined };
+}
+
+async function ztnaPath(appPort: number): Promise<Path> {
+  const deployment = await Deployment.start({
+    apps: [{ name: 'bench', target: `tcp://127.0.0.1:${appPort}` }],
+    ...(delayMs > 0 ? { link } : {}),
+  });
+  const machine = await deployment.enrol();
+  const { program, port } = await deployment.connect(machine, 'bench');
+  return {
+    name: 'ztna',
+    isEndToEnd: true,
+    port,
+    pids: [deployment.relay, deployment.connector, program].map(({ child }) => child.pid ?? 0),
+    coldMs: async () => {
+      const startedAt = performance.now();
+      const cold = machine.start('connect', 'bench', '--listen', '0', '--json');
+      const { address } = await cold.event('listening');
+      await firstEchoMs(Number(/:(\d+)$/.exec(String(address))?.[1]));
+      const elapsed = performance.now() - startedAt;
+      await cold.stop();
+      return elapsed;
+    },
+    stop: () => deployment.stop(),
+  };
+}
+
+function sshPath(name: string, cipher: string | undefined) {
+  return async (appPort: number, dir: string): Promise<Path> => {
+    const ssh = await startSshPath({ dir, appPort, cipher, link });
+    return {
+      name,
+      isEndToEnd: false,
+      port: ssh.localPort,
+      pids: ssh.pids,
+      coldMs: async () => {
+        const startedAt = performance.now();
+        const cold = await ssh.coldConnect();
+        await firstEchoMs(cold.port);
+        const elapsed = performance.now() - startedAt;
+        cold.stop();
+        return elapsed;
+      },
+      stop: () => ssh.stop(),
+    };
+  };
+}
+
+async function measure(path: Path): Promise<PathResult> {
+  const direction = async (move: typeof upload) => {
+    const gbits: number[] = [];
+    const costs: number[] = [];
+    for (let round = 0; round < rounds; round++) {
+      const before = cpuSeconds(path.pids);
+      const moved = await move(path.port, seconds);
+      const used = cpuSeconds(path.pids) - before;
+      gbits.push((moved.bytes * 8) / moved.seconds / 1e9);
+      costs.push(path.pids.length > 0 ? used / (moved.bytes / 1e9) : Number.NaN);
+    }
+    return { gbitPerSecond: median(gbits), cpuSecondsPerGb: median(costs) };
+  };
+  await upload(path.port, 1); // compiled code and grown windows, as in a tunnel that has been in use
+  const up = await direction(upload);
+  const down = await direction(download);
+  const roundTrip = await roundTripMs(path.port, 50);
+  const echoes: number[] = [];
+  for (let i = 0; i < 50; i++) echoes.push(await firstEchoMs(path.port));
+  const colds: number[] = [];
+  if (path.coldMs) for (let i = 0; i < 5; i++) colds.push(await path.coldMs());
+  return {
+    name: path.name,
+    isEndToEnd: path.isEndToEnd,
+    up,
+    down,
+    roundTripMs: roundTrip,
+    newConnectionMs: median(echoes),
+    coldConnectMs: colds.length > 0 ? median(colds) : Number.NaN,
+  };
+}
+
+const dir = await mkdtemp(join(tmpdir(), 'ztna-bench-'));
+const results: PathResult[] = [];
+const left: string[] = [];
+let idle: IdleTunnels | undefined;
+try {
+  const appPort = await startHelper('./traffic-server.ts');
+  const kinds: [string, (appPort: number, dir: string) => Promise<Path>][] = [
+    ['plain', plainPath],
+    ['ztna', ztnaPath],
+    ['ssh', sshPath('OpenSSH, default cipher', undefined)],
+    ['ssh-gcm', sshPath('OpenSSH, aes128-gcm', 'aes128-gcm@openssh.com')],
+  ];
+  for (const [key, start] of kinds) {
+    if (wanted && !wanted.includes(key)) continue;
+    const missing = key.startsWith('ssh') ? missingOpenSsh() : undefined;
+    if (missing) {
+      left.push(`${key}: ${missing}`);
+      continue;
+    }
+    console.error(`measuring ${key} …`);
+    const path = await start(appPort, dir);
+    try {
+      results.push(await measure(path));
+    } finally {
+      await path.stop();
+    }
+  }
+  const count = Number(values.tunnels);
+  if (count > 0 && delayMs === 0 && (!wanted || wanted.includes('memory'))) {
+    console.error(`measuring memory at ${count} idle tunnels …`);
+    idle = await measureIdleTunnels(count, (line) => console.error(`  ${line}`));
+  }
+  const machine = {
+    cpus: `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}`,
+    memoryGib: Math.round(totalmem() / 2 ** 30),
+    kernel: release(),
+    node: process.version,
+  };
+  const link_ = delayMs > 0 ? `${delayMs} ms one way on each of two links, delayed in user space` : 'loopback';
+  printResults({ results, idle, left, machine, link: link_ });
+  await writeFile(
+    values.json,
+    JSON.stringify({ at: new Date().toISOString(), machine, link: link_, seconds, rounds, results, idle, left }, null, 2) + '\n',
+  );
+  console.error(`every figure: ${values.json}`);
+} finally {
+  for (const child of children) child.kill();
+  await rm(dir, { recursive: true, force: true });
+}
