@@ -1,0 +1,14 @@
+export {
+  createAuditLog,
+  type AuditEntry,
+  type AuditLog,
+  type AuditOptions,
+  type AuditQuery,
+} from './log.ts';
+export {
+  checkpointSchema,
+  recordHash,
+  type AuditOutcome,
+  type AuditRecord,
+  type Checkpoint,
+} from './record.ts';

@@ -1,0 +1,169 @@
+import { signStatement, ZtnaError, type SigningKey } from '../../../protocol/index.ts';
+import { chainStart, checkpointSchema, recordHash } from './record.ts';
+import type { AuditOutcome, AuditRecord, Checkpoint } from './record.ts';
+import type { Reader, Store, Tx } from '../store/store.ts';
+
+export interface AuditEntry {
+  /** Who did it: `user:NAME`, `device:ID`, `connector:ID`, `relay:ID`, `admin:…`, `system`. */
+  readonly actor: string;
+  /** What was done, as `area.verb`: `user.add`, `session.sign_in`, `decision.made`. */
+  readonly action: string;
+  /** What it was done to: an id or a name. */
+  readonly subject: string;
+  readonly outcome: AuditOutcome;
+  /** A decision id or another handle. */
+  readonly ref?: string | null;
+  /** Names of the user and app concerned, to filter by. */
+  readonly user?: string | null;
+  readonly app?: string | null;
+  /** Further facts. Never a secret. */
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+export interface AuditQuery {
+  readonly sinceMs?: number;
+  readonly untilMs?: number; // exclusive
+  readonly user?: string;
+  readonly app?: string;
+  /** Only records of this log's own writer after that position. */
+  readonly afterPosition?: number;
+  readonly limit?: number;
+  /** The latest `limit` rather than the first; still oldest first. */
+  readonly latest?: boolean;
+}
+
+/** The hash-chained audit log of one writer. */
+export interface AuditLog {
+  readonly writer: string;
+  /**
+   * Appends a record: in `tx`, so that it stands or falls with the change it tells of, else on its own.
+   * Resolves once written; listeners hear it once it is durable.
+   */
+  append(entry: AuditEntry, tx?: Tx): Promise<AuditRecord>;
+  /** Signs the head of the chain now; undefined while the chain is empty or its head is signed already. */
+  checkpoint(): Promise<Checkpoint | undefined>;
+  read(query?: AuditQuery): Promise<AuditRecord[]>;
+  onAppend(listener: (record: AuditRecord) => void): () => void;
+}
+
+export interface AuditOptions {
+  readonly store: Store;
+  readonly key: SigningKey;
+  /** One chain per writing process; a control plane keeps its own for life. */
+  readonly writer: string;
+  readonly clock: { nowMs(): number };
+  /** A signed checkpoint after this many records. Default 256. */
+  readonly checkpointEvery?: number;
+}
+
+const defaultCheckpointEvery = 256;
+
+/** The largest record, in bytes of its details. */
+const maxDetailsBytes = 65_536;
+
+export function createAuditLog(options: AuditOptions): AuditLog {
+  const { store, key, writer, clock } = options;
+  const checkpointEvery = options.checkpointEvery ?? defaultCheckpointEvery;
+  const listeners = new Set<(record: AuditRecord) => void>();
+
+  const readHead = (db: Reader | Tx) =>
+    db
+      .selectFrom('audit')
+      .select(['position', 'hash'])
+      .where('writer', '=', writer)
+      .orderBy('position', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+
+  const readSignedHead = (db: Reader | Tx) =>
+    db
+      .selectFrom('checkpoints')
+      .select(['position', 'hash'])
+      .where('writer', '=', writer)
+      .orderBy('position', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+
+  const writeCheckpoint = async (tx: Tx, position: number, hash: string): Promise<Checkpoint> => {
+    const checkpoint: Checkpoint = { writer, position, hash, atMs: clock.nowMs() };
+    const statement = signStatement('checkpoint', checkpointSchema, checkpoint, key);
+    await tx
+      .insertInto('checkpoints')
+      .values({ ...checkpoint, statement })
+      .execute();
+    return checkpoint;
+  };
+
+  const appendIn = async (tx: Tx, entry: AuditEntry): Promise<AuditRecord> => {
+    await store.lockOrder(tx, 'audit');
+    // Pruning may have taken every record; the chain then goes on from its last signed head.
+    const head = (await readHead(tx)) ?? (await readSignedHead(tx));
+    const detailsJson = JSON.stringify(entry.details ?? {});
+    if (Buffer.byteLength(detailsJson) > maxDetailsBytes) {
+      throw new ZtnaError('ERR_INTERNAL', {
+        message: `audit details of ${entry.action} are too large`,
+      });
+    }
+    const unsealed = {
+      writer,
+      position: (head?.position ?? 0) + 1,
+      atMs: clock.nowMs(),
+      actor: entry.actor,
+      action: entry.action,
+      subject: entry.subject,
+      outcome: entry.outcome,
+      ref: entry.ref ?? null,
+      userName: entry.user ?? null,
+      appName: entry.app ?? null,
+      detailsJson,
+      previous: head?.hash ?? chainStart,
+    };
+    const record: AuditRecord = { ...unsealed, hash: recordHash(unsealed) };
+    await tx.insertInto('audit').values(record).execute();
+    if (record.position % checkpointEvery === 0)
+      await writeCheckpoint(tx, record.position, record.hash);
+    store.afterCommit(tx, () => {
+      for (const listener of listeners) listener(record);
+    });
+    return record;
+  };
+
+  return {
+    writer,
+
+    append: (entry, tx) => (tx ? appendIn(tx, entry) : store.write((own) => appendIn(own, entry))),
+
+    checkpoint: () =>
+      store.write(async (tx) => {
+        await store.lockOrder(tx, 'audit');
+        const head = await readHead(tx);
+        const signed = await readSignedHead(tx);
+        if (!head || signed?.position === head.position) return undefined;
+        return writeCheckpoint(tx, head.position, head.hash);
+      }),
+
+    read: async (query = {}) => {
+      const order = query.latest ? 'desc' : 'asc';
+      let select = store.db.selectFrom('audit').selectAll();
+      if (query.sinceMs !== undefined) select = select.where('atMs', '>=', query.sinceMs);
+      if (query.untilMs !== undefined) select = select.where('atMs', '<', query.untilMs);
+      if (query.user !== undefined) select = select.where('userName', '=', query.user);
+      if (query.app !== undefined) select = select.where('appName', '=', query.app);
+      if (query.afterPosition !== undefined) {
+        select = select.where('writer', '=', writer).where('position', '>', query.afterPosition);
+      }
+      if (query.limit !== undefined) select = select.limit(query.limit);
+      const rows = await select
+        .orderBy('atMs', order)
+        .orderBy('writer', order)
+        .orderBy('position', order)
+        .execute();
+      return query.latest ? rows.reverse() : rows;
+    },
+
+    onAppend(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}

@@ -1,0 +1,1 @@
+export { openRevocationLog, type LogHead, type NewRevocation, type RevocationLog } from './log.ts';

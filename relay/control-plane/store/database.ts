@@ -1,0 +1,265 @@
+import type { Selectable } from 'kysely';
+import type {
+  AppId,
+  ConnectorId,
+  DecisionId,
+  DeviceId,
+  GroupId,
+  InstanceId,
+  InviteId,
+  RelayId,
+  SessionId,
+  SiteId,
+  TunnelId,
+  UserId,
+} from '../../../protocol/index.ts';
+
+/**
+ * The tables, in camelCase; the store maps them to snake_case. Truth values are 0 and 1, instants are
+ * milliseconds of control time, members ending in `Json` are JSON text: what every engine stores alike.
+ */
+export interface Database {
+  users: UsersTable;
+  groups: GroupsTable;
+  memberships: MembershipsTable;
+  sites: SitesTable;
+  apps: AppsTable;
+  connectors: ConnectorsTable;
+  devices: DevicesTable;
+  relays: RelaysTable;
+  invites: InvitesTable;
+  sessions: SessionsTable;
+  totpSecrets: TotpSecretsTable;
+  policies: PoliciesTable;
+  decisions: DecisionsTable;
+  tunnels: TunnelsTable;
+  revocations: RevocationsTable;
+  audit: AuditTable;
+  checkpoints: CheckpointsTable;
+  meta: MetaTable;
+}
+
+export type Flag = 0 | 1;
+
+export type Role = 'admin' | 'helpdesk' | 'auditor';
+
+export interface UsersTable {
+  id: UserId;
+  name: string; // unique
+  role: Role | null;
+  disabled: Flag;
+  passwordHash: string | null;
+  expiresAtMs: number | null;
+  createdAtMs: number;
+}
+
+export interface GroupsTable {
+  id: GroupId;
+  name: string; // unique
+  createdAtMs: number;
+}
+
+export interface MembershipsTable {
+  userId: UserId;
+  groupId: GroupId;
+  untilMs: number | null;
+  createdAtMs: number;
+}
+
+export interface SitesTable {
+  id: SiteId;
+  name: string; // unique
+  createdAtMs: number;
+}
+
+export type AppKind = 'tcp' | 'udp' | 'http' | 'ssh' | 'rdp' | 'postgres';
+
+export interface AppsTable {
+  id: AppId;
+  name: string; // unique
+  siteId: SiteId;
+  kind: AppKind;
+  portHint: number | null;
+  labelsJson: string; // { [key]: value }
+  createdAtMs: number;
+}
+
+/** What devices, connectors and relays share: keys in base64url, the newest certificate. */
+export interface IdentityColumns {
+  signingKey: string; // Ed25519; unique
+  certificateSerial: string | null;
+  certificateNotAfterMs: number | null;
+}
+
+export interface ConnectorsTable extends IdentityColumns {
+  id: ConnectorId;
+  name: string;
+  siteId: SiteId;
+  noiseKey: string; // X25519; unique
+  instance: InstanceId | null; // the process seen last
+  state: 'enrolled' | 'disabled' | 'removed';
+  createdAtMs: number;
+  lastSeenAtMs: number | null;
+}
+
+export interface DevicesTable extends IdentityColumns {
+  id: DeviceId;
+  userId: UserId;
+  hostname: string;
+  platform: string;
+  noiseKey: string; // X25519; unique
+  state: 'pending' | 'enrolled' | 'disabled' | 'revoked';
+  createdAtMs: number;
+  lastSeenAtMs: number | null;
+}
+
+export interface RelaysTable {
+  id: RelayId;
+  name: string;
+  url: string;
+  state: 'enrolled' | 'disabled' | 'removed';
+  certificateSerial: string | null;
+  certificateNotAfterMs: number | null;
+  createdAtMs: number;
+  lastSeenAtMs: number | null;
+}
+
+export interface InvitesTable {
+  id: InviteId;
+  kind: 'user' | 'connector' | 'relay';
+  subject: string; // user id, connector name or relay name
+  siteId: SiteId | null; // of a connector
+  secretHash: string; // SHA-256 of the secret, hex; unique
+  usesLeft: number;
+  expiresAtMs: number;
+  revoked: Flag;
+  detailsJson: string;
+  createdAtMs: number;
+}
+
+export interface SessionsTable {
+  id: SessionId;
+  userId: UserId;
+  deviceId: DeviceId;
+  provider: string; // `local` for passwords
+  methodsJson: string; // ["password","totp"]
+  authenticatedAtMs: number;
+  createdAtMs: number;
+  lastSeenAtMs: number;
+  idleMs: number;
+  absoluteEndAtMs: number;
+  endedAtMs: number | null;
+  endReason: string | null;
+}
+
+/** `confirmed` turns 1 once the user has proved that the secret is stored; until then it does not count. */
+export interface TotpSecretsTable {
+  userId: UserId;
+  secret: string; // base 32
+  confirmed: Flag;
+  lastUsedStep: number; // a step serves once
+  createdAtMs: number;
+}
+
+export interface PoliciesTable {
+  version: number;
+  textsJson: string; // { [file name]: text }
+  digest: string;
+  actor: string;
+  activatedAtMs: number;
+}
+
+export interface DecisionsTable {
+  id: DecisionId;
+  userId: UserId;
+  deviceId: DeviceId;
+  sessionId: SessionId | null;
+  appId: AppId | null; // null for an app nobody knows
+  appName: string;
+  tunnelId: TunnelId | null;
+  verdict: 'allow' | 'deny';
+  reasonsJson: string; // policy ids
+  errorsJson: string;
+  inputsJson: string;
+  inputDigest: string;
+  policyVersion: number;
+  decidedAtMs: number;
+  confirmations: number; // how often the unchanged inputs were confirmed
+  lastConfirmedAtMs: number;
+}
+
+export interface TunnelsTable {
+  id: TunnelId;
+  userId: UserId;
+  sessionId: SessionId;
+  deviceId: DeviceId;
+  appId: AppId;
+  connectorId: ConnectorId;
+  instance: InstanceId;
+  relayId: RelayId | null;
+  decisionId: DecisionId;
+  generation: number;
+  fencing: number;
+  state: 'granted' | 'open' | 'detached' | 'closed';
+  grantExpiresAtMs: number;
+  untilMs: number;
+  openedAtMs: number | null;
+  closedAtMs: number | null;
+  closeReason: string | null;
+  bytesUp: number;
+  bytesDown: number;
+  createdAtMs: number;
+}
+
+export interface RevocationsTable {
+  incarnation: number;
+  position: number;
+  action: 'revoke' | 'suspend';
+  subjectKind: 'user' | 'session' | 'device' | 'app' | 'connector' | 'tunnel';
+  subjectId: string;
+  reason: string;
+  atMs: number;
+}
+
+export interface AuditTable {
+  writer: string;
+  position: number;
+  atMs: number;
+  actor: string;
+  action: string;
+  subject: string;
+  outcome: 'ok' | 'refused' | 'failed';
+  ref: string | null;
+  userName: string | null;
+  appName: string | null;
+  detailsJson: string;
+  previous: string;
+  hash: string;
+}
+
+export interface CheckpointsTable {
+  writer: string;
+  position: number;
+  hash: string;
+  atMs: number;
+  statement: string;
+}
+
+export interface MetaTable {
+  key: string;
+  value: string;
+}
+
+export type User = Selectable<UsersTable>;
+export type Group = Selectable<GroupsTable>;
+export type Membership = Selectable<MembershipsTable>;
+export type Site = Selectable<SitesTable>;
+export type App = Selectable<AppsTable>;
+export type Connector = Selectable<ConnectorsTable>;
+export type Device = Selectable<DevicesTable>;
+export type Relay = Selectable<RelaysTable>;
+export type Invite = Selectable<InvitesTable>;
+export type Session = Selectable<SessionsTable>;
+export type Policy = Selectable<PoliciesTable>;
+export type Decision = Selectable<DecisionsTable>;
+export type Tunnel = Selectable<TunnelsTable>;

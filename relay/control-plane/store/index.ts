@@ -1,0 +1,11 @@
+export * from './database.ts';
+export { lockDirectory, type DirectoryLock } from './lock.ts';
+export {
+  raiseCounter,
+  raiseCounterTo,
+  readCounter,
+  readMeta,
+  writeMeta,
+  type Counter,
+} from './meta.ts';
+export { openStore, type AppendOrder, type Reader, type Store, type Tx } from './store.ts';

@@ -1,0 +1,100 @@
+import { sql, type Kysely } from 'kysely';
+import type { Migration } from 'kysely/migration';
+
+/**
+ * The schema, as a list that only grows: a released migration is never edited. Plain SQL types that SQLite
+ * and PostgreSQL share (text, integer, bigint), so that one list serves both.
+ */
+export const migrations: Record<string, Migration> = {
+  '0001_first': { up: createFirstTables },
+};
+
+async function createFirstTables(db: Kysely<unknown>): Promise<void> {
+  const statements = [
+    `create table users (
+      id text primary key, name text not null unique, role text, disabled integer not null default 0,
+      password_hash text, expires_at_ms bigint, created_at_ms bigint not null)`,
+    `create table groups (
+      id text primary key, name text not null unique, created_at_ms bigint not null)`,
+    `create table memberships (
+      user_id text not null references users (id) on delete cascade,
+      group_id text not null references groups (id) on delete cascade,
+      until_ms bigint, created_at_ms bigint not null, primary key (user_id, group_id))`,
+    `create index memberships_by_group on memberships (group_id)`,
+    `create table sites (
+      id text primary key, name text not null unique, created_at_ms bigint not null)`,
+    `create table apps (
+      id text primary key, name text not null unique, site_id text not null references sites (id),
+      kind text not null, port_hint integer, labels_json text not null, created_at_ms bigint not null)`,
+    `create index apps_by_site on apps (site_id)`,
+    `create table connectors (
+      id text primary key, name text not null, site_id text not null references sites (id),
+      signing_key text not null unique, noise_key text not null unique, certificate_serial text,
+      certificate_not_after_ms bigint, instance text, state text not null, created_at_ms bigint not null,
+      last_seen_at_ms bigint)`,
+    `create index connectors_by_site on connectors (site_id)`,
+    `create table devices (
+      id text primary key, user_id text not null references users (id), hostname text not null,
+      platform text not null, signing_key text not null unique, noise_key text not null unique,
+      certificate_serial text, certificate_not_after_ms bigint, state text not null,
+      created_at_ms bigint not null, last_seen_at_ms bigint)`,
+    `create index devices_by_user on devices (user_id)`,
+    `create table relays (
+      id text primary key, name text not null unique, url text not null, state text not null,
+      certificate_serial text, certificate_not_after_ms bigint, created_at_ms bigint not null,
+      last_seen_at_ms bigint)`,
+    `create table invites (
+      id text primary key, kind text not null, subject text not null, site_id text references sites (id),
+      secret_hash text not null unique, uses_left integer not null, expires_at_ms bigint not null,
+      revoked integer not null default 0, details_json text not null, created_at_ms bigint not null)`,
+    `create table sessions (
+      id text primary key, user_id text not null references users (id),
+      device_id text not null references devices (id), provider text not null, methods_json text not null,
+      authenticated_at_ms bigint not null, created_at_ms bigint not null, last_seen_at_ms bigint not null,
+      idle_ms bigint not null, absolute_end_at_ms bigint not null, ended_at_ms bigint, end_reason text)`,
+    `create index sessions_by_user on sessions (user_id, device_id)`,
+    `create index sessions_by_device on sessions (device_id, ended_at_ms)`,
+    `create table totp_secrets (
+      user_id text primary key references users (id) on delete cascade, secret text not null,
+      confirmed integer not null default 0, last_used_step bigint not null default 0,
+      created_at_ms bigint not null)`,
+    `create table policies (
+      version bigint primary key, texts_json text not null, digest text not null, actor text not null,
+      activated_at_ms bigint not null)`,
+    `create table decisions (
+      id text primary key, user_id text not null, device_id text not null, session_id text, app_id text,
+      app_name text not null, tunnel_id text, verdict text not null, reasons_json text not null,
+      errors_json text not null, inputs_json text not null, input_digest text not null,
+      policy_version bigint not null, decided_at_ms bigint not null, confirmations bigint not null default 0,
+      last_confirmed_at_ms bigint not null)`,
+    `create index decisions_by_time on decisions (decided_at_ms)`,
+    `create index decisions_by_user on decisions (user_id, decided_at_ms)`,
+    `create table tunnels (
+      id text primary key, user_id text not null, session_id text not null, device_id text not null,
+      app_id text not null, connector_id text not null, instance text not null, relay_id text,
+      decision_id text not null, generation bigint not null, fencing bigint not null, state text not null,
+      grant_expires_at_ms bigint not null, until_ms bigint not null, opened_at_ms bigint,
+      closed_at_ms bigint, close_reason text, bytes_up bigint not null default 0,
+      bytes_down bigint not null default 0, created_at_ms bigint not null)`,
+    `create index tunnels_by_state on tunnels (state)`,
+    `create index tunnels_by_device on tunnels (device_id, state)`,
+    `create index tunnels_by_user on tunnels (user_id, state)`,
+    `create index tunnels_by_time on tunnels (created_at_ms)`,
+    `create table revocations (
+      incarnation bigint not null, position bigint not null, action text not null,
+      subject_kind text not null, subject_id text not null, reason text not null, at_ms bigint not null,
+      primary key (incarnation, position))`,
+    `create index revocations_by_subject on revocations (subject_id, incarnation, position)`,
+    `create table audit (
+      writer text not null, position bigint not null, at_ms bigint not null, actor text not null,
+      action text not null, subject text not null, outcome text not null, ref text, user_name text,
+      app_name text, details_json text not null, previous text not null, hash text not null,
+      primary key (writer, position))`,
+    `create index audit_by_time on audit (at_ms)`,
+    `create table checkpoints (
+      writer text not null, position bigint not null, hash text not null, at_ms bigint not null,
+      statement text not null, primary key (writer, position))`,
+    `create table meta (key text primary key, value text not null)`,
+  ];
+  for (const statement of statements) await sql.raw(statement).execute(db);
+}

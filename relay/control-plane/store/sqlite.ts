@@ -1,0 +1,56 @@
+import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import type { SqliteDatabase, SqliteStatement } from 'kysely';
+import { ZtnaError } from '../../../protocol/index.ts';
+
+/** Compiled statements kept; Kysely writes the same few texts over and over. */
+const maxCachedStatements = 256;
+
+/** How long a statement waits for another process (a backup, an operator's shell) to let go of the file. */
+const busyTimeoutMs = 5_000;
+
+/**
+ * Opens `path` with node:sqlite in the shape that Kysely's SQLite dialect drives. Write-ahead log with a
+ * sync at every commit: what was acknowledged survives a kill and a power cut.
+ */
+export function openSqlite(path: string): SqliteDatabase {
+  const database = new DatabaseSync(path, { timeout: busyTimeoutMs });
+  database.exec('pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on');
+  const cache = new Map<string, StatementSync>();
+  const compile = (text: string): StatementSync => {
+    const known = cache.get(text);
+    const statement = known ?? database.prepare(text);
+    cache.delete(text);
+    cache.set(text, statement);
+    if (cache.size > maxCachedStatements) {
+      for (const oldest of cache.keys()) {
+        cache.delete(oldest);
+        break;
+      }
+    }
+    return statement;
+  };
+  return {
+    close: () => {
+      cache.clear();
+      database.close();
+    },
+    prepare: (text): SqliteStatement => {
+      const statement = compile(text);
+      return {
+        reader: statement.columns().length > 0,
+        all: (parameters) => statement.all(...parameters.map(toBindable)),
+        run: (parameters) => statement.run(...parameters.map(toBindable)),
+        // A cursor stays open between rows, so it must not share a cached statement.
+        iterate: (parameters) => database.prepare(text).iterate(...parameters.map(toBindable)),
+      };
+    },
+  };
+}
+
+function toBindable(value: unknown): SQLInputValue {
+  if (typeof value === 'boolean') return value ? 1 : 0;
+  if (value === null || typeof value === 'string' || typeof value === 'bigint') return value;
+  if (typeof value === 'number' && !Number.isNaN(value)) return value;
+  if (value instanceof Uint8Array) return value;
+  throw new ZtnaError('ERR_INTERNAL', { message: `the store cannot keep a ${typeof value}` });
+}
