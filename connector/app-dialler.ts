@@ -1,0 +1,115 @@
+import { lookup } from 'node:dns/promises';
+import { connect, isIP, type Socket } from 'node:net';
+import { ZtnaError } from '../protocol/index.ts';
+import { appConnectTimeoutMs } from './limits.ts';
+import { isDialable, type Target } from './target.ts';
+
+export type Resolve = (host: string) => Promise<readonly string[]>;
+
+export interface AppDialOptions {
+  readonly signal: AbortSignal;
+  readonly timeoutMs?: number;
+  /** Addresses of a host name, in the order in which to try them. Default: the system's resolver. */
+  readonly resolve?: Resolve;
+}
+
+/**
+ * Connects to a target of our own map. A name is resolved once and the addresses of that one answer are dialled, so
+ * what was checked is what is reached. The socket half-closes, has Nagle's algorithm off, and is paused.
+ * Throws ERR_STREAM_REFUSED when the app refused, ERR_STREAM_UNREACHABLE otherwise; `signal` aborts with the latter.
+ */
+export async function dialApp(target: Target, options: AppDialOptions): Promise<Socket> {
+  const limit = AbortSignal.any([
+    options.signal,
+    AbortSignal.timeout(options.timeoutMs ?? appConnectTimeoutMs),
+  ]);
+  const addresses = await addressesOf(target.host, options.resolve ?? resolveBySystem, limit);
+  const dialable = addresses.filter(isDialable);
+  if (dialable.length === 0)
+    throw unreachable(addresses.length > 0 ? 'address_blocked' : 'no_address');
+  let last: ZtnaError | undefined;
+  for (const address of dialable.slice(0, maxAddressesTried)) {
+    if (limit.aborted) break;
+    try {
+      return await connectTo(address, target.port, limit);
+    } catch (error) {
+      last = error as ZtnaError;
+    }
+  }
+  throw last ?? unreachable('timeout');
+}
+
+const maxAddressesTried = 4;
+
+async function resolveBySystem(host: string): Promise<readonly string[]> {
+  const answers = await lookup(host, { all: true, order: 'ipv4first' });
+  return answers.map((answer) => answer.address);
+}
+
+async function addressesOf(
+  host: string,
+  resolve: Resolve,
+  limit: AbortSignal,
+): Promise<readonly string[]> {
+  if (isIP(host) !== 0) return [host];
+  try {
+    return await abortable(resolve(host), limit);
+  } catch (cause) {
+    throw unreachable('name_not_found', cause);
+  }
+}
+
+/** The system's resolver cannot be cancelled; its late answer is dropped. */
+async function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => {
+    reject(signal.reason as Error);
+  };
+  if (signal.aborted) onAbort();
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    promise.catch(() => undefined);
+  }
+}
+
+function connectTo(host: string, port: number, limit: AbortSignal): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
+    socket.pause();
+    const settle = () => {
+      limit.removeEventListener('abort', onAbort);
+      socket.off('connect', onConnect);
+      socket.off('error', onError);
+    };
+    const onConnect = () => {
+      settle();
+      resolve(socket);
+    };
+    const onError = (cause: NodeJS.ErrnoException) => {
+      settle();
+      const isRefused = cause.code === 'ECONNREFUSED' || cause.code === 'ECONNRESET';
+      reject(
+        isRefused
+          ? new ZtnaError('ERR_STREAM_REFUSED', { hop: 'app', reason: 'app_refused', cause })
+          : unreachable('app_unreachable', cause),
+      );
+    };
+    const onAbort = () => {
+      settle();
+      socket.on('error', () => undefined);
+      socket.destroy();
+      reject(unreachable('timeout', limit.reason));
+    };
+    socket.on('connect', onConnect);
+    socket.on('error', onError);
+    if (limit.aborted) onAbort();
+    else limit.addEventListener('abort', onAbort, { once: true });
+  });
+}
+
+function unreachable(reason: string, cause?: unknown): ZtnaError {
+  return new ZtnaError('ERR_STREAM_UNREACHABLE', { hop: 'app', reason, cause });
+}

@@ -1,0 +1,73 @@
+import { isName, ZtnaError, type AppId } from '../protocol/index.ts';
+import { maxApps } from './limits.ts';
+import { isSameTarget, parseTarget, type Target } from './target.ts';
+
+/** What the operator published: names and where they listen. Read-only; a reload makes another. */
+export type AppMap = ReadonlyMap<string, Target>;
+
+/** An app that this connector serves and that the control plane knows under an id. */
+export interface ServedApp {
+  readonly id: AppId;
+  readonly name: string;
+  readonly target: Target;
+}
+
+/** Reads `--app NAME=tcp://HOST:PORT` arguments. Throws ERR_CONFIG_INVALID or ERR_CONFIG_NOT_AVAILABLE. */
+export function parseAppArguments(texts: readonly string[]): AppMap {
+  const apps = new Map<string, Target>();
+  for (const text of texts) {
+    const at = text.indexOf('=');
+    const name = text.slice(0, Math.max(at, 0));
+    checkAppName(name, `--app ${text}`);
+    if (apps.has(name)) {
+      throw new ZtnaError('ERR_CONFIG_INVALID', { message: `--app names "${name}" twice` });
+    }
+    apps.set(name, parseTarget(text.slice(at + 1)));
+  }
+  return apps;
+}
+
+/** Throws ERR_CONFIG_INVALID for what cannot name an app; `where` says where it stood. */
+export function checkAppName(name: string, where: string): void {
+  if (isName(name)) return;
+  throw new ZtnaError('ERR_CONFIG_INVALID', {
+    message: `${where}: this cannot name an app`,
+    hint: 'use lower-case letters, digits, dots and dashes, as in wiki=tcp://127.0.0.1:8080',
+  });
+}
+
+/** One map of two; `over` wins. Throws ERR_CONFIG_INVALID above the limit. */
+export function mergeAppMaps(base: AppMap, over: AppMap): AppMap {
+  const apps = new Map([...base, ...over]);
+  if (apps.size > maxApps) {
+    throw new ZtnaError('ERR_CONFIG_INVALID', {
+      message: `at most ${maxApps} apps fit one connector`,
+      hint: 'run a second connector for the rest',
+    });
+  }
+  return apps;
+}
+
+/** Names that `next` lacks or dials elsewhere: their tunnels end. */
+export function changedApps(before: AppMap, next: AppMap): string[] {
+  return [...before].flatMap(([name, target]) => {
+    const other = next.get(name);
+    return other && isSameTarget(target, other) ? [] : [name];
+  });
+}
+
+/**
+ * The apps of our own map by the ids that the control plane gave their names. A name that is not in the map
+ * is ignored, so no message makes the connector dial what its operator did not list.
+ */
+export function servedApps(
+  apps: AppMap,
+  appIds: readonly (readonly [string, AppId])[],
+): ReadonlyMap<AppId, ServedApp> {
+  const served = new Map<AppId, ServedApp>();
+  for (const [name, id] of appIds) {
+    const target = apps.get(name);
+    if (target) served.set(id, { id, name, target });
+  }
+  return served;
+}

@@ -1,0 +1,46 @@
+/** Every bound of the connector; `docs/limits.md` repeats them. */
+
+/** Apps in the map: as many as a hello can name. */
+export const maxApps = 256;
+
+/** Bytes of `connector.yaml`. */
+export const maxConfigBytes = 262_144;
+
+/** Tunnels open at once: as many as a hello can name. */
+export const maxTunnels = 4_096;
+
+/** Tunnels of one device open at once. */
+export const maxTunnelsPerDevice = 64;
+
+/** Streams open at once in one tunnel. */
+export const maxStreamsPerTunnel = 256;
+
+/** Grants remembered as used; each is forgotten when it has expired. */
+export const maxUsedGrants = 65_536;
+
+/** Idle data WebSockets kept at one relay, whatever the control plane asks for. */
+export const maxSlots = 64;
+
+/** Relays dialled ahead, whatever the control plane names. */
+export const maxRelays = 16;
+
+/** A handshake that takes longer is given up. */
+export const handshakeTimeoutMs = 5_000;
+
+/** How long a grant waits for the revocation log to reach its position. */
+export const feedWaitMs = 2_000;
+
+/** No lease counts for longer than this from the moment it is learned, whoever signed it. */
+export const maxLeaseMs = 60_000;
+
+/** How often every lease is looked at, besides once per record. */
+export const leaseTickMs = 250;
+
+/** An idle data WebSocket is replaced after this long; always less than an hour. */
+export const slotLifetimeMs = 50 * 60_000;
+
+/** Time to find an app's address and connect to it. */
+export const appConnectTimeoutMs = 10_000;
+
+/** A closed data WebSocket whose peer does not answer is cut after this long. */
+export const closeTimeoutMs = 2_000;
