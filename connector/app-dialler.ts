@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns/promises';
 import { connect, isIP, type Socket } from 'node:net';
-import { ZtnaError } from '../protocol/index.ts';
+import { toZtnaError, ZtnaError } from '../protocol/index.ts';
 import { appConnectTimeoutMs } from './limits.ts';
 import { isDialable, type Target } from './target.ts';
 
@@ -19,21 +19,38 @@ export interface AppDialOptions {
  * Throws ERR_STREAM_REFUSED when the app refused, ERR_STREAM_UNREACHABLE otherwise; `signal` aborts with the latter.
  */
 export async function dialApp(target: Target, options: AppDialOptions): Promise<Socket> {
-  const limit = AbortSignal.any([
-    options.signal,
-    AbortSignal.timeout(options.timeoutMs ?? appConnectTimeoutMs),
-  ]);
-  const addresses = await addressesOf(target.host, options.resolve ?? resolveBySystem, limit);
+  const attempt = new AbortController();
+  const stop = () => {
+    attempt.abort(new ZtnaError('ERR_STREAM_UNREACHABLE', { hop: 'app', reason: 'timeout' }));
+  };
+  const timer = setTimeout(stop, options.timeoutMs ?? appConnectTimeoutMs);
+  options.signal.addEventListener('abort', stop, { once: true });
+  if (options.signal.aborted) stop();
+  try {
+    return await resolveAndConnect(target, options.resolve ?? resolveBySystem, attempt.signal);
+  } finally {
+    clearTimeout(timer);
+    options.signal.removeEventListener('abort', stop);
+  }
+}
+
+async function resolveAndConnect(
+  target: Target,
+  resolve: Resolve,
+  limit: AbortSignal,
+): Promise<Socket> {
+  const addresses = await addressesOf(target.host, resolve, limit);
   const dialable = addresses.filter(isDialable);
-  if (dialable.length === 0)
+  if (dialable.length === 0) {
     throw unreachable(addresses.length > 0 ? 'address_blocked' : 'no_address');
+  }
   let last: ZtnaError | undefined;
   for (const address of dialable.slice(0, maxAddressesTried)) {
     if (limit.aborted) break;
     try {
       return await connectTo(address, target.port, limit);
     } catch (error) {
-      last = error as ZtnaError;
+      last = toZtnaError(error);
     }
   }
   throw last ?? unreachable('timeout');

@@ -3,6 +3,7 @@ import { ZtnaError } from '../protocol/index.ts';
 
 /** Where an app listens, known to this connector alone. */
 export interface Target {
+  /** Other kinds are refused when the map is read. */
   readonly kind: 'tcp';
   /** A host name, or an address in its canonical spelling and without brackets. */
   readonly host: string;
@@ -48,7 +49,7 @@ export function formatTarget(target: Target): string {
 
 /** True for two targets that are dialled alike. */
 export function isSameTarget(a: Target, b: Target): boolean {
-  return a.kind === b.kind && a.host === b.host && a.port === b.port;
+  return a.host === b.host && a.port === b.port;
 }
 
 /**

@@ -16,7 +16,8 @@ import {
 import { maxTunnels, maxTunnelsPerDevice } from '../../connector/limits.ts';
 import { parseTarget } from '../../connector/target.ts';
 import { UsedGrants } from '../../connector/used-grants.ts';
-import { newSigningKey, Parties, startMs } from './fixture.ts';
+import { newSigningKey } from '../support/authority.ts';
+import { Parties, startMs } from './fixture.ts';
 
 const parties = new Parties();
 const noTunnels: TunnelCounts = { total: 0, ofDevice: () => 0, has: () => false };
@@ -44,9 +45,9 @@ function gate(change: Partial<Gate> = {}): Gate & { usedGrants: UsedGrants } {
 }
 
 /** What the gate answers to a client that holds a grant with those changes. */
-async function present(change: Partial<Grant>, at: Gate, atMs: number = startMs) {
+async function present(change: Partial<Grant>, at: Gate) {
   const grant = parties.grant(change);
-  const { client } = parties.provedClient(parties.signGrant(grant), atMs);
+  const { client } = parties.provedClient(parties.signGrant(grant));
   return admitClient(client, grant.tunnel, at);
 }
 
