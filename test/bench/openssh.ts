@@ -1,24 +1,12 @@
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { chmod, mkdir, writeFile, readFile } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { userInfo } from 'node:os';
 import { freePort } from '../support/deployment.ts';
-
-const sshdPath = '/usr/sbin/sshd';
-
-/** Why OpenSSH cannot take part, or undefined when it can. */
-export function missingOpenSsh(): string | undefined {
-  if (!existsSync(sshdPath)) return `${sshdPath} is not installed`;
-  if (spawnSync('ssh', ['-V']).error) return 'ssh is not installed';
-  return undefined;
-}
+import { untilListening } from '../support/listening.ts';
+import { startSshd } from '../support/openssh.ts';
 
 export interface SshPath {
   /** The processes between the local port and the app. */
-  readonly pids: number[];
+  readonly pids: readonly number[];
   readonly localPort: number;
   /** Starts another `ssh -L` from nothing; answers its port once it is there. */
   coldConnect(): Promise<{ port: number; stop: () => void }>;
@@ -36,97 +24,52 @@ export async function startSshPath(options: {
   /** Wraps the sshd's port in a link, once for each side. */
   readonly link: (port: number) => Promise<number>;
 }): Promise<SshPath> {
-  const dir = join(options.dir, `ssh-${options.cipher ?? 'default'}`);
-  await mkdir(dir, { recursive: true, mode: 0o700 });
-  for (const name of ['host', 'user']) {
-    spawnSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(dir, name)]);
-  }
-  await writeFile(join(dir, 'authorized_keys'), await readFile(join(dir, 'user.pub')));
-  await chmod(join(dir, 'authorized_keys'), 0o600);
-  const port = await freePort();
-  await writeFile(
-    join(dir, 'sshd_config'),
-    [
-      `Port ${port}`,
-      'ListenAddress 127.0.0.1',
-      `HostKey ${join(dir, 'host')}`,
-      `AuthorizedKeysFile ${join(dir, 'authorized_keys')}`,
-      `PidFile ${join(dir, 'sshd.pid')}`,
-      'StrictModes no',
-      'UsePAM no',
-      'PasswordAuthentication no',
-      'AllowTcpForwarding yes',
-      'LogLevel ERROR',
-    ].join('\n'),
-  );
-  // Debian's sshd wants this directory for privilege separation and does not make it itself.
-  await mkdir('/run/sshd', { recursive: true }).catch(() => undefined);
-  const children: ChildProcess[] = [];
-  const start = (file: string, args: string[]): ChildProcess => {
-    const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'inherit'] });
-    children.push(child);
+  const sshd = await startSshd(join(options.dir, `ssh-${options.cipher ?? 'default'}`));
+  const clients: ChildProcess[] = [];
+  const forward = (viaPort: number, rule: readonly string[]): ChildProcess => {
+    const child = spawn(
+      'ssh',
+      [
+        '-N',
+        ...sshd.clientArgs,
+        '-p', String(viaPort),
+        '-o', 'ExitOnForwardFailure=yes',
+        ...(options.cipher === undefined ? [] : ['-c', options.cipher]),
+        ...rule,
+        `${sshd.user}@127.0.0.1`,
+      ],
+      { stdio: ['ignore', 'ignore', 'inherit'] },
+    );
+    clients.push(child);
     return child;
   };
-  const sshd = start(sshdPath, ['-D', '-f', join(dir, 'sshd_config')]);
-  await untilListening(port);
-
-  const common = (viaPort: number): string[] => [
-    '-N',
-    '-F', 'none',
-    '-p', String(viaPort),
-    '-i', join(dir, 'user'),
-    '-o', 'StrictHostKeyChecking=no',
-    '-o', `UserKnownHostsFile=${join(dir, 'known_hosts')}`,
-    '-o', 'LogLevel=ERROR',
-    '-o', 'ExitOnForwardFailure=yes',
-    '-o', 'BatchMode=yes',
-    ...(options.cipher === undefined ? [] : ['-c', options.cipher]),
-  ];
-  const target = `${userInfo().username}@127.0.0.1`;
   const remotePort = await freePort();
-  const far = start('ssh', [
-    ...common(await options.link(port)),
+  const far = forward(await options.link(sshd.port), [
     '-R', `127.0.0.1:${remotePort}:127.0.0.1:${options.appPort}`,
-    target,
   ]);
   await untilListening(remotePort);
-  const nearPort = await options.link(port);
+  const nearLink = await options.link(sshd.port);
   const openNear = async (): Promise<{ child: ChildProcess; port: number }> => {
-    const localPort = await freePort();
-    const child = start('ssh', [
-      ...common(nearPort),
-      '-L', `127.0.0.1:${localPort}:127.0.0.1:${remotePort}`,
-      target,
-    ]);
-    await untilListening(localPort);
-    return { child, port: localPort };
+    const port = await freePort();
+    const child = forward(nearLink, ['-L', `127.0.0.1:${port}:127.0.0.1:${remotePort}`]);
+    await untilListening(port);
+    return { child, port };
   };
   const near = await openNear();
   return {
-    pids: [sshd, far, near.child].map((child) => child.pid ?? 0),
+    pids: [sshd.pid, far.pid ?? 0, near.child.pid ?? 0],
     localPort: near.port,
     coldConnect: async () => {
       const cold = await openNear();
       return { port: cold.port, stop: () => cold.child.kill() };
     },
     stop: async () => {
-      for (const child of children.reverse()) child.kill();
-      await Promise.all(
-        children.map((child) => (child.exitCode !== null || child.signalCode !== null ? undefined : new Promise((done) => child.once('exit', done)))),
-      );
+      const ends = clients
+        .filter((child) => child.exitCode === null && child.signalCode === null)
+        .map((child) => new Promise((resolve) => child.once('exit', resolve)));
+      for (const child of clients) child.kill();
+      await Promise.all(ends);
+      await sshd.stop();
     },
   };
-}
-
-/** Resolves when something accepts connections on the port; gives up after 20 s. */
-export async function untilListening(port: number): Promise<void> {
-  for (const endAt = performance.now() + 20_000; performance.now() < endAt; await delay(5)) {
-    const isUp = await new Promise<boolean>((resolve) => {
-      const socket = connect({ port, host: '127.0.0.1' });
-      socket.once('connect', () => (socket.destroy(), resolve(true)));
-      socket.once('error', () => resolve(false));
-    });
-    if (isUp) return;
-  }
-  throw new Error(`nothing listens on port ${port}`);
 }

@@ -24,7 +24,9 @@ export function newSigningKey(): SigningKey {
   return signingKey(generateKeyPairSync('ed25519').privateKey);
 }
 
-export function rawBase64(key: SigningKey | { publicKey: import('node:crypto').KeyObject }): string {
+export function rawBase64(
+  key: SigningKey | { publicKey: import('node:crypto').KeyObject },
+): string {
   return rawPublicKey('privateKey' in key ? key.privateKey : key.publicKey).toString('base64url');
 }
 

@@ -1,9 +1,6 @@
 import { createCipheriv, createHash, createHmac } from 'node:crypto';
 import nacl from 'tweetnacl';
 
-/** X25519 by tweetnacl; it answers all zeros for a point of low order instead of refusing. */
-export type Agree = (secret: Uint8Array, point: Uint8Array) => Uint8Array;
-
 const hashNames = {
   SHA256: 'sha256',
   SHA512: 'sha512',
@@ -18,19 +15,12 @@ const hashNames = {
 export class NoiseTwin {
   h: Buffer;
   ck: Buffer;
-  k = Buffer.alloc(32);
+  k: Buffer = Buffer.alloc(32);
   n = 0n;
   readonly hash: string;
-  readonly agree: Agree;
 
-  constructor(
-    hash: keyof typeof hashNames,
-    prologue: Uint8Array,
-    responderStatic: Uint8Array,
-    agree: Agree = nacl.scalarMult,
-  ) {
+  constructor(hash: keyof typeof hashNames, prologue: Uint8Array, responderStatic: Uint8Array) {
     this.hash = hashNames[hash];
-    this.agree = agree;
     const name = Buffer.from(`Noise_XK_25519_AESGCM_${hash}`);
     this.h = Buffer.alloc(createHash(this.hash).digest().length);
     name.copy(this.h); // every one of our names is shorter than its hash
@@ -45,8 +35,9 @@ export class NoiseTwin {
       .digest();
   }
 
-  mixKey(secret: Uint8Array, point: Uint8Array): void {
-    [this.ck, this.k] = this.hkdf(this.agree(secret, point));
+  /** `agreed` is the result of X25519, or what a dishonest peer makes of it. */
+  mixKey(agreed: Uint8Array): void {
+    [this.ck, this.k] = this.hkdf(agreed);
     this.k = this.k.subarray(0, 32);
     this.n = 0n;
   }
@@ -63,6 +54,12 @@ export class NoiseTwin {
     const sealed = sealAt(this.k, this.n++, plaintext, this.h);
     this.mixHash(sealed);
     return sealed;
+  }
+
+  /** Takes the other side's sealed bytes into the transcript without looking into them. */
+  skip(sealed: Uint8Array): void {
+    this.n++;
+    this.mixHash(sealed);
   }
 }
 
@@ -97,13 +94,13 @@ export function twinTranscript(input: TwinInput): { messages: Buffer[]; handshak
   const twin = new NoiseTwin(input.hash, input.prologue, publicOf(rs));
   const messages: Buffer[] = [];
   twin.mixHash(publicOf(ie));
-  twin.mixKey(ie, publicOf(rs)); // es
+  twin.mixKey(nacl.scalarMult(ie, publicOf(rs))); // es
   messages.push(Buffer.concat([publicOf(ie), twin.seal(p1)]));
   twin.mixHash(publicOf(re));
-  twin.mixKey(re, publicOf(ie)); // ee
+  twin.mixKey(nacl.scalarMult(re, publicOf(ie))); // ee
   messages.push(Buffer.concat([publicOf(re), twin.seal(p2)]));
   const s = twin.seal(publicOf(is));
-  twin.mixKey(is, publicOf(re)); // se
+  twin.mixKey(nacl.scalarMult(is, publicOf(re))); // se
   messages.push(Buffer.concat([s, twin.seal(p3)]));
   const keys = twin.hkdf(Buffer.alloc(0)).map((key) => key.subarray(0, 32));
   rest.forEach((payload, index) => {
