@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { createHash } from 'node:crypto';
 import { ZtnaError } from './errors.ts';
+import { maxMessageBytes } from './message.ts';
 import { bytes, natural } from './schema.ts';
 import { verifyingKey, verifyStatement, type VerifyingKey } from './statement.ts';
 
@@ -46,6 +47,7 @@ export function verifyBundle(
   pinned: { readonly rootId: string; readonly minVersion: number },
   nowMs: number,
 ): Bundle {
+  if (statement.length > 2 * maxMessageBytes) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
   // The payload names the root; it is believed only if it is the pinned one and signed this very text.
   const claimed = Buffer.from(statement.split('.')[2] ?? '', 'base64url');
   const rootText = /"root":"([A-Za-z0-9_-]{43})"/.exec(claimed.toString('latin1'))?.[1] ?? '';

@@ -39,7 +39,7 @@ export class ControlTime {
     const { nonce, timeMs } = verifyStatement('time', timeSchema, statement, keys);
     if (nonce !== exchange.nonce) throw new ZtnaError('ERR_STATEMENT_REFUSED');
     const roundTripMs = elapsedMs(exchange.sentAt, exchange.receivedAt);
-    if (roundTripMs > maxTimeRoundTripMs) return false;
+    if (!(roundTripMs <= maxTimeRoundTripMs)) return false; // nor is a time that is no number believed
     this.#anchor = { timeMs: timeMs + roundTripMs, at: exchange.receivedAt };
     return true;
   }

@@ -65,11 +65,15 @@ export interface Transport {
  * What both ends must agree on, as one unambiguous text of bytes: each member behind its length (2 bytes,
  * big-endian), in this order: `ztna-tunnel`, wire version (4 bytes), root id (32), tunnel, generation (8), app,
  * connector, relay, SHA-256 of the grant statement (32). Numbers are big-endian, ids are ASCII.
+ * Throws ERR_INTERNAL for a root id that is none.
  */
 export function encodePrologue(
   grant: Pick<Grant, 'version' | 'tunnel' | 'generation' | 'app' | 'connector'>,
   path: { readonly rootId: string; readonly relay: RelayId; readonly grantStatement: string },
 ): Buffer {
+  if (!/^[0-9a-f]{64}$/.test(path.rootId)) {
+    throw new ZtnaError('ERR_INTERNAL', { message: 'not a root id' });
+  }
   const version = Buffer.alloc(4);
   version.writeUInt32BE(grant.version);
   const generation = Buffer.alloc(8);

@@ -62,7 +62,7 @@ export class Lease {
 
   /** True while bytes may move. `nowMs` is control time. Once false, false for good. */
   isLive(nowMs: number): boolean {
-    if (nowMs >= this.#untilMs) this.#hasExpired = true;
+    if (!(nowMs < this.#untilMs)) this.#hasExpired = true; // a time that is no number expires it too
     return !this.#hasExpired;
   }
 }

@@ -4,6 +4,9 @@ import { ZtnaError } from './errors.ts';
 /** The largest control message, in bytes of UTF-8, before and after authentication. */
 export const maxMessageBytes = 65_536;
 
+/** Refuses bytes that are no UTF-8 rather than replacing them, and keeps a byte order mark for JSON to refuse. */
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
 /** A schema of messages: strict objects told apart by `type`, every member required. */
 export type MessageSchema = v.GenericSchema<unknown, unknown>;
 
@@ -31,10 +34,12 @@ export function decodeMessage<S extends MessageSchema>(
   text: string | Uint8Array,
   maxBytes: number = maxMessageBytes,
 ): v.InferOutput<S> {
-  if (text.length > maxBytes) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
-  const string = typeof text === 'string' ? text : Buffer.from(text).toString('utf8');
+  const byteLength = typeof text === 'string' ? Buffer.byteLength(text) : text.length;
+  if (byteLength > maxBytes) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
+  let string: string;
   let json: unknown;
   try {
+    string = typeof text === 'string' ? text : utf8.decode(text);
     json = JSON.parse(string);
   } catch (cause) {
     throw new ZtnaError('ERR_MESSAGE_MALFORMED', { cause });
