@@ -9,6 +9,7 @@ interface Context {
   deployment: Deployment;
   port: number;
   connections: () => number;
+  close: () => void;
 }
 const test = anyTest as TestFn<Context>;
 
@@ -34,10 +35,16 @@ test.before('an HTTP server behind a connector', async (t) => {
   const machine = await t.context.deployment.enrol();
   t.context.port = (await t.context.deployment.connect(machine, 'web')).port;
   t.context.connections = () => connections;
+  t.context.close = () => {
+    sockets.close();
+    server.close();
+    server.closeAllConnections();
+  };
 });
 
 test.after.always('stop', async (t) => {
   await t.context.deployment.stop();
+  t.context.close();
 });
 
 async function text(message: IncomingMessage): Promise<string> {
