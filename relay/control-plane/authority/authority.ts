@@ -1,0 +1,173 @@
+import { createPublicKey, X509Certificate, type KeyObject } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type * as v from 'valibot';
+import {
+  bundleSchema,
+  rawPublicKey,
+  rootIdOf,
+  rosterEntrySchema,
+  signingKey,
+  signStatement,
+  ZtnaError,
+  type RosterEntry,
+  type SigningKey,
+} from '../../../protocol/index.ts';
+import {
+  createCertificateAuthority,
+  issueCertificate,
+  type IssuedCertificate,
+  type LeafRequest,
+} from './certificate.ts';
+import { verifyCertificateRequest } from './certificate-request.ts';
+import { createFile, createSigningKeyFile, readKeyFile } from './key-file.ts';
+
+const files = {
+  rootKey: 'root.key',
+  rootPublicKey: 'root.pub',
+  grantKey: 'grant.key',
+  rosterKey: 'roster.key',
+  auditKey: 'audit.key',
+  authorityKey: 'ca.key',
+  authority: 'ca.pem',
+} as const;
+
+/** The deployment's own keys, and all that they sign besides grants, leases and times. */
+export interface Authority {
+  /** SHA-256 of the root's raw public key, in hex: the tenant's id. */
+  readonly rootId: string;
+  readonly certificatePem: string;
+  readonly grantKey: SigningKey;
+  readonly rosterKey: SigningKey;
+  readonly auditKey: SigningKey;
+  /** True while the root's private key lies here, so that bundles can be signed. */
+  readonly hasRoot: boolean;
+  /** Signs a bundle that names the keys of this authority. Throws ERR_CONFIG_NOT_FOUND when the root is elsewhere. */
+  signBundle(bundle: { readonly version: number; readonly notAfterMs: number }): string;
+  signRosterEntry(entry: RosterEntry): string;
+  /**
+   * Issues a certificate for the key of a PKCS#10 request whose own signature was verified.
+   * Throws ERR_IDENTITY_KEY_REFUSED.
+   */
+  issueFromRequest(requestPem: string, leaf: LeafRequest): Promise<IssuedCertificate>;
+  /** Issues a certificate for a key that this process made itself. */
+  issueForKey(publicKey: KeyObject, leaf: LeafRequest): Promise<IssuedCertificate>;
+}
+
+/**
+ * Makes root, grant, roster and audit keys and a certificate authority in `directory` (0700, files 0600).
+ * Throws ERR_CONFIG_EXISTS and touches nothing when one of the files is there.
+ */
+export async function createAuthority(options: {
+  readonly directory: string;
+  readonly nowMs: number;
+}): Promise<Authority> {
+  const { directory, nowMs } = options;
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const at = (name: string) => join(directory, name);
+  const existing = Object.values(files).find((name) => existsSync(at(name)));
+  if (existing) {
+    throw new ZtnaError('ERR_CONFIG_EXISTS', {
+      message: `${at(existing)} exists already`,
+      hint: 'fix: choose another --dir; keys are never overwritten',
+    });
+  }
+  const made: string[] = [];
+  const make = <T>(name: string, write: (path: string) => T): T => {
+    const result = write(at(name));
+    made.push(name);
+    return result;
+  };
+  try {
+    const root = make(files.rootKey, createSigningKeyFile);
+    const rootPem = createPublicKey(root).export({ type: 'spki', format: 'pem' }).toString();
+    make(files.rootPublicKey, (path) => createFile(path, rootPem, 0o644));
+    for (const name of [files.grantKey, files.rosterKey, files.auditKey])
+      make(name, createSigningKeyFile);
+    const { keyPem, certificatePem } = await createCertificateAuthority(nowMs);
+    make(files.authorityKey, (path) => createFile(path, keyPem));
+    make(files.authority, (path) => createFile(path, certificatePem, 0o644));
+  } catch (error) {
+    for (const name of made) rmSync(at(name), { force: true });
+    throw error;
+  }
+  return loadAuthority(directory);
+}
+
+/**
+ * Reads what `createAuthority` made. The root's private key may be elsewhere.
+ * Throws ERR_CONFIG_NOT_FOUND, ERR_CONFIG_PERMISSIONS or ERR_CONFIG_INVALID, naming the file.
+ */
+export function loadAuthority(directory: string): Authority {
+  const at = (name: string) => join(directory, name);
+  const root = existsSync(at(files.rootKey))
+    ? readKeyFile(at(files.rootKey), 'ed25519')
+    : undefined;
+  const rootPublicKey = rawPublicKey(
+    root ?? readPublicFile(at(files.rootPublicKey), createPublicKey),
+  );
+  const grantKey = signingKey(readKeyFile(at(files.grantKey), 'ed25519'));
+  const rosterKey = signingKey(readKeyFile(at(files.rosterKey), 'ed25519'));
+  const auditKey = signingKey(readKeyFile(at(files.auditKey), 'ed25519'));
+  const authorityKey = readKeyFile(at(files.authorityKey), 'rsa');
+  const certificate = readPublicFile(at(files.authority), (pem) => new X509Certificate(pem));
+  if (!certificate.checkPrivateKey(authorityKey)) {
+    throw new ZtnaError('ERR_CONFIG_INVALID', {
+      message: `${at(files.authority)} is not for its key`,
+    });
+  }
+  const certificatePem = certificate.toString();
+  const authority = { certificatePem, privateKey: authorityKey };
+  const encode = (key: KeyObject) => rawPublicKey(key).toString('base64url');
+
+  return {
+    rootId: rootIdOf(rootPublicKey),
+    certificatePem,
+    grantKey,
+    rosterKey,
+    auditKey,
+    hasRoot: root !== undefined,
+
+    signBundle({ version, notAfterMs }) {
+      if (!root) {
+        throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
+          message: 'the root key is not on this machine',
+          hint: 'fix: sign the bundle where the root key is',
+        });
+      }
+      const value: v.InferInput<typeof bundleSchema> = {
+        version,
+        root: rootPublicKey.toString('base64url'),
+        nextRoot: null,
+        grantKeys: [encode(grantKey.privateKey)],
+        rosterKeys: [encode(rosterKey.privateKey)],
+        authorities: [certificatePem],
+        notAfterMs,
+      };
+      return signStatement('bundle', bundleSchema, value, signingKey(root));
+    },
+
+    signRosterEntry: (entry) => signStatement('roster', rosterEntrySchema, entry, rosterKey),
+
+    async issueFromRequest(requestPem, leaf) {
+      const { publicKey } = verifyCertificateRequest(requestPem);
+      return issueCertificate(authority, publicKey, leaf);
+    },
+
+    issueForKey: (publicKey, leaf) => issueCertificate(authority, publicKey, leaf),
+  };
+}
+
+function readPublicFile<T>(path: string, parse: (text: string) => T): T {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { message: `${path} is missing`, cause });
+  }
+  try {
+    return parse(text);
+  } catch (cause) {
+    throw new ZtnaError('ERR_CONFIG_INVALID', { message: `${path} could not be read`, cause });
+  }
+}

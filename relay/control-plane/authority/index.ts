@@ -1,0 +1,13 @@
+export { createAuthority, loadAuthority, type Authority } from './authority.ts';
+export {
+  backdateMs,
+  type CertificateRole,
+  type IssuedCertificate,
+  type LeafRequest,
+} from './certificate.ts';
+export {
+  maxRequestLength,
+  verifyCertificateRequest,
+  type ProvedPublicKey,
+} from './certificate-request.ts';
+export { createFile, createSigningKeyFile, readKeyFile, readSecretFile } from './key-file.ts';

@@ -1,0 +1,70 @@
+import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
+import { ZtnaError } from '../../../protocol/index.ts';
+
+/** 128 MiB and about a third of a second for each guess. */
+const cost = { N: 2 ** 17, r: 8, p: 1, maxmem: 256 * 1024 * 1024 };
+const prefix = 'scrypt$17$8$1';
+const saltBytes = 16;
+const hashBytes = 32;
+
+/** Each hash takes 128 MiB and a thread of libuv's pool, which has four. */
+const maxAtOnce = 2;
+/** Sign-ins that wait behind them; at a third of a second each, more would time out anyway. */
+const maxWaiting = 32;
+
+let running = 0;
+const waiting: (() => void)[] = [];
+
+/** A new salted hash of `password`, as text to store. Throws ERR_LIMIT_RATE when too many are waiting. */
+export async function hashPassword(password: string): Promise<string> {
+  const salt = randomBytes(saltBytes);
+  const hash = await derive(password, salt);
+  return [prefix, salt.toString('base64url'), hash.toString('base64url')].join('$');
+}
+
+/**
+ * Compares in constant time. Without a stored hash it does the same work and answers false, so that an
+ * unknown user takes as long as a wrong password. Throws ERR_LIMIT_RATE when too many are waiting.
+ */
+export async function verifyPassword(password: string, stored: string | null): Promise<boolean> {
+  const parts = stored?.startsWith(prefix + '$') ? stored.split('$') : [];
+  const salt = Buffer.from(parts[4] ?? '', 'base64url');
+  const expected = Buffer.from(parts[5] ?? '', 'base64url');
+  const isReal = salt.length === saltBytes && expected.length === hashBytes;
+  const actual = await derive(password, isReal ? salt : Buffer.alloc(saltBytes));
+  return timingSafeEqual(actual, isReal ? expected : Buffer.alloc(hashBytes)) && isReal;
+}
+
+/** People type the same letter in several encodings. */
+async function derive(password: string, salt: Buffer): Promise<Buffer> {
+  const text = password.normalize('NFKC');
+  await enter();
+  try {
+    return await new Promise((resolve, reject) => {
+      scrypt(text, salt, hashBytes, cost, (error, hash) => {
+        if (error) reject(new ZtnaError('ERR_INTERNAL', { cause: error }));
+        else resolve(hash);
+      });
+    });
+  } finally {
+    leave();
+  }
+}
+
+async function enter(): Promise<void> {
+  if (running < maxAtOnce) {
+    running++;
+    return;
+  }
+  if (waiting.length >= maxWaiting) {
+    throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'password_queue_full' });
+  }
+  await new Promise<void>((resolve) => waiting.push(resolve));
+}
+
+/** Hands the place on to the next in line, if there is one. */
+function leave(): void {
+  const next = waiting.shift();
+  if (next) next();
+  else running--;
+}

@@ -1,0 +1,99 @@
+import { ZtnaError, type DeviceId } from '../../../protocol/index.ts';
+import { checkNewPassword, maxPasswordLength } from './password-rules.ts';
+import { hashPassword, verifyPassword } from './scrypt.ts';
+import { hasTotp, useTotp } from './totp.ts';
+import type { SignInThrottle } from './throttle.ts';
+import type { User } from '../store/database.ts';
+import type { Reader, Store, Tx } from '../store/store.ts';
+
+export interface Credentials {
+  readonly user: string;
+  readonly password: string;
+  readonly otp: string | null;
+  readonly device: DeviceId | null;
+  readonly address: string;
+}
+
+/** A user who proved to be one. Made only by `signIn`. */
+export interface AuthenticatedUser {
+  readonly __authenticated: unique symbol;
+  readonly user: User;
+  readonly methods: readonly string[]; // `password`, `totp`
+}
+
+export interface SignInOptions {
+  readonly store: Store;
+  readonly throttle: SignInThrottle;
+  readonly clock: { nowMs(): number };
+  /** The time that authenticator apps go by; the machine's own unless a test says otherwise. */
+  readonly wallMs?: () => number;
+}
+
+/**
+ * Checks a local user's password and, where set up, one-time password. Unknown, disabled and expired users
+ * look and cost like a wrong password.
+ * Throws ERR_IDENTITY_SIGN_IN_REFUSED, ERR_IDENTITY_OTP_NEEDED once the password is right, or ERR_LIMIT_RATE.
+ */
+export async function signIn(
+  { store, throttle, clock, wallMs = Date.now }: SignInOptions,
+  credentials: Credentials,
+): Promise<AuthenticatedUser> {
+  const { password, otp, address, device } = credentials;
+  const found = await findUser(store.db, credentials.user);
+  const isKnown = found !== undefined && (await isKnownDevice(store.db, found, device));
+  const source = { account: credentials.user, address, device, isKnown };
+  const attempt = throttle.begin(source);
+  const isRight =
+    password.length <= maxPasswordLength &&
+    (await verifyPassword(password, found?.passwordHash ?? null));
+  // Read again: hashing takes long enough for an administrator to disable the user meanwhile.
+  const user = found && (await findUser(store.db, credentials.user));
+  const isUsable =
+    user?.disabled === 0 && (user.expiresAtMs === null || user.expiresAtMs > clock.nowMs());
+  if (!isRight || !isUsable || user.passwordHash !== found?.passwordHash) {
+    attempt.fail();
+    throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', {
+      reason: isRight ? 'user_not_active' : 'password_wrong',
+    });
+  }
+  attempt.succeed();
+  const methods = ['password'];
+  if (await hasTotp(store.db, user.id)) {
+    if (otp === null) throw new ZtnaError('ERR_IDENTITY_OTP_NEEDED');
+    const guess = throttle.begin(source, 'otp');
+    try {
+      await store.write((tx) => useTotp(tx, user.id, otp, wallMs()));
+    } catch (error) {
+      guess.fail();
+      throw error;
+    }
+    guess.succeed();
+    methods.push('totp');
+  }
+  return { user, methods } as unknown as AuthenticatedUser;
+}
+
+/**
+ * Checks and hashes a password that someone chooses, before the transaction that stores it: hashing is slow.
+ * Throws ERR_IDENTITY_PASSWORD_WEAK or ERR_LIMIT_RATE.
+ */
+export async function preparePassword(password: string, userName: string): Promise<string> {
+  checkNewPassword(password, userName);
+  return hashPassword(password);
+}
+
+export async function findUser(db: Reader | Tx, name: string): Promise<User | undefined> {
+  return db.selectFrom('users').selectAll().where('name', '=', name).executeTakeFirst();
+}
+
+/** True once this user has signed in on this device: an attacker elsewhere cannot use up its tries. */
+async function isKnownDevice(db: Reader, user: User, device: DeviceId | null): Promise<boolean> {
+  if (device === null) return false;
+  const session = await db
+    .selectFrom('sessions')
+    .select('id')
+    .where('userId', '=', user.id)
+    .where('deviceId', '=', device)
+    .executeTakeFirst();
+  return session !== undefined;
+}
