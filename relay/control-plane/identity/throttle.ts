@@ -58,27 +58,15 @@ export class SignInThrottle {
   }
 
   /** Throws ERR_LIMIT_RATE, saying how long to wait, when one of the buckets is empty. */
-  begin(source: SignInSource): SignInAttempt {
-    const { account, address, isKnown } = source;
+  begin(source: SignInSource, factor: 'password' | 'otp' = 'password'): SignInAttempt {
+    const { account, address, device, isKnown } = source;
     const nowMs = this.#clock.nowMs();
-    const buckets = [
-      this.#bucket(
-        JSON.stringify(['both', account, address]),
-        this.#sizes.accountFromAddress,
-        nowMs,
-      ),
-      // A known source has the bucket above to itself; sharing the wide ones would let strangers drain them.
-      ...(isKnown
-        ? []
-        : [
-            this.#bucket(JSON.stringify(['address', address]), this.#sizes.address, nowMs),
-            this.#bucket(
-              JSON.stringify(['account', account]),
-              this.#sizes.accountFromUnknown,
-              nowMs,
-            ),
-          ]),
-    ];
+    const bucket = (name: keyof typeof defaultThrottle, ...key: string[]) =>
+      this.#bucket(JSON.stringify([name, ...key]), this.#sizes[name], nowMs);
+    const own = factor === 'otp' ? 'otpFromSource' : 'accountFromSource';
+    const buckets = [bucket(own, account, device ?? address)];
+    // A known device has that one to itself; sharing the wide ones would let strangers drain them.
+    if (!isKnown) buckets.push(bucket('address', address), bucket('accountFromUnknown', account));
     const waitMs = Math.max(...buckets.map((bucket) => bucket.waitMs(nowMs)));
     if (waitMs > 0) {
       throw new ZtnaError('ERR_LIMIT_RATE', {
