@@ -17,6 +17,15 @@ export {
   ZtnaError,
 } from './errors.ts';
 export {
+  type CloseDetails,
+  type Frame,
+  FrameType,
+  maxPayloadBytes,
+  maxPlaintextBytes,
+  readFrames,
+  type ResetCode,
+} from './frame.ts';
+export {
   type Grant,
   grantDigest,
   grantSchema,
@@ -165,3 +174,13 @@ export {
   verifyStatement,
   x25519PublicKey,
 } from './statement.ts';
+export { type StreamHandlers, type TunnelStream } from './stream.ts';
+export {
+  type ClientTunnelHandlers,
+  type ConnectorTunnelHandlers,
+  TunnelEndpoint,
+  type TunnelEndpointOptions,
+  type TunnelHandlers,
+} from './tunnel-endpoint.ts';
+export { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
+export { ByteBudget, reservedWindowBytes } from './window.ts';

@@ -1,0 +1,77 @@
+import { frameHeaderBytes, maxPlaintextBytes, writeFrameHeader, type FrameType } from './frame.ts';
+
+const slabBytes = 65_536;
+
+/** Below this, copying a payload beside its header costs less than sealing it as a piece of its own. */
+const copyBelowBytes = 4_096;
+
+/** Where headers and small payloads are laid down; written parts are never overwritten. */
+let slab = Buffer.alloc(0);
+let slabEnd = 0;
+
+/** Collects the frames of one record as parts to seal in a row. Used from first frame to `finish` without a pause. */
+export class RecordWriter {
+  #parts: Buffer[] = [];
+  #start = 0;
+  #lengthBytes = 0;
+
+  /** Bytes that still fit. */
+  get roomBytes(): number {
+    return maxPlaintextBytes - this.#lengthBytes;
+  }
+
+  get isEmpty(): boolean {
+    return this.#lengthBytes === 0;
+  }
+
+  /** Begins a frame; `length` bytes of payload must follow through `addPayload`. */
+  addHeader(type: FrameType, length: number, stream: number, number: number): void {
+    this.#reserve(frameHeaderBytes);
+    writeFrameHeader(slab, slabEnd, type, length, stream, number);
+    slabEnd += frameHeaderBytes;
+    this.#lengthBytes += frameHeaderBytes;
+  }
+
+  /** Adds bytes of the current frame's payload. A large chunk is referred to and must not be changed any more. */
+  addPayload(chunk: Buffer): void {
+    this.#lengthBytes += chunk.length;
+    if (chunk.length < copyBelowBytes) {
+      this.#reserve(chunk.length);
+      slab.set(chunk, slabEnd);
+      slabEnd += chunk.length;
+    } else {
+      this.#cut();
+      this.#parts.push(chunk);
+    }
+  }
+
+  /** Adds a whole frame. */
+  addFrame(type: FrameType, stream: number, number: number, payload?: Buffer): void {
+    this.addHeader(type, payload?.length ?? 0, stream, number);
+    if (payload !== undefined) this.addPayload(payload);
+  }
+
+  /** The parts in order, or undefined when nothing was added; the writer is ready for the next record. */
+  finish(): Buffer[] | undefined {
+    if (this.#lengthBytes === 0) return undefined;
+    this.#cut();
+    const parts = this.#parts;
+    this.#parts = [];
+    this.#lengthBytes = 0;
+    return parts;
+  }
+
+  #reserve(bytes: number): void {
+    if (this.#lengthBytes === 0) this.#start = slabEnd;
+    if (slab.length - slabEnd >= bytes) return;
+    this.#cut();
+    slab = Buffer.allocUnsafeSlow(slabBytes);
+    slabEnd = 0;
+    this.#start = 0;
+  }
+
+  #cut(): void {
+    if (slabEnd > this.#start) this.#parts.push(slab.subarray(this.#start, slabEnd));
+    this.#start = slabEnd;
+  }
+}

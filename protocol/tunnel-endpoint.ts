@@ -1,0 +1,452 @@
+import { ReceivedNumbers, SentNumbers } from './acknowledgement.ts';
+import { ZtnaError, type ErrorCode } from './errors.ts';
+import { Fifo } from './fifo.ts';
+import {
+  checkPlaintext,
+  decodeClose,
+  decodeCredit,
+  decodeReset,
+  encodeClose,
+  encodeCredit,
+  frameHeaderBytes,
+  FrameType,
+  readFrame,
+  type CloseDetails,
+  type Frame,
+} from './frame.ts';
+import { RecordWriter } from './record-writer.ts';
+import { RoundTrip } from './round-trip.ts';
+import { Stream, type StreamOwner, type TunnelStream } from './stream.ts';
+import { TokenBucket } from './token-bucket.ts';
+import { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
+import { WindowGrowth, type ByteBudget } from './window.ts';
+import type { VerifiedGrant, VerifiedPermit } from './grant.ts';
+
+/** What a tunnel tells its owner. Called from within the endpoint's own methods: schedule work, do not call back. */
+export interface TunnelHandlers {
+  /** There is something to pull; called again only after `pull` answered undefined. */
+  onOutput(): void;
+  /** The peer closed the tunnel; its streams were reset with `closed` before. */
+  onClose(code: ErrorCode, reason: string): void;
+}
+
+export interface ClientTunnelHandlers extends TunnelHandlers {
+  /** The connector accepted the grant. */
+  onAccept(): void;
+}
+
+export interface ConnectorTunnelHandlers extends TunnelHandlers {
+  /** The client opened a stream. Attach handlers to it; its first bytes come through `onData` like all others. */
+  onStream(stream: TunnelStream): void;
+}
+
+interface CommonOptions {
+  readonly limits?: Partial<TunnelLimits>;
+  /** Room for window growth that all tunnels of the process share. */
+  readonly budget?: ByteBudget;
+}
+
+/** A tunnel is opened with the proof that its end verified: there is no other way to make one. */
+export type TunnelEndpointOptions = CommonOptions &
+  (
+    | {
+        readonly role: 'client';
+        readonly permit: VerifiedPermit;
+        readonly handlers: ClientTunnelHandlers;
+      }
+    | {
+        readonly role: 'connector';
+        readonly grant: VerifiedGrant;
+        readonly handlers: ConnectorTunnelHandlers;
+      }
+  );
+
+const quickResetWithinMs = 1_000;
+
+/** A stream starts a frame at the end of a record only with this much room, or all of its bytes. */
+const leastRoomBytes = 1_024;
+
+/**
+ * One end of a tunnel: frames in and out, streams between. It has no crypto, socket, timer or clock: the owner passes
+ * it opened records and the time, and seals what it pulls. `nowMs` is any clock that never falls.
+ *
+ *   client     waiting ──ACCEPT received──▶ open ──▶ closed      (waiting already sends)
+ *   connector  open ──▶ closed                                    (its first frame is ACCEPT)
+ *   any        ──close()──▶ closing ──CLOSE pulled──▶ closed      ──CLOSE received, abort()──▶ closed
+ */
+export class TunnelEndpoint {
+  readonly grant: VerifiedGrant;
+  readonly #options: TunnelEndpointOptions;
+  readonly #limits: TunnelLimits;
+  readonly #growth: WindowGrowth;
+  readonly #quickResets: TokenBucket;
+  readonly #owner: StreamOwner;
+  readonly #record = new RecordWriter();
+
+  #state: 'waiting' | 'open' | 'closing' | 'closed';
+  #isAcceptDue: boolean;
+  #closing: CloseDetails | undefined;
+  #isOutputTold: boolean;
+
+  readonly #streams = new Map<number, Stream>();
+  #liveStreams = 0;
+  #lastStreamId = -1;
+
+  readonly #sent = new SentNumbers();
+  readonly #received = new ReceivedNumbers();
+  readonly #roundTrip = new RoundTrip();
+  #probeToAnswer: Buffer | undefined;
+
+  readonly #ready = new Fifo<Stream>();
+  readonly #creditDue = new Fifo<Stream>();
+  readonly #writable: Stream[] = [];
+  readonly #lastFrames = new Fifo<{ readonly stream: Stream; readonly number: number }>();
+
+  constructor(options: TunnelEndpointOptions) {
+    this.#options = options;
+    this.grant = options.role === 'client' ? options.permit.grant : options.grant;
+    this.#limits = { ...defaultTunnelLimits, ...options.limits };
+    this.#growth = new WindowGrowth(this.#limits.growthBytes, options.budget);
+    const { quickResetBurst, quickResetsPerSecond } = this.#limits;
+    this.#quickResets = new TokenBucket(quickResetBurst, quickResetsPerSecond);
+    this.#state = options.role === 'client' ? 'waiting' : 'open';
+    this.#isAcceptDue = options.role === 'connector';
+    this.#isOutputTold = this.#isAcceptDue; // the owner pulls once at the start
+    if (this.#isAcceptDue) this.#roundTrip.start();
+    this.#owner = {
+      wantsTurn: (stream) => {
+        this.#wantsTurn(stream);
+      },
+      owesCredit: (stream) => {
+        this.#owesCredit(stream);
+      },
+      nextNumber: () => this.#sent.next(),
+      sentLast: (stream, number) => {
+        this.#lastFrames.push({ stream, number });
+      },
+      becameOver: (stream) => {
+        this.#becameOver(stream);
+      },
+    };
+  }
+
+  /** Streams that are open now. */
+  get streamCount(): number {
+    return this.#liveStreams;
+  }
+
+  /** True once nothing more moves, or will after the CLOSE that is still to be pulled. */
+  get isClosed(): boolean {
+    return this.#state === 'closing' || this.#state === 'closed';
+  }
+
+  /** The path's least round trip seen, in milliseconds; undefined until measured. */
+  get roundTripMs(): number | undefined {
+    return this.#roundTrip.minimumMs;
+  }
+
+  /** When `tick` must be called at the latest; undefined when nothing waits. */
+  get nextDeadlineMs(): number | undefined {
+    return this.isClosed ? undefined : this.#received.deadlineMs;
+  }
+
+  /**
+   * Opens a stream; client only. It may be written to at once, also before the connector has accepted.
+   * Throws ERR_TUNNEL_CLOSED, or ERR_LIMIT_STREAMS when too many are open or all ids are used up.
+   */
+  open(firstBytes?: Buffer): TunnelStream {
+    if (this.#options.role !== 'client')
+      throw this.#error('ERR_INTERNAL', 'only clients open streams');
+    if (this.isClosed) throw this.#error('ERR_TUNNEL_CLOSED', 'the tunnel is closed');
+    const id = this.#lastStreamId + 2;
+    if (this.#liveStreams >= this.#limits.streams || id > 0xffff_ffff) {
+      throw this.#error('ERR_LIMIT_STREAMS', 'too many streams');
+    }
+    const stream = this.#addStream(id, true, 0);
+    if (firstBytes !== undefined) stream.write(firstBytes);
+    this.#wantsTurn(stream);
+    return stream;
+  }
+
+  /**
+   * Takes the plaintext of one record; views of it go to the streams. Throws a ZtnaError on any violation, after which
+   * the owner closes the tunnel with that code. What arrives after the tunnel closed is ignored.
+   */
+  receive(plaintext: Buffer, nowMs: number): void {
+    if (this.isClosed) return;
+    checkPlaintext(plaintext);
+    for (let offset = 0; offset < plaintext.length && !this.isClosed;) {
+      const frame = readFrame(plaintext, offset);
+      offset += frameHeaderBytes + frame.payload.length;
+      this.#receiveFrame(frame, nowMs);
+    }
+    if (this.#received.isDue) this.#tellOutput();
+  }
+
+  /** The parts of the next record's plaintext, to be sealed in a row; undefined when there is nothing to send. */
+  pull(nowMs: number): Buffer[] | undefined {
+    if (this.#state === 'closed') return undefined;
+    if (this.#closing !== undefined) return this.#pullClose(this.#closing);
+    const record = this.#record;
+    if (this.#isAcceptDue) record.addFrame(FrameType.Accept, 0, 0);
+    this.#isAcceptDue = false;
+    if (this.#received.isDue || (this.#received.hasNew && this.#hasOutput)) {
+      record.addFrame(FrameType.Ack, 0, this.#received.tell());
+    }
+    this.#addProbes(record, nowMs);
+    this.#addCredit(record, nowMs);
+    this.#addStreams(record);
+    const parts = record.finish();
+    if (parts === undefined) this.#isOutputTold = false;
+    if (this.#writable.length > 0) this.#tellWritable();
+    return parts;
+  }
+
+  /** Lets what is due by now become output. */
+  tick(nowMs: number): void {
+    if (this.isClosed) return;
+    this.#received.tick(nowMs);
+    if (this.#received.isDue) this.#tellOutput();
+  }
+
+  /** Closes the tunnel: resets all streams with `closed`; what is pulled next is the last record. */
+  close(code: ErrorCode, reason: string): void {
+    if (this.isClosed) return;
+    this.#closing = { code, reason };
+    this.#end('closing');
+    this.#tellOutput();
+  }
+
+  /** Ends the tunnel without a word to the peer, as when its path is lost. Streams are reset with `closed`. */
+  abort(): void {
+    this.#closing = undefined;
+    if (this.#state !== 'closed') this.#end('closed');
+  }
+
+  #pullClose(details: CloseDetails): Buffer[] | undefined {
+    this.#closing = undefined;
+    this.#state = 'closed';
+    this.#record.addFrame(FrameType.Close, 0, 0, encodeClose(details));
+    return this.#record.finish();
+  }
+
+  get #hasOutput(): boolean {
+    return (
+      !this.#record.isEmpty ||
+      this.#roundTrip.isProbeDue ||
+      this.#probeToAnswer !== undefined ||
+      this.#creditDue.length > 0 ||
+      this.#ready.length > 0
+    );
+  }
+
+  #addProbes(record: RecordWriter, nowMs: number): void {
+    if (this.#probeToAnswer !== undefined) {
+      record.addFrame(FrameType.ProbeReply, 0, 0, this.#probeToAnswer);
+      this.#probeToAnswer = undefined;
+    }
+    if (this.#roundTrip.isProbeDue) {
+      record.addFrame(FrameType.Probe, 0, 0, this.#roundTrip.probe(nowMs));
+    }
+  }
+
+  #addCredit(record: RecordWriter, nowMs: number): void {
+    while (record.roomBytes >= frameHeaderBytes + 8) {
+      const stream = this.#creditDue.shift();
+      if (stream === undefined) return;
+      stream.isCreditQueued = false;
+      if (!stream.isCreditDue) continue;
+      const limitBytes = stream.nextLimit(nowMs, this.#roundTrip.minimumMs);
+      record.addFrame(FrameType.Credit, stream.id, 0, encodeCredit(limitBytes));
+    }
+  }
+
+  /** One turn for each waiting stream, in order, while the record has room. */
+  #addStreams(record: RecordWriter): void {
+    while (record.roomBytes >= leastRoomBytes) {
+      const stream = this.#ready.shift();
+      if (stream === undefined) return;
+      stream.isQueued = false;
+      if (stream.wantsTurn) stream.fill(record);
+      if (stream.wantsTurn) this.#wantsTurn(stream);
+      if (stream.takeWritable()) this.#writable.push(stream);
+    }
+  }
+
+  #tellWritable(): void {
+    for (const stream of this.#writable.splice(0)) stream.tellWritable();
+  }
+
+  #receiveFrame(frame: Frame, nowMs: number): void {
+    const { type, payload } = frame;
+    if (this.#state === 'waiting' && type !== FrameType.Accept && type !== FrameType.Close) {
+      throw this.#unexpected('a frame before ACCEPT');
+    }
+    switch (type) {
+      case FrameType.Open:
+      case FrameType.Data:
+      case FrameType.Fin:
+      case FrameType.Reset:
+        if (!this.#received.receive(frame.number, payload.length, nowMs)) {
+          throw this.#unexpected('a frame number out of order');
+        }
+        if (type === FrameType.Open) this.#receiveOpen(frame, nowMs);
+        else this.#receiveStreamFrame(frame, nowMs);
+        return;
+      case FrameType.Ack:
+        this.#receiveAck(frame.number);
+        return;
+      case FrameType.Credit:
+        this.#stream(frame.stream).receiveCredit(decodeCredit(payload));
+        return;
+      case FrameType.Accept:
+        this.#receiveAccept();
+        return;
+      case FrameType.Close:
+        this.#receiveClose(decodeClose(payload));
+        return;
+      case FrameType.Probe:
+        if (this.#probeToAnswer !== undefined) throw this.#unexpected('a second probe');
+        this.#probeToAnswer = Buffer.from(payload);
+        this.#tellOutput();
+        return;
+      case FrameType.ProbeReply:
+        if (!this.#roundTrip.reply(payload, nowMs)) throw this.#unexpected('a reply to no probe');
+        return;
+      case FrameType.Resume:
+        throw this.#unexpected('RESUME');
+    }
+  }
+
+  #receiveOpen(frame: Frame, nowMs: number): void {
+    const options = this.#options;
+    if (options.role === 'client') throw this.#unexpected('OPEN from a connector');
+    if (frame.stream % 2 === 0 || frame.stream <= this.#lastStreamId) {
+      throw this.#unexpected('a stream id that is even or does not ascend');
+    }
+    const hasRoom = this.#liveStreams < this.#limits.streams;
+    const stream = this.#addStream(frame.stream, false, nowMs);
+    stream.receiveData(frame.payload, nowMs);
+    this.#countData(frame.payload.length, nowMs);
+    if (hasRoom) {
+      options.handlers.onStream(stream);
+    } else {
+      stream.reset('limit');
+      this.#countQuickReset(nowMs);
+    }
+  }
+
+  #receiveStreamFrame({ type, stream: id, payload }: Frame, nowMs: number): void {
+    const stream = this.#stream(id);
+    if (type === FrameType.Data) {
+      this.#countData(payload.length, nowMs);
+      stream.receiveData(payload, nowMs);
+    } else if (type === FrameType.Fin) {
+      stream.receiveFin();
+    } else {
+      if (this.#options.role === 'connector' && nowMs - stream.openedAtMs < quickResetWithinMs) {
+        this.#countQuickReset(nowMs);
+      }
+      stream.receiveReset(decodeReset(payload));
+    }
+    if (stream.isForgettable) this.#streams.delete(id);
+  }
+
+  #receiveAck(number: number): void {
+    if (!this.#sent.acknowledge(number)) throw this.#unexpected('an ACK of what was never sent');
+    for (let last = this.#lastFrames.peek(); last !== undefined; last = this.#lastFrames.peek()) {
+      if (last.number > number) return;
+      this.#lastFrames.shift();
+      last.stream.lastAcknowledged();
+      if (last.stream.isForgettable) this.#streams.delete(last.stream.id);
+    }
+  }
+
+  #receiveAccept(): void {
+    if (this.#options.role === 'connector' || this.#state !== 'waiting') {
+      throw this.#unexpected('ACCEPT');
+    }
+    this.#state = 'open';
+    this.#roundTrip.start();
+    this.#tellOutput();
+    this.#options.handlers.onAccept();
+  }
+
+  #receiveClose({ code, reason }: CloseDetails): void {
+    this.#end('closed');
+    this.#options.handlers.onClose(code, reason);
+  }
+
+  #countData(bytes: number, nowMs: number): void {
+    if (this.#roundTrip.countData(bytes, nowMs)) this.#tellOutput();
+  }
+
+  #countQuickReset(nowMs: number): void {
+    if (this.#quickResets.take(nowMs)) return;
+    throw this.#error('ERR_LIMIT_RATE', 'too many streams were opened only to be reset');
+  }
+
+  #addStream(id: number, isOurs: boolean, nowMs: number): Stream {
+    if (this.#streams.size - this.#liveStreams >= this.#limits.lingeringStreams) {
+      throw this.#error('ERR_LIMIT_RATE', 'too many streams wait to be acknowledged');
+    }
+    const stream = new Stream(this.#owner, this.#growth, { id, isOurs, nowMs });
+    this.#streams.set(id, stream);
+    this.#lastStreamId = id;
+    this.#liveStreams++;
+    return stream;
+  }
+
+  #stream(id: number): Stream {
+    const stream = this.#streams.get(id);
+    if (stream === undefined) throw this.#unexpected('a stream that is not there');
+    return stream;
+  }
+
+  #wantsTurn(stream: Stream): void {
+    if (!stream.isQueued) {
+      stream.isQueued = true;
+      this.#ready.push(stream);
+    }
+    this.#tellOutput();
+  }
+
+  #owesCredit(stream: Stream): void {
+    if (stream.isCreditQueued) return;
+    stream.isCreditQueued = true;
+    this.#creditDue.push(stream);
+    this.#tellOutput();
+  }
+
+  #becameOver(stream: Stream): void {
+    this.#liveStreams--;
+    if (stream.isForgettable) this.#streams.delete(stream.id);
+  }
+
+  #end(state: 'closing' | 'closed'): void {
+    this.#state = state;
+    this.#ready.clear();
+    this.#creditDue.clear();
+    this.#lastFrames.clear();
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const stream of streams) stream.receiveReset('closed');
+  }
+
+  #tellOutput(): void {
+    if (this.#isOutputTold || this.#state === 'closed') return;
+    this.#isOutputTold = true;
+    this.#options.handlers.onOutput();
+  }
+
+  #unexpected(what: string): ZtnaError {
+    return this.#error('ERR_FRAME_UNEXPECTED', `a frame came at the wrong moment: ${what}`);
+  }
+
+  #error(code: ErrorCode, message: string): ZtnaError {
+    return new ZtnaError(code, {
+      message: `${message} (${this.grant.tunnel})`,
+      ref: this.grant.decision,
+    });
+  }
+}
