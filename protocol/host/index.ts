@@ -1,3 +1,49 @@
 /** The host door of `protocol/`: what the three programs share about the machine they run on. */
 export { type BridgeOutcome, bridgeStream } from './bridge.ts';
+export { ControlClock, readClocks } from './clock.ts';
+export { notAvailableYet, printError, runCommandLine, softwareVersion } from './command-line.ts';
+export {
+  type AnswerOf,
+  ControlChannel,
+  type ControlChannelOptions,
+  type RequestOf,
+  type WelcomeOf,
+} from './control-channel.ts';
+export { type DialOptions, dialWebSocket, webSocketOptions } from './dial.ts';
+export { enrol, fetchBundle, renewCertificate } from './enrolment.ts';
+export { environmentNames, warnUnknownEnvironment } from './environment.ts';
+export { type Identity, isSealed, loadIdentity, saveIdentity } from './identity.ts';
+export { askHidden, parseDurationMs, readSecretArgument } from './input.ts';
+export {
+  createCertificateRequest,
+  createNoiseKey,
+  createSigningKey,
+  createTlsKey,
+  digestText,
+} from './keys.ts';
+export { deadAfterMs, pingEveryMs, startLiveness } from './liveness.ts';
+export {
+  createLogger,
+  type LogFields,
+  type Logger,
+  type LoggerOptions,
+  type LogLevel,
+} from './log.ts';
+export {
+  certificateIdentity,
+  certificateLife,
+  peerIdentity,
+  type PeerIdentity,
+  type Role,
+  roles,
+  roleUri,
+} from './peer.ts';
 export { RecordPump, type RecordPumpOptions } from './record-pump.ts';
+export { fullJitterDelayMs, redialForever, type RedialOptions } from './redial.ts';
+export { RevocationFeed } from './revocation-feed.ts';
+export { type ShutdownCause, shutdownCause, shutdownSignal } from './shutdown.ts';
+export { openStateDir, readSecretFile, systemCode, writeSecretFile } from './state-dir.ts';
+export { listenTcp, type TcpListener } from './tcp.ts';
+export { escapeTerminal, printJsonLine, printTable } from './terminal.ts';
+export { dialTls, type SecureDial, secureServerOptions, type SecureServerOptions } from './tls.ts';
+export { errorHeader, refuseUpgrade } from './upgrade.ts';

@@ -1,0 +1,433 @@
+import { randomBytes } from 'node:crypto';
+import * as v from 'valibot';
+import type { RawData, WebSocket } from 'ws';
+import { verifyBundle, type Bundle } from '../bundle.ts';
+import type { LocalClocks } from '../control-time.ts';
+import { fromCloseFrame, isErrorCode, toCloseFrame, toZtnaError, ZtnaError } from '../errors.ts';
+import { decodeMessage, encodeMessage, maxMessageBytes } from '../message.ts';
+import { refusal, timeAnswer } from '../messages/channel.ts';
+import { channelPath } from '../messages/data.ts';
+import type { ControlClock } from './clock.ts';
+import { dialWebSocket, type DialOptions } from './dial.ts';
+import type { Logger } from './log.ts';
+import { startLiveness } from './liveness.ts';
+
+const welcomeWithinMs = 5_000;
+const timeEveryMs = 5_000;
+const closeWithinMs = 1_000;
+
+/** A peer that takes nothing for so long that this much waits is a lost one. */
+const maxUnsentBytes = 4 * 1_048_576;
+
+/** Messages that may come before the opener has the channel in hand. */
+const maxEarlyMessages = 1_024;
+
+interface ChannelMessage {
+  readonly type: string;
+}
+
+type Without<M, K extends PropertyKey> = M extends unknown ? Omit<M, K> : never;
+
+/** A message that asks for an answer, without the `id` that the channel gives it. */
+export type RequestOf<Out> = Without<Extract<Out, { readonly id: number }>, 'id'>;
+
+/** What a request may be answered with; a refusal is thrown. */
+export type AnswerOf<In> = Exclude<
+  Extract<In, { readonly id: number }>,
+  { readonly type: 'refusal' }
+>;
+
+export type WelcomeOf<In> = Extract<In, { readonly type: 'welcome' }>;
+
+export interface ControlChannelOptions<In extends ChannelMessage, Out extends ChannelMessage> {
+  readonly dial: DialOptions;
+  /** What we send: `fromDevice`, `fromConnector` or `fromRelay`. */
+  readonly fromSchema: v.GenericSchema<unknown, Out>;
+  /** What we receive: `toDevice`, `toConnector` or `toRelay`. */
+  readonly toSchema: v.GenericSchema<unknown, In>;
+  readonly hello: Extract<Out, { readonly type: 'hello' }>;
+  readonly clock: ControlClock;
+  /** The newest bundle known to the caller. */
+  readonly bundle: () => Bundle;
+  /**
+   * Everything that is not upkeep or an answer: leases and log entries too, raw. First called after `open` resolved.
+   * An error it throws closes the channel with that error's code.
+   */
+  readonly onMessage: (message: In) => void;
+  /** A newer bundle, verified; the caller keeps it. */
+  readonly onBundle?: (bundle: Bundle) => void;
+  readonly logger: Logger;
+  /** Closes the channel when it aborts. */
+  readonly signal: AbortSignal;
+}
+
+interface Pending<In> {
+  readonly resolve: (answer: AnswerOf<In>) => void;
+  readonly reject: (error: ZtnaError) => void;
+}
+
+/**
+ * One control WebSocket and its upkeep: hello and welcome, liveness, the time exchange, requests and newer bundles.
+ *
+ *   dial ─▶ hello ─▶ welcome ─▶ first time exchange ─▶ open ─▶ closed (once, for good)
+ */
+export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessage> {
+  /** What the control plane greeted us with. */
+  readonly welcome: WelcomeOf<In>;
+  /** Resolves, never rejects, once the channel is closed, with why. */
+  readonly closed: Promise<ZtnaError>;
+
+  readonly #ws: WebSocket;
+  readonly #options: ControlChannelOptions<In, Out>;
+  readonly #pending = new Map<number, Pending<In>>();
+  readonly #timeKnown = Promise.withResolvers<undefined>();
+  #nextId = 1;
+  #bundle: Bundle;
+  #exchange: { readonly nonce: string; readonly sentAt: LocalClocks } | undefined;
+  #early: In[] | undefined = [];
+  #failure: ZtnaError | undefined;
+
+  /**
+   * Dials and greets; resolves once the control plane has welcomed us and told the time. Throws as `dialWebSocket`,
+   * ERR_HANDSHAKE_TIMEOUT, ERR_HANDSHAKE_VERSION, or what the control plane closed it with.
+   */
+  static async open<In extends ChannelMessage, Out extends ChannelMessage>(
+    options: ControlChannelOptions<In, Out>,
+  ): Promise<ControlChannel<In, Out>> {
+    const { dial, signal } = options;
+    const ws = await dialWebSocket({ ...dial, signal: dial.signal ?? signal, path: channelPath });
+    const channel = await greet(ws, options).catch((error: unknown) => {
+      closeWith(ws, error);
+      throw error;
+    });
+    await Promise.race([
+      channel.#timeKnown.promise,
+      channel.closed.then((error) => Promise.reject(error)),
+    ]);
+    setImmediate(() => {
+      channel.#deliverEarly();
+    });
+    return channel;
+  }
+
+  /** Only `open` makes one, after the welcome. */
+  constructor(ws: WebSocket, options: ControlChannelOptions<In, Out>, welcome: WelcomeOf<In>) {
+    this.#ws = ws;
+    this.#options = options;
+    this.#bundle = options.bundle();
+    this.welcome = welcome;
+    const closed = Promise.withResolvers<ZtnaError>();
+    this.closed = closed.promise;
+
+    const stopLiveness = startLiveness(ws, (error) => {
+      this.#failure ??= error;
+      ws.terminate();
+    });
+    const onMessage = (data: RawData, isBinary: boolean) => {
+      this.#receive(data, isBinary);
+    };
+    const onAbort = () => {
+      this.#failure ??= aborted(options.signal);
+      closeWith(ws, undefined);
+    };
+    const timer = setInterval(() => {
+      this.#askTime();
+    }, timeEveryMs);
+    ws.on('message', onMessage);
+    ws.once('close', (code, text) => {
+      ws.off('message', onMessage);
+      clearInterval(timer);
+      stopLiveness();
+      options.signal.removeEventListener('abort', onAbort);
+      const error = this.#failure ?? closeError(code, text.toString());
+      this.#failure = error;
+      for (const { reject } of this.#pending.values()) reject(error);
+      this.#pending.clear();
+      closed.resolve(error);
+    });
+    options.signal.addEventListener('abort', onAbort, { once: true });
+    if (options.signal.aborted) onAbort();
+    if ('bundle' in welcome && typeof welcome.bundle === 'string') {
+      this.#guard(() => {
+        this.#learnBundle(welcome.bundle as string);
+      });
+    }
+    this.#askTime();
+  }
+
+  /** Sends a message. One for a closed channel is dropped: `closed` has said so already. */
+  send(message: Out): void {
+    if (this.#failure || this.#ws.readyState !== this.#ws.OPEN) return;
+    if (this.#ws.bufferedAmount > maxUnsentBytes) {
+      this.#fail(
+        new ZtnaError('ERR_RELAY_UNREACHABLE', { hop: 'network', reason: 'channel_clogged' }),
+      );
+      return;
+    }
+    this.#ws.send(encodeMessage(this.#options.fromSchema, message));
+  }
+
+  /**
+   * Asks and awaits the answer with the same id. Throws the refusal's code with its message, fix (as hint) and ref;
+   * ERR_RELAY_UNAVAILABLE when no answer came in time; or why the channel closed.
+   */
+  async request(message: RequestOf<Out>, timeoutMs = 15_000): Promise<AnswerOf<In>> {
+    if (this.#failure) throw this.#failure;
+    const id = this.#nextId++;
+    return await new Promise<AnswerOf<In>>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#pending.delete(id);
+        reject(
+          new ZtnaError('ERR_RELAY_UNAVAILABLE', {
+            message: 'the relay did not answer in time',
+            hint: 'try again in a moment',
+            hop: 'relay',
+            reason: 'request_timeout',
+          }),
+        );
+      }, timeoutMs);
+      this.#pending.set(id, {
+        resolve: (answer) => {
+          clearTimeout(timer);
+          resolve(answer);
+        },
+        reject: (error) => {
+          clearTimeout(timer);
+          reject(error);
+        },
+      });
+      this.send({ ...message, id } as unknown as Out);
+    });
+  }
+
+  /** Closes the channel, politely at first. Harmless when it is closed already. */
+  close(closeCode = 1_000, text = ''): void {
+    this.#failure ??= new ZtnaError('ERR_TUNNEL_CLOSED', {
+      message: 'the control channel was closed here',
+      reason: 'closed_here',
+    });
+    closeSoon(this.#ws, closeCode, text);
+  }
+
+  #receive(data: RawData, isBinary: boolean): void {
+    if (this.#failure) return;
+    this.#guard(() => {
+      this.#handle(readMessage(this.#options.toSchema, data, isBinary));
+    });
+  }
+
+  #handle(message: In): void {
+    switch (message.type) {
+      case 'welcome':
+        throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+      case 'time':
+        this.#learnTime(message as unknown as v.InferOutput<typeof timeAnswer>);
+        return;
+      case 'bundle':
+        this.#learnBundle((message as unknown as { statement: string }).statement);
+        return;
+      default:
+        if ('id' in message && typeof message.id === 'number') this.#answer(message, message.id);
+        else if (this.#early) this.#keepEarly(message);
+        else this.#options.onMessage(message);
+    }
+  }
+
+  #answer(message: In, id: number): void {
+    if (id >= this.#nextId) throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+    const pending = this.#pending.get(id);
+    if (!pending) return; // It came after its time was up.
+    this.#pending.delete(id);
+    if (message.type === 'refusal') {
+      const { code, message: text, fix, ref } = message as unknown as Refusal;
+      pending.reject(
+        new ZtnaError(code, {
+          hop: 'relay',
+          ...(text === null ? {} : { message: text }),
+          ...(fix === null ? {} : { hint: fix }),
+          ...(ref === null ? {} : { ref }),
+        }),
+      );
+    } else {
+      pending.resolve(message as unknown as AnswerOf<In>);
+    }
+  }
+
+  #askTime(): void {
+    const nonce = randomBytes(16).toString('base64url');
+    this.#exchange = { nonce, sentAt: this.#options.clock.readClocks() };
+    this.send({ type: 'time', nonce } as unknown as Out);
+  }
+
+  #learnTime({ statement }: v.InferOutput<typeof timeAnswer>): void {
+    const exchange = this.#exchange;
+    if (!exchange) throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+    this.#exchange = undefined;
+    const { clock, logger } = this.#options;
+    const receivedAt = clock.readClocks();
+    if (!clock.learn(statement, { ...exchange, receivedAt }, this.#bundle.grantKeys)) {
+      logger.warn('time_exchange_slow');
+      if (clock.nowMs() === undefined) this.#askTime();
+    }
+    if (clock.nowMs() !== undefined) this.#timeKnown.resolve(undefined);
+  }
+
+  #learnBundle(statement: string): void {
+    const { clock, logger, onBundle } = this.#options;
+    const { rootId, version } = this.#bundle;
+    const bundle = verifyBundle(
+      statement,
+      { rootId, minVersion: version },
+      clock.nowMs() ?? Date.now(),
+    );
+    if (bundle.version === version) return;
+    this.#bundle = bundle;
+    logger.info('bundle_learned', { version: bundle.version });
+    onBundle?.(bundle);
+  }
+
+  #keepEarly(message: In): void {
+    if (!this.#early) return;
+    if (this.#early.length >= maxEarlyMessages) throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+    this.#early.push(message);
+  }
+
+  #deliverEarly(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const message of early) {
+      if (this.#failure) return;
+      this.#guard(() => {
+        this.#options.onMessage(message);
+      });
+    }
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#fail(toZtnaError(error));
+    }
+  }
+
+  #fail(error: ZtnaError): void {
+    if (this.#failure) return;
+    this.#failure = error;
+    this.#options.logger.warn('channel_failed', { code: error.code, reason: error.reason });
+    closeWith(this.#ws, error);
+  }
+}
+
+type Refusal = v.InferOutput<typeof refusal>;
+
+function readMessage<In>(
+  schema: v.GenericSchema<unknown, In>,
+  data: RawData,
+  isBinary: boolean,
+): In {
+  if (isBinary || !Buffer.isBuffer(data)) throw new ZtnaError('ERR_MESSAGE_MALFORMED');
+  return decodeMessage(schema, data, maxMessageBytes);
+}
+
+/** Sends hello and awaits the welcome, which must be the first message. */
+async function greet<In extends ChannelMessage, Out extends ChannelMessage>(
+  ws: WebSocket,
+  options: ControlChannelOptions<In, Out>,
+): Promise<ControlChannel<In, Out>> {
+  return await new Promise((resolve, reject) => {
+    const settle = () => {
+      clearTimeout(timer);
+      ws.off('message', onMessage);
+      ws.off('close', onClose);
+      options.signal.removeEventListener('abort', onAbort);
+    };
+    const fail = (error: ZtnaError) => {
+      settle();
+      reject(error);
+    };
+    const onClose = (code: number, text: Buffer) => {
+      fail(closeError(code, text.toString()));
+    };
+    const onAbort = () => {
+      fail(aborted(options.signal));
+    };
+    const onMessage = (data: RawData, isBinary: boolean) => {
+      try {
+        const message = readMessage(options.toSchema, data, isBinary);
+        if (message.type !== 'welcome') throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+        refuseOtherVersion(options.hello, message);
+        settle();
+        // Made in this very turn: the next message is its own.
+        resolve(new ControlChannel(ws, options, message as WelcomeOf<In>));
+      } catch (error) {
+        fail(toZtnaError(error));
+      }
+    };
+    const timer = setTimeout(() => {
+      fail(new ZtnaError('ERR_HANDSHAKE_TIMEOUT', { hop: 'relay', reason: 'welcome_timeout' }));
+    }, welcomeWithinMs);
+    options.signal.addEventListener('abort', onAbort, { once: true });
+    ws.on('close', onClose);
+    ws.on('message', onMessage);
+    ws.send(encodeMessage(options.fromSchema, options.hello));
+    if (options.signal.aborted) onAbort();
+  });
+}
+
+const versionsSchema = v.object({ versions: v.object({ min: v.number(), max: v.number() }) });
+const versionSchema = v.object({ version: v.number() });
+
+function refuseOtherVersion(hello: unknown, welcome: unknown): void {
+  const offered = v.safeParse(versionsSchema, hello);
+  const chosen = v.safeParse(versionSchema, welcome);
+  if (!offered.success || !chosen.success) return;
+  const { min, max } = offered.output.versions;
+  if (chosen.output.version < min || chosen.output.version > max) {
+    throw new ZtnaError('ERR_HANDSHAKE_VERSION', { hop: 'relay' });
+  }
+}
+
+/** Why the other end closed: its error code, or else a lost connection. */
+function closeError(closeCode: number, text: string): ZtnaError {
+  const error = fromCloseFrame(closeCode, text);
+  if (isErrorCode(text) && error.code === text) {
+    return new ZtnaError(error.code, { hop: 'relay' });
+  }
+  return new ZtnaError('ERR_RELAY_UNREACHABLE', {
+    message: `the connection to the relay was lost (${closeCode})`,
+    hop: 'network',
+    reason: 'channel_lost',
+  });
+}
+
+function aborted(signal: AbortSignal): ZtnaError {
+  const reason: unknown = signal.reason;
+  if (reason instanceof ZtnaError) return reason;
+  return new ZtnaError('ERR_TUNNEL_CLOSED', {
+    message: 'the control channel was closed here',
+    reason: 'closed_here',
+    cause: reason,
+  });
+}
+
+function closeWith(ws: WebSocket, error: unknown): void {
+  if (error === undefined) {
+    closeSoon(ws, 1_000, '');
+    return;
+  }
+  const { closeCode, text } = toCloseFrame(error);
+  closeSoon(ws, closeCode, text);
+}
+
+/** Closes, and cuts the connection when the other end does not answer in time. */
+function closeSoon(ws: WebSocket, closeCode: number, text: string): void {
+  if (ws.readyState === ws.CLOSED) return;
+  ws.close(closeCode, text);
+  const timer = setTimeout(() => {
+    ws.terminate();
+  }, closeWithinMs);
+  ws.once('close', () => {
+    clearTimeout(timer);
+  });
+}

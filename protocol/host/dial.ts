@@ -1,0 +1,122 @@
+import type { IncomingMessage } from 'node:http';
+import type { WebSocket } from 'ws';
+import { dataProtocol } from '../messages/data.ts';
+import { maxMessageBytes } from '../message.ts';
+import { explainDialError, timeoutError } from './dial-error.ts';
+import type { Identity } from './identity.ts';
+import { abortError, defaultDialTimeoutMs, dialTls } from './tls.ts';
+import { refusalOf } from './upgrade.ts';
+
+export interface DialOptions {
+  readonly url: string;
+  readonly alpn: string;
+  readonly serverRole: 'control-plane' | 'data-plane';
+  readonly identity: Pick<Identity, 'tlsKeyPem' | 'certificatePem' | 'bundle'>;
+  /** Unix socket in place of TCP. */
+  readonly socketPath?: string;
+  readonly signal?: AbortSignal;
+  /** For DNS, TCP, TLS and the upgrade together. */
+  readonly timeoutMs?: number;
+}
+
+/** The largest message on a data WebSocket: a Noise message or sealed record. */
+export const maxDataMessageBytes = 65_535;
+
+/** Options that both ends of every WebSocket share. The payload cap follows from the protocol. */
+export function webSocketOptions(alpn: string): { perMessageDeflate: false; maxPayload: number } {
+  return {
+    perMessageDeflate: false,
+    maxPayload: alpn === dataProtocol ? maxDataMessageBytes : maxMessageBytes,
+  };
+}
+
+/**
+ * Dials a WebSocket over mutual TLS. It resolves when the upgrade was answered: only then has the other end
+ * accepted our certificate. Nothing is read from it until a `message` or `close` listener is attached, so no
+ * message is lost in between; errors after that end in `close` alone.
+ *
+ * Throws ERR_RELAY_UNREACHABLE with hop and hint; ERR_IDENTITY_ROLE or ERR_IDENTITY_UNAUTHENTICATED when an end
+ * is not who it should be; or the code with which the other end refused the upgrade.
+ */
+export async function dialWebSocket(
+  options: DialOptions & { readonly path: string; readonly headers?: Record<string, string> },
+): Promise<WebSocket> {
+  const { url, alpn, identity, signal } = options;
+  const timeoutMs = options.timeoutMs ?? defaultDialTimeoutMs;
+  const startedAtMs = performance.now();
+  const [socket, { WebSocket: Client }] = await Promise.all([
+    dialTls({
+      url,
+      alpn,
+      identity,
+      trust: { authorities: identity.bundle.authorities, role: options.serverRole },
+      timeoutMs,
+      ...(options.socketPath === undefined ? {} : { socketPath: options.socketPath }),
+      ...(signal === undefined ? {} : { signal }),
+    }),
+    import('ws'),
+  ]);
+  return await new Promise<WebSocket>((resolve, reject) => {
+    const target = new URL(options.path, url);
+    target.protocol = 'wss:';
+    const ws = new Client(target, [], {
+      ...webSocketOptions(alpn),
+      createConnection: () => socket,
+      // Masks protect plaintext proxies; ours is ciphertext inside TLS, and ws skips the work for a zero mask.
+      generateMask: (mask) => {
+        mask.fill(0);
+      },
+      ...(options.headers === undefined ? {} : { headers: options.headers }),
+    });
+    const timer = setTimeout(
+      () => {
+        fail(timeoutError());
+      },
+      Math.max(1, timeoutMs - (performance.now() - startedAtMs)),
+    );
+    const onAbort = () => {
+      fail(abortError(signal));
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted) onAbort();
+
+    function settle(): void {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      ws.off('error', fail);
+      ws.off('unexpected-response', onRefused);
+    }
+    function fail(error: unknown): void {
+      settle();
+      ws.on('error', () => undefined);
+      ws.terminate();
+      socket.destroy();
+      reject(explainDialError(error, { url, stage: 'upgrade' }));
+    }
+    function onRefused(_request: unknown, response: IncomingMessage): void {
+      fail(refusalOf(response));
+    }
+    ws.on('error', fail);
+    ws.on('unexpected-response', onRefused);
+    ws.once('open', () => {
+      settle();
+      ws.on('error', () => undefined); // `close` follows; without a listener it would end the process.
+      holdUntilListening(ws);
+      resolve(ws);
+    });
+  });
+}
+
+/**
+ * Whoever awaits the dial goes on a turn after `open`; a message in the same segment would be emitted before. So
+ * reading waits for the first listener that could care.
+ */
+function holdUntilListening(ws: WebSocket): void {
+  ws.pause();
+  const onListener = (event: string | symbol) => {
+    if (event !== 'message' && event !== 'close') return;
+    ws.off('newListener', onListener);
+    ws.resume();
+  };
+  ws.on('newListener', onListener);
+}

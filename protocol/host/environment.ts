@@ -1,0 +1,20 @@
+import { escapeTerminal } from './terminal.ts';
+
+/** Environment names that every program of the product reads, with their use. */
+export const environmentNames: Readonly<Record<string, string>> = {
+  ZTNA_KEY_PASSPHRASE_FILE: 'file with the passphrase that seals the keys at rest',
+  ZTNA_NO_INPUT: '1: never ask',
+  ZTNA_LOG_LEVEL: 'debug, info, warn or error',
+  ZTNA_DEBUG: '1: show where an error came from',
+};
+
+/** Says once, on stderr, which `ZTNA_…` variables are set but mean nothing to this program. */
+export function warnUnknownEnvironment(program: string, known: readonly string[]): void {
+  const unknown = Object.keys(process.env).filter(
+    (name) =>
+      name.startsWith('ZTNA_') && !known.includes(name) && !Object.hasOwn(environmentNames, name),
+  );
+  if (unknown.length === 0) return;
+  const names = unknown.sort().map(escapeTerminal).join(', ');
+  process.stderr.write(`${program}: warning: ignored from the environment: ${names}\n`);
+}

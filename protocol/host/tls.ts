@@ -1,0 +1,200 @@
+import { constants, X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
+import {
+  checkServerIdentity,
+  connect,
+  createSecureContext,
+  type SecureContext,
+  type TlsOptions,
+  type TLSSocket,
+} from 'node:tls';
+import { ZtnaError } from '../errors.ts';
+import { explainDialError, timeoutError, wrongProtocol, type DialStage } from './dial-error.ts';
+import { certificateIdentity, type Role } from './peer.ts';
+
+/** Time for DNS, TCP and TLS together. */
+export const defaultDialTimeoutMs = 10_000;
+
+const tls13 = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const;
+
+export interface SecureServerOptions {
+  readonly keyPem: string;
+  /** The leaf, followed by its issuers if there are any. */
+  readonly certificatePem: string;
+  /** CAs that a client's certificate must come from; null when none is asked for. */
+  readonly clientAuthorities: readonly string[] | null;
+  /** The application protocols served, all others are refused. */
+  readonly alpn: readonly string[];
+  readonly handshakeTimeoutMs?: number;
+}
+
+/** TLS options of every listener: 1.3 only, no session that could outlive a certificate, one list of protocols. */
+export function secureServerOptions(options: SecureServerOptions): TlsOptions {
+  const { clientAuthorities } = options;
+  return {
+    ...tls13,
+    key: options.keyPem,
+    cert: options.certificatePem,
+    // A resumed session in Node is believed without its certificate being verified again.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    ALPNProtocols: [...options.alpn],
+    handshakeTimeout: options.handshakeTimeoutMs ?? 5_000,
+    requestCert: clientAuthorities !== null,
+    rejectUnauthorized: true,
+    ...(clientAuthorities === null ? {} : { ca: [...clientAuthorities] }),
+  };
+}
+
+/** What a dialler shows of itself and whom it believes. */
+export interface DialIdentity {
+  readonly tlsKeyPem: string;
+  readonly certificatePem: string;
+  readonly bundle: { readonly authorities: readonly string[] };
+}
+
+export interface SecureDial {
+  readonly url: string;
+  readonly alpn: string;
+  /** Unix socket to connect to in place of the URL's address; names are checked all the same. */
+  readonly socketPath?: string;
+  readonly signal?: AbortSignal;
+  readonly timeoutMs?: number;
+  /**
+   * `null` trusts anybody: only for reading something that proves itself. Otherwise the CAs of the deployment,
+   * never the machine's own, and the role that the other end's certificate must state.
+   */
+  readonly trust: { readonly authorities: readonly string[]; readonly role: Role } | null;
+  readonly identity?: DialIdentity;
+}
+
+// Parsing key and certificate costs about a millisecond; one identity dials many tunnels.
+const contexts = new WeakMap<object, SecureContext>();
+
+function contextOf(dial: SecureDial): SecureContext {
+  const { identity } = dial;
+  const known = identity && contexts.get(identity);
+  if (known) return known;
+  const context = createSecureContext({
+    ...tls13,
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    // An empty list of CAs is not the same as none given: that would mean the CAs of the machine.
+    ca: [...(dial.trust?.authorities ?? [])],
+    ...(identity ? { key: identity.tlsKeyPem, cert: identity.certificatePem } : {}),
+  });
+  if (identity) contexts.set(identity, context);
+  return context;
+}
+
+/** Host without brackets, and port, of an `https:` or `wss:` URL. */
+export function addressOf(url: string): { host: string; port: number } {
+  const { hostname, port } = new URL(url);
+  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? 443 : Number(port) };
+}
+
+/**
+ * Connects and finishes TLS. The other end is verified by CA, host name and role, and it speaks `alpn`; whether it
+ * accepts *our* certificate shows only with its first answer (TLS 1.3). Throws ERR_RELAY_UNREACHABLE with hop and
+ * hint, ERR_IDENTITY_ROLE or ERR_IDENTITY_UNAUTHENTICATED.
+ */
+export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
+  const { host, port } = addressOf(dial.url);
+  const { trust, signal } = dial;
+  throwIfAborted(signal);
+  return await new Promise<TLSSocket>((resolve, reject) => {
+    let stage: DialStage = 'connect';
+    let issuer: string | undefined;
+    const socket = connect({
+      ...(dial.socketPath === undefined ? { host, port } : { path: dial.socketPath }),
+      ...(isIP(host) ? {} : { servername: host }),
+      secureContext: contextOf(dial),
+      ALPNProtocols: [dial.alpn],
+      rejectUnauthorized: trust !== null,
+      checkServerIdentity: (_name, certificate) => {
+        if (trust === null) return undefined;
+        const mismatch = checkServerIdentity(host, certificate);
+        if (mismatch) return mismatch;
+        try {
+          const peer = certificateIdentity(new X509Certificate(certificate.raw));
+          if (peer.role === trust.role) return undefined;
+          return wrongRole(peer.role, trust.role);
+        } catch (error) {
+          return error as ZtnaError;
+        }
+      },
+    });
+    socket.setNoDelay(true);
+    const timer = setTimeout(() => {
+      fail(timeoutError());
+    }, dial.timeoutMs ?? defaultDialTimeoutMs);
+    const onAbort = () => {
+      fail(abortError(signal));
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+
+    function settle(): void {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      socket.off('error', fail);
+      socket.off('close', onClose);
+    }
+    function fail(error: unknown): void {
+      settle();
+      socket.on('error', () => undefined);
+      socket.destroy();
+      reject(explainDialError(error, { url: dial.url, stage, issuer }));
+    }
+    function onClose(): void {
+      fail(Object.assign(new Error('closed'), { code: 'ECONNRESET' }));
+    }
+    socket.on('error', fail);
+    socket.on('close', onClose);
+    socket.once('connect', () => {
+      stage = 'tls';
+    });
+    // Comes before the verdict on the certificate; afterwards the certificate cannot be read any more.
+    socket.prependOnceListener('secure', () => {
+      issuer = issuerName(socket.getPeerX509Certificate());
+    });
+    socket.once('secureConnect', () => {
+      if (socket.alpnProtocol !== dial.alpn) {
+        fail(wrongProtocol(dial.url, issuer));
+        return;
+      }
+      settle();
+      // Whoever takes the socket over sees its end as `close`; until then an error must not end the process.
+      socket.on('error', () => undefined);
+      resolve(socket);
+    });
+  });
+}
+
+function wrongRole(seen: Role, expected: Role): ZtnaError {
+  return new ZtnaError('ERR_IDENTITY_ROLE', {
+    message: `a ${seen} answered where a ${expected} was expected`,
+    hop: 'relay',
+    reason: 'role_wrong',
+  });
+}
+
+/** The issuer's organisation or common name, short and on one line. */
+function issuerName(certificate: X509Certificate | undefined): string | undefined {
+  const lines = certificate?.issuer.split('\n') ?? [];
+  const named =
+    lines.find((line) => line.startsWith('O=')) ?? lines.find((l) => l.startsWith('CN='));
+  return named?.slice(named.indexOf('=') + 1).slice(0, 100);
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortError(signal);
+}
+
+/** What an aborted attempt throws: the reason when it is one of our errors. */
+export function abortError(signal: AbortSignal | undefined): ZtnaError {
+  const reason: unknown = signal?.reason;
+  if (reason instanceof ZtnaError) return reason;
+  return new ZtnaError('ERR_RELAY_UNREACHABLE', {
+    message: 'the attempt was given up',
+    reason: 'aborted',
+    cause: reason,
+  });
+}
