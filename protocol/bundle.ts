@@ -58,7 +58,7 @@ export function verifyBundle(
   if (
     bundle.root !== rootText ||
     bundle.version < pinned.minVersion ||
-    bundle.notAfterMs <= nowMs
+    !(nowMs < bundle.notAfterMs)
   ) {
     throw new ZtnaError('ERR_STATEMENT_REFUSED');
   }

@@ -15,10 +15,14 @@ export interface LocalClocks {
   readonly wallMs: number;
 }
 
+/** Two clocks that drift apart by more than this between two readings have been stepped or asleep. */
+const clockJumpMs = 50;
+
 /**
  * Estimates control time on a machine whose own clock may be wrong, asleep or stepped.
  * Assumed time is the answer plus the whole round trip, so it is never behind; between exchanges it advances
- * by the larger of monotonic and wall-clock elapsed, so neither sleep nor a stepped clock slows it.
+ * by the larger of monotonic and wall-clock elapsed, so neither sleep nor a stepped clock slows it. Read it on a
+ * tick: a sleep and a step back that both fall between two readings can hide each other until the next exchange.
  */
 export class ControlTime {
   #anchor: { readonly timeMs: number; readonly at: LocalClocks } | undefined;
@@ -46,9 +50,19 @@ export class ControlTime {
 
   /** Control time now, in milliseconds, or undefined before the first exchange: then nothing may be believed. */
   nowMs(clocks: LocalClocks): number | undefined {
-    if (!this.#anchor) return undefined;
-    return Math.ceil(this.#anchor.timeMs + elapsedMs(this.#anchor.at, clocks));
+    const anchor = this.#anchor;
+    if (!anchor) return undefined;
+    const timeMs = anchor.timeMs + elapsedMs(anchor.at, clocks);
+    // A clock that was stepped back must not eat up what a later sleep adds to it, so elapsed starts anew from here.
+    if (Math.abs(apartMs(clocks) - apartMs(anchor.at)) > clockJumpMs) {
+      this.#anchor = { timeMs, at: clocks };
+    }
+    return Math.ceil(timeMs);
   }
+}
+
+function apartMs(clocks: LocalClocks): number {
+  return clocks.wallMs - clocks.monotonicMs;
 }
 
 function elapsedMs(from: LocalClocks, to: LocalClocks): number {

@@ -5,13 +5,14 @@ import * as v from 'valibot';
 /** A safe, non-negative integer: counts, positions, milliseconds. */
 export const natural = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
-/** Text of at most `max` UTF-16 units without control characters. */
+/** Well-formed text of at most `max` UTF-16 units without control characters. */
 export function text(max: number) {
   // eslint-disable-next-line no-control-regex -- refusing them is the point
   return v.pipe(
     v.string(),
     v.maxLength(max),
     v.regex(/^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$/),
+    v.check((s) => s.isWellFormed()),
   );
 }
 
