@@ -1,0 +1,91 @@
+import * as v from 'valibot';
+import { errorRow, isErrorCode, toZtnaError, ZtnaError } from '../protocol/index.ts';
+import { createLogger, type Logger } from '../protocol/host/index.ts';
+
+/** What the supervisor tells a child, as its one argument. Never a secret. */
+const settingsSchema = v.strictObject({
+  dir: v.string(),
+  listen: v.strictObject({ host: v.string(), port: v.number() }),
+  adminListen: v.nullable(v.strictObject({ host: v.string(), port: v.number() })),
+});
+export type ChildSettings = v.InferOutput<typeof settingsSchema>;
+
+/** What a child tells the supervisor, once: that it serves, or why it cannot. */
+export const fromChild = v.variant('type', [
+  v.strictObject({ type: v.literal('ready'), port: v.nullable(v.number()) }),
+  v.strictObject({
+    type: v.literal('failed'),
+    code: v.string(),
+    message: v.string(),
+    hint: v.nullable(v.string()),
+  }),
+]);
+export type FromChild = v.InferOutput<typeof fromChild>;
+
+/** The failure that a child reported, as the error it was. */
+export function failureOf(message: Extract<FromChild, { type: 'failed' }>): ZtnaError {
+  return new ZtnaError(isErrorCode(message.code) ? message.code : 'ERR_INTERNAL', {
+    message: message.message,
+    ...(message.hint === null ? {} : { hint: message.hint }),
+  });
+}
+
+export interface RunningChild {
+  /** The port it serves on, where there is one. */
+  readonly port?: number;
+  /** Ends what it does in good order. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** How long a child may take to end in good order once its parent is gone. */
+const orphanMs = 2_000;
+
+/**
+ * Runs one of the relay's processes under the supervisor: reports `ready` or `failed` to it, stops on SIGTERM, and
+ * never outlives it. SIGINT is the supervisor's to answer.
+ */
+export async function runChild(
+  program: string,
+  start: (settings: ChildSettings, logger: Logger) => Promise<RunningChild>,
+): Promise<void> {
+  const logger = createLogger({ program });
+  let running: RunningChild | undefined;
+  let isStopping = false;
+  const stop = () => {
+    if (isStopping) return;
+    isStopping = true;
+    if (!running) process.exit(0);
+    running.stop().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        logger.error('stop_failed', { message: String(error) });
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGINT', () => undefined);
+  process.on('SIGTERM', stop);
+  process.on('disconnect', () => {
+    setTimeout(() => process.exit(0), orphanMs).unref();
+    stop();
+  });
+  // A parent that was gone before the first line above ran leaves no event behind.
+  if (!process.connected) process.exit(0);
+  try {
+    running = await start(v.parse(settingsSchema, JSON.parse(process.argv[2] ?? '')), logger);
+    report({ type: 'ready', port: running.port ?? null });
+  } catch (cause) {
+    const error = toZtnaError(cause);
+    if (error.code === 'ERR_INTERNAL')
+      logger.error('start_failed', { message: String(error.cause) });
+    const { code, message, hint } = error;
+    report({ type: 'failed', code, message, hint: hint ?? null }, () => {
+      process.exit(errorRow(code).exitCode);
+    });
+  }
+}
+
+function report(message: FromChild, then: () => void = () => undefined): void {
+  if (process.connected) process.send?.(message, then);
+  else then();
+}

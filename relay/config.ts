@@ -1,0 +1,193 @@
+import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import { isName, ZtnaError } from '../protocol/index.ts';
+import { parseDurationMs } from '../protocol/host/index.ts';
+import { ConfigReader, type ConfigValue } from './config-reader.ts';
+
+export const configFileName = 'relay.yaml';
+
+export interface ListenAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** What `relay.yaml` says, defaults filled in. */
+export interface RelayConfig {
+  /** `https://host:port`, as agents and connectors dial it. */
+  readonly url: string;
+  readonly listen: ListenAddress;
+  /** Where probes and metrics are served; loopback only. */
+  readonly adminListen: ListenAddress | null;
+  readonly maxDevicesPerUser: number;
+  readonly session: { readonly idleMs: number; readonly absoluteMs: number };
+  readonly verification: { readonly intervalMs: number; readonly holdMs: number };
+  /** Apps with an interval of their own, by name. */
+  readonly apps: Readonly<Record<string, { readonly intervalMs: number }>>;
+}
+
+const hourMs = 3_600_000;
+const defaults = {
+  maxDevicesPerUser: 3,
+  idleMs: 12 * hourMs,
+  absoluteMs: 24 * hourMs,
+  intervalMs: 20_000,
+  holdMs: 300_000,
+} as const;
+
+/** Reads `DIR/relay.yaml`. Throws ERR_CONFIG_NOT_FOUND, or as `parseRelayConfig`. */
+export async function readRelayConfig(dir: string): Promise<RelayConfig> {
+  const path = join(dir, configFileName);
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (cause) {
+    throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
+      message: `cannot read ${path}`,
+      hint: `make a relay first: ztna-relay init --dir ${dir} --url https://HOST:PORT`,
+      cause,
+    });
+  }
+  return parseRelayConfig(text, path);
+}
+
+/**
+ * Parses the text of `relay.yaml`. Throws ERR_CONFIG_INVALID for what cannot be read and for unknown keys,
+ * ERR_CONFIG_NOT_AVAILABLE for keys that do nothing yet; both name file and line.
+ */
+export function parseRelayConfig(text: string, file = configFileName): RelayConfig {
+  const reader = new ConfigReader(file);
+  const root = reader.parse(text);
+  const top = reader.members(
+    root,
+    ['url', 'listen', 'adminListen', 'store', 'enrolment', 'session', 'verification', 'apps'],
+    ['tls', 'proxyProtocol', 'posture', 'audit', 'drainFor'],
+  );
+  if (!top.url) throw reader.invalid(root, 'must have a url', 'add: url: https://HOST:PORT');
+  const url = readUrl(reader, top.url);
+  if (top.store && reader.text(top.store) !== 'sqlite') {
+    const store = reader.text(top.store);
+    if (/^postgres(?:ql)?:/.test(store))
+      throw reader.notAvailable(top.store, 'store: postgres://…');
+    throw reader.invalid(top.store, 'must be sqlite');
+  }
+  const enrolment = reader.members(top.enrolment, ['mode', 'maxDevicesPerUser']);
+  if (enrolment.mode && reader.text(enrolment.mode) !== 'invite') {
+    const mode = reader.text(enrolment.mode);
+    if (/^sso(?:-approve)?$/.test(mode)) throw reader.notAvailable(enrolment.mode, `mode: ${mode}`);
+    throw reader.invalid(enrolment.mode, 'must be invite');
+  }
+  const session = reader.members(top.session, ['idle', 'absolute']);
+  const idleMs = readDuration(reader, session.idle, defaults.idleMs, 60_000, 400 * 24 * hourMs);
+  return {
+    url,
+    listen: top.listen
+      ? readListen(reader, top.listen)
+      : { host: '0.0.0.0', port: Number(new URL(url).port || 443) },
+    adminListen: top.adminListen ? readAdminListen(reader, top.adminListen) : null,
+    maxDevicesPerUser: readCount(reader, enrolment.maxDevicesPerUser, defaults.maxDevicesPerUser),
+    session: {
+      idleMs,
+      absoluteMs: readDuration(
+        reader,
+        session.absolute,
+        Math.max(defaults.absoluteMs, idleMs),
+        60_000,
+        400 * 24 * hourMs,
+      ),
+    },
+    verification: {
+      intervalMs: readInterval(reader, top.verification, defaults.intervalMs),
+      holdMs: defaults.holdMs,
+    },
+    apps: readApps(reader, top.apps),
+  };
+}
+
+/** `https://HOST[:PORT]`, without a path, as a URL that ends in its port. */
+function readUrl(reader: ConfigReader, value: ConfigValue): string {
+  const text = reader.text(value);
+  if (!/^https:\/\/[^\s/?#@]+\/?$/.test(text) || !URL.canParse(text)) {
+    throw reader.invalid(value, 'must have the form https://HOST:PORT');
+  }
+  return text.replace(/\/$/, '');
+}
+
+/**
+ * `ADDR:PORT`, `[ADDR]:PORT` or `PORT`, which means every address. Undefined for anything else; port 0 lets the
+ * system choose.
+ */
+export function parseListenAddress(text: string): ListenAddress | undefined {
+  const match = /^(?:(?:\[([^\]]+)\]|([^:[\]]+)):)?(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3] ?? Number.NaN);
+  const host = match?.[1] ?? match?.[2] ?? '0.0.0.0';
+  if (!(port <= 65_535) || (isIP(host) === 0 && host !== 'localhost')) return undefined;
+  return { host, port };
+}
+
+function readListen(reader: ConfigReader, value: ConfigValue): ListenAddress {
+  const address = parseListenAddress(reader.text(value));
+  if (!address) throw reader.invalid(value, 'must have the form ADDR:PORT');
+  return address;
+}
+
+function readAdminListen(reader: ConfigReader, value: ConfigValue): ListenAddress {
+  const text = reader.text(value);
+  const address = parseListenAddress(/^\d+$/.test(text) ? `127.0.0.1:${text}` : text);
+  if (!address) throw reader.invalid(value, 'must have the form 127.0.0.1:PORT');
+  if (!isLoopback(address.host)) throw reader.invalid(value, 'must be a loopback address');
+  return address;
+}
+
+/** True for addresses that only this machine reaches. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+function readCount(reader: ConfigReader, value: ConfigValue | undefined, fallback: number): number {
+  if (!value) return fallback;
+  const text = reader.text(value);
+  const count = Number(text);
+  if (!/^\d{1,6}$/.test(text) || count < 1) throw reader.invalid(value, 'must be a number from 1');
+  return count;
+}
+
+function readDuration(
+  reader: ConfigReader,
+  value: ConfigValue | undefined,
+  fallbackMs: number,
+  leastMs: number,
+  mostMs: number,
+): number {
+  if (!value) return fallbackMs;
+  let ms: number;
+  try {
+    ms = parseDurationMs(reader.text(value));
+  } catch {
+    throw reader.invalid(value, 'must be a duration', 'write it as 250ms, 20s, 5m, 24h or 400d');
+  }
+  if (ms < leastMs || ms > mostMs) {
+    throw reader.invalid(value, `must lie between ${leastMs / 1_000}s and ${mostMs / 1_000}s`);
+  }
+  return ms;
+}
+
+function readInterval(
+  reader: ConfigReader,
+  value: ConfigValue | undefined,
+  fallbackMs: number,
+): number {
+  const { interval } = reader.members(value, ['interval'], ['holdFor']);
+  return readDuration(reader, interval, fallbackMs, 1_000, 20_000);
+}
+
+function readApps(reader: ConfigReader, value: ConfigValue | undefined): RelayConfig['apps'] {
+  const apps: Record<string, { intervalMs: number }> = {};
+  for (const entry of reader.entries(value)) {
+    if (!isName(entry.name)) throw reader.invalid(entry, 'is not the name of an app');
+    const app = reader.members(entry, ['verification']);
+    if (!app.verification) throw reader.invalid(entry, 'must have a verification');
+    apps[entry.name] = { intervalMs: readInterval(reader, app.verification, defaults.intervalMs) };
+  }
+  return apps;
+}

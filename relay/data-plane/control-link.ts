@@ -1,0 +1,175 @@
+import {
+  controlProtocol,
+  fromRelay,
+  leaseBatchSchema,
+  toRelay,
+  verifyStatement,
+  wireVersion,
+  ZtnaError,
+  type Bundle,
+  type FromRelay,
+  type LeaseBatch,
+  type RevocationEntry,
+  type ToRelay,
+  type TunnelId,
+} from '../../protocol/index.ts';
+import {
+  ControlChannel,
+  redialForever,
+  type ControlClock,
+  type Identity,
+  type Logger,
+  type RevocationFeed,
+} from '../../protocol/host/index.ts';
+import { limits } from './limits.ts';
+import { TokenBucket } from './token-bucket.ts';
+
+export interface ControlLinkOptions {
+  /** Read anew at every dial, as certificates and bundles are renewed. */
+  readonly identity: () => Identity;
+  /** The control plane's unix socket on this host; without it the relay's URL is dialled. */
+  readonly controlSocket: string | undefined;
+  readonly clock: ControlClock;
+  readonly feed: RevocationFeed;
+  readonly tunnels: () => readonly TunnelId[];
+  /** Sent after every welcome: what a control plane that was away must hear again. */
+  readonly standing: () => readonly FromRelay[];
+  readonly onLeases: (batch: LeaseBatch) => void;
+  readonly onEntry: (entry: RevocationEntry) => void;
+  readonly onBundle: (bundle: Bundle) => void;
+  /** Runs at every log batch: from the first on, admission has what it needs. */
+  readonly onLog: () => void;
+  readonly logger: Logger;
+  readonly software: string;
+}
+
+type Channel = ControlChannel<ToRelay, FromRelay>;
+
+/**
+ * The data plane's line to the control plane, redialled for ever. Losing it ends nothing here: tunnels live by
+ * their leases alone.
+ */
+export class ControlLink {
+  readonly #options: ControlLinkOptions;
+  readonly #stopping = new AbortController();
+  readonly #refusals: TokenBucket;
+  #channel: Channel | undefined;
+  /** Ends of tunnels that nobody has heard of yet. */
+  #unsent: FromRelay[] = [];
+  #unreported = 0;
+
+  constructor(options: ControlLinkOptions) {
+    this.#options = options;
+    this.#refusals = new TokenBucket(limits.auditBurst, limits.auditPerSecond, performance.now());
+  }
+
+  /** Dials and redials until `stop`. Resolves then. */
+  async run(): Promise<void> {
+    const { logger } = this.#options;
+    await redialForever({
+      dial: (signal) => this.#open(signal),
+      run: async (channel) => {
+        this.#begin(channel);
+        const error = await channel.closed;
+        if (this.#channel === channel) this.#channel = undefined;
+        return error;
+      },
+      signal: this.#stopping.signal,
+      onWaiting: ({ code, message }, delayMs) => {
+        logger.warn('control_link_lost', { code, message, redialInMs: Math.round(delayMs) });
+      },
+    });
+  }
+
+  stop(): void {
+    this.#stopping.abort();
+    this.#channel?.close();
+  }
+
+  #open(signal: AbortSignal): Promise<Channel> {
+    const { identity, controlSocket, clock, logger, tunnels, software } = this.#options;
+    const current = identity();
+    return ControlChannel.open<ToRelay, FromRelay>({
+      dial: {
+        url: current.relayUrl,
+        alpn: controlProtocol,
+        serverRole: 'control-plane',
+        identity: current,
+        ...(controlSocket === undefined ? {} : { socketPath: controlSocket }),
+      },
+      fromSchema: fromRelay,
+      toSchema: toRelay,
+      hello: {
+        type: 'hello',
+        versions: { min: wireVersion, max: wireVersion },
+        software,
+        bundleVersion: current.bundle.version,
+        tunnels: [...tunnels()],
+      },
+      clock,
+      bundle: () => identity().bundle,
+      onMessage: (message) => {
+        this.#receive(message);
+      },
+      onBundle: this.#options.onBundle,
+      logger,
+      signal,
+    });
+  }
+
+  #begin(channel: Channel): void {
+    const { logger, identity, standing } = this.#options;
+    this.#channel = channel;
+    if (channel.welcome.relay !== identity().id) {
+      logger.error('control_link_misnamed', { relay: channel.welcome.relay });
+      channel.close();
+      return;
+    }
+    logger.info('control_link_open', { relay: channel.welcome.relay });
+    const unsent = this.#unsent;
+    this.#unsent = [];
+    for (const message of [...standing(), ...unsent]) channel.send(message);
+  }
+
+  #receive(message: ToRelay): void {
+    const { feed, identity, onEntry, onLeases, onLog } = this.#options;
+    const { bundle } = identity();
+    switch (message.type) {
+      case 'leases':
+        onLeases(verifyStatement('lease', leaseBatchSchema, message.statement, bundle.grantKeys));
+        return;
+      case 'log':
+        for (const entry of feed.receive(message.statement, bundle)) onEntry(entry);
+        onLog();
+        return;
+      case 'welcome':
+      case 'time':
+      case 'bundle':
+        throw new ZtnaError('ERR_MESSAGE_UNEXPECTED'); // the channel's own
+    }
+  }
+
+  /** Tells the control plane; the end of a tunnel is kept until it can be told. */
+  send(message: Exclude<FromRelay, { type: 'hello' | 'time' | 'admission_refused' }>): void {
+    if (this.#channel) this.#channel.send(message);
+    else if (message.type === 'tunnel_closed' && this.#unsent.length < limits.unsentEnds) {
+      this.#unsent.push(message);
+    }
+  }
+
+  /** Reports a refusal for the audit log, unless there are too many to be told. */
+  reportRefusal(error: ZtnaError, peer: string | null, address: string): void {
+    const { logger } = this.#options;
+    const reason = error.reason ?? error.code.slice('ERR_'.length).toLowerCase();
+    logger.debug('admission_refused', { code: error.code, reason, peer, address });
+    if (!this.#channel || !this.#refusals.take(performance.now())) {
+      this.#unreported++;
+      return;
+    }
+    if (this.#unreported > 0) {
+      logger.warn('refusals_unreported', { count: this.#unreported });
+      this.#unreported = 0;
+    }
+    this.#channel.send({ type: 'admission_refused', code: error.code, reason, peer, address });
+  }
+}

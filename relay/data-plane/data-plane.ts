@@ -1,0 +1,190 @@
+import { join } from 'node:path';
+import { ZtnaError, type ConnectorId, type FromRelay, type RelayId } from '../../protocol/index.ts';
+import {
+  ControlClock,
+  RevocationFeed,
+  type Identity,
+  type Logger,
+} from '../../protocol/host/index.ts';
+import { Admission } from './admission.ts';
+import { ControlLink } from './control-link.ts';
+import { DataServer } from './data-server.ts';
+import { FrontDoor } from './front-door.ts';
+import { limits } from './limits.ts';
+import { Slots } from './slots.ts';
+import { Tunnels } from './tunnels.ts';
+
+export interface DataPlaneOptions {
+  readonly identity: Identity;
+  readonly listen: { readonly host: string; readonly port: number };
+  /** The control plane's unix socket on this host. */
+  readonly controlSocket: string;
+  readonly logger: Logger;
+  readonly software: string;
+  /** Keeps an identity whose bundle or certificate is newer. */
+  readonly save: (identity: Identity) => Promise<void>;
+}
+
+/** A running data plane: front door, admission, slots, tunnels and the line to the control plane. */
+export class DataPlane {
+  readonly #options: DataPlaneOptions;
+  readonly #clock = new ControlClock();
+  readonly #tunnels: Tunnels;
+  readonly #slots: Slots;
+  readonly #admission: Admission;
+  readonly #server: DataServer;
+  readonly #link: ControlLink;
+  readonly #ready = Promise.withResolvers<undefined>();
+  #door: FrontDoor | undefined;
+  #identity: Identity;
+  #timers: NodeJS.Timeout[] = [];
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+    this.#identity = options.identity;
+    const { logger } = options;
+    const clock = this.#clock;
+    const relay = options.identity.id as RelayId;
+    const feed = new RevocationFeed({ audience: relay, clock });
+    const tunnels = new Tunnels({
+      onEnd: (tunnel, end) => {
+        logger.info('tunnel_closed', { tunnel, ...end });
+        this.#link.send({ type: 'tunnel_closed', tunnel, ...end });
+      },
+    });
+    this.#tunnels = tunnels;
+    const slots = new Slots({
+      onIdleChange: (connector, instance, idle) => {
+        this.#link.send({ type: 'slots', connector, instance, idle });
+      },
+    });
+    this.#slots = slots;
+    this.#link = new ControlLink({
+      identity: () => this.#identity,
+      controlSocket: options.controlSocket,
+      clock,
+      feed,
+      tunnels: () => tunnels.ids(),
+      standing: () => slots.counts().map((count): FromRelay => ({ type: 'slots', ...count })),
+      onLeases: (batch) => {
+        tunnels.renew(batch);
+      },
+      onEntry: (entry) => {
+        tunnels.revoke(entry);
+        if (entry.subject.kind === 'connector')
+          this.#revokeConnector(entry.subject.id, entry.reason);
+      },
+      onBundle: (bundle) => {
+        this.useIdentity({ ...this.#identity, bundle });
+      },
+      onLog: () => {
+        this.#ready.resolve(undefined);
+      },
+      logger,
+      software: options.software,
+    });
+    this.#admission = new Admission({
+      relay,
+      bundle: () => this.#identity.bundle,
+      clock,
+      feed,
+      slots,
+      tunnels,
+      onRefused: (error, peer, address) => {
+        this.#link.reportRefusal(error, peer, address);
+      },
+      logger,
+    });
+    this.#server = new DataServer({
+      identity: options.identity,
+      onSocket: (socket) => void this.#admission.admit(socket),
+      onRefused: (error, address) => {
+        this.#link.reportRefusal(error, null, address);
+      },
+      onAuthenticated: (address) => {
+        this.#door?.authenticated(address);
+      },
+      logger,
+    });
+  }
+
+  /** Begins to accept and to dial the control plane. Throws ERR_CLIENT_PORT_BUSY or ERR_CONFIG_INVALID. */
+  async start(): Promise<void> {
+    const { listen, controlSocket, logger } = this.#options;
+    this.#door = await FrontDoor.open({
+      ...listen,
+      controlSocket,
+      onData: (socket) => {
+        this.#server.accept(socket);
+      },
+      logger,
+    });
+    this.#timers = [
+      setInterval(() => {
+        this.#tick();
+      }, limits.tickMs),
+      setInterval(() => {
+        this.#admission.sweep();
+      }, limits.sweepMs),
+    ];
+    void this.#link.run();
+  }
+
+  /** Resolves once control time and the revocation log are known: from then on tunnels can be admitted. */
+  get ready(): Promise<undefined> {
+    return this.#ready.promise;
+  }
+
+  get port(): number {
+    return this.#door?.port ?? 0;
+  }
+
+  #tick(): void {
+    const monotonicMs = performance.now();
+    const controlMs = this.#clock.nowMs();
+    this.#tunnels.tick(monotonicMs, controlMs);
+    this.#slots.tick(monotonicMs, controlMs);
+  }
+
+  #revokeConnector(connector: ConnectorId, reason: string): void {
+    this.#slots.dropConnector(connector, new ZtnaError('ERR_IDENTITY_REVOKED', { reason }));
+  }
+
+  /** Goes on with a newer bundle or certificate, for connections from now on, and keeps it. */
+  useIdentity(identity: Identity): void {
+    this.#identity = identity;
+    this.#server.reload(identity);
+    this.#options.save(identity).catch((error: unknown) => {
+      this.#options.logger.error('identity_not_saved', { message: String(error) });
+    });
+  }
+
+  get identity(): Identity {
+    return this.#identity;
+  }
+
+  /** Stops accepting, closes tunnels and slots with ERR_RELAY_DRAINING, and lets that be told. Idempotent. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    const draining = new ZtnaError('ERR_RELAY_DRAINING', { reason: 'draining' });
+    this.#door?.stopAccepting();
+    this.#admission.drain();
+    this.#tunnels.stop(draining);
+    this.#slots.stop(draining);
+    for (const timer of this.#timers) clearInterval(timer);
+    // Close frames and the last messages to the control plane are on their way in this time.
+    await new Promise((resolve) => setTimeout(resolve, limits.closeGraceMs));
+    this.#link.stop();
+    await this.#door?.stop();
+  }
+}
+
+/** Where the control plane of a relay listens for what its data plane hands on. */
+export function controlSocketOf(dir: string): string {
+  return join(dir, 'run', 'control.sock');
+}

@@ -1,0 +1,58 @@
+import { join } from 'node:path';
+import { X509Certificate } from 'node:crypto';
+import { ZtnaError } from '../../protocol/index.ts';
+import {
+  certificateLife,
+  loadIdentity,
+  renewCertificate,
+  saveIdentity,
+  softwareVersion,
+  type Logger,
+} from '../../protocol/host/index.ts';
+import { runChild, type ChildSettings, type RunningChild } from '../child.ts';
+import { controlSocketOf, DataPlane } from './data-plane.ts';
+
+const renewalCheckMs = 60_000;
+
+/** The data plane's process: holds its own identity and nothing of the control plane's. */
+async function start(settings: ChildSettings, logger: Logger): Promise<RunningChild> {
+  const dir = join(settings.dir, 'data-plane');
+  const identity = await loadIdentity(dir);
+  if (identity?.role !== 'data-plane') {
+    throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
+      message: `there is no data plane in ${dir}`,
+      hint: `make a relay first: ztna-relay init --dir ${settings.dir} --url https://HOST:PORT`,
+    });
+  }
+  const plane = new DataPlane({
+    identity,
+    listen: settings.listen,
+    controlSocket: controlSocketOf(settings.dir),
+    logger,
+    software: softwareVersion(),
+    save: (newer) => saveIdentity(dir, newer),
+  });
+  await plane.start();
+  const renewal = setInterval(() => void renewWhenDue(plane, logger), renewalCheckMs);
+  await plane.ready;
+  return {
+    port: plane.port,
+    stop: async () => {
+      clearInterval(renewal);
+      await plane.stop();
+    },
+  };
+}
+
+async function renewWhenDue(plane: DataPlane, logger: Logger): Promise<void> {
+  const { identity } = plane;
+  if (Date.now() < certificateLife(new X509Certificate(identity.certificatePem)).renewAtMs) return;
+  try {
+    plane.useIdentity(await renewCertificate(identity));
+    logger.info('certificate_renewed');
+  } catch (error) {
+    logger.warn('certificate_not_renewed', { message: String(error) });
+  }
+}
+
+await runChild('ztna-data-plane', start);

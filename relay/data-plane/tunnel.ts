@@ -1,0 +1,105 @@
+import type { WebSocket } from 'ws';
+import { Lease, ZtnaError, type Sequence, type VerifiedGrant } from '../../protocol/index.ts';
+import type { ControlClock } from '../../protocol/host/index.ts';
+import type { AssignedSlot } from './slots.ts';
+import { closeSoon, Splice, type SpliceEnd } from './splice.ts';
+
+export interface TunnelOptions {
+  readonly grant: VerifiedGrant;
+  readonly client: WebSocket;
+  /** End of the device's certificate, in control time. */
+  readonly certificateUntilMs: number;
+  readonly clock: ControlClock;
+  /** Runs once. */
+  readonly onEnd: (end: SpliceEnd) => void;
+}
+
+/**
+ * One admitted tunnel and its lease. From its first moment it can be renewed, revoked and ended.
+ *
+ *   waiting ──join(slot)──▶ spliced ──┐
+ *      └────────── end(error) ────────┴──▶ ended
+ */
+export class Tunnel {
+  readonly grant: VerifiedGrant;
+  readonly #options: TunnelOptions;
+  readonly #lease: Lease;
+  readonly #gone = new AbortController();
+  #splice: Splice | undefined;
+  #certificateUntilMs: number;
+
+  constructor(options: TunnelOptions) {
+    this.grant = options.grant;
+    this.#options = options;
+    this.#lease = new Lease(options.grant);
+    this.#certificateUntilMs = options.certificateUntilMs;
+  }
+
+  /** Aborted, with the error as its reason, when the tunnel ends. */
+  get signal(): AbortSignal {
+    return this.#gone.signal;
+  }
+
+  get bytes(): { readonly up: number; readonly down: number } {
+    return { up: this.#splice?.bytesUp ?? 0, down: this.#splice?.bytesDown ?? 0 };
+  }
+
+  /** Bytes move from here on. A tunnel that has ended meanwhile closes the slot. */
+  join(slot: AssignedSlot): void {
+    const { reason } = this.signal;
+    if (this.signal.aborted) {
+      closeSoon(slot.ws, reason instanceof ZtnaError ? reason : new ZtnaError('ERR_TUNNEL_CLOSED'));
+      return;
+    }
+    this.#certificateUntilMs = Math.min(this.#certificateUntilMs, slot.certificateUntilMs);
+    const { clock, client, onEnd } = this.#options;
+    const lease = this.#lease;
+    this.#splice = new Splice({
+      client,
+      connector: slot.ws,
+      isLive: () => {
+        const nowMs = clock.nowMs();
+        return nowMs !== undefined && lease.isLive(nowMs);
+      },
+      onEnd: (end) => {
+        this.#gone.abort(new ZtnaError(end.code, { reason: end.reason }));
+        onEnd(end);
+      },
+    });
+  }
+
+  /** Takes a renewal; answers whether it counted. A lease that was shortened to the past ends the tunnel at once. */
+  renew(sequence: Sequence, untilMs: number): boolean {
+    const nowMs = this.#options.clock.nowMs();
+    if (nowMs === undefined || !this.#lease.renew(sequence, untilMs, nowMs)) return false;
+    this.#enforce(nowMs);
+    return true;
+  }
+
+  /** Enforcement, a few times a second. */
+  tick(monotonicMs: number, controlMs: number | undefined): void {
+    this.#enforce(controlMs);
+    this.#splice?.tick(monotonicMs);
+  }
+
+  #enforce(controlMs: number | undefined): void {
+    if (controlMs === undefined || !this.#lease.isLive(controlMs)) {
+      this.end(new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'lease_expired' }));
+    } else if (controlMs >= this.#certificateUntilMs) {
+      this.end(new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'certificate_expired' }));
+    }
+  }
+
+  /** Ends the tunnel here: both ends are told the code at once. Idempotent. */
+  end(error: ZtnaError): void {
+    if (this.signal.aborted) return;
+    if (this.#splice) {
+      this.#splice.end(error);
+      return;
+    }
+    this.#gone.abort(error);
+    closeSoon(this.#options.client, error);
+    const reason = error.reason ?? error.code.slice('ERR_'.length).toLowerCase();
+    this.#options.onEnd({ code: error.code, reason, bytesUp: 0, bytesDown: 0 });
+  }
+}

@@ -1,0 +1,211 @@
+import { execFile, fork, type ChildProcess } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import * as v from 'valibot';
+import { errorRow, type ZtnaError } from '../protocol/index.ts';
+import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
+import { failureOf, fromChild, type ChildSettings } from './child.ts';
+import type { ListenAddress } from './config.ts';
+
+export interface SupervisorOptions {
+  readonly dir: string;
+  readonly listen: ListenAddress;
+  readonly adminListen: ListenAddress | null;
+  readonly logger: Logger;
+  /** Runs once, when both processes serve for the first time, with the public port. */
+  readonly onReady: (port: number) => void;
+  /** Programs in place of the relay's own, for tests. */
+  readonly programs?: Readonly<Record<ChildName, string>>;
+}
+
+type ChildName = 'control-plane' | 'data-plane';
+
+/** One that lived this long counts as healthy: the next restart is quick again. */
+const healthyMs = 10_000;
+/** Draining beyond this is cut short. */
+const drainMs = 15_000;
+
+/**
+ * Keeps the relay's two processes running: whichever dies is started again, sooner or later by full jitter. They
+ * hold a pipe to this process and end with it, however it ends.
+ */
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #children: Readonly<Record<ChildName, Child>>;
+  #isReady = false;
+  #stopping: Promise<void> | undefined;
+  #fail: (error: ZtnaError) => void = () => undefined;
+  /** Rejects when a process cannot start at all for a reason that only its operator can mend. */
+  readonly failed: Promise<never>;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+    this.failed = new Promise<never>((_, reject) => {
+      this.#fail = reject;
+    });
+    this.failed.catch(() => undefined);
+    const child = (name: ChildName) =>
+      new Child(name, options, {
+        onReady: () => {
+          this.#childReady();
+        },
+        onFailure: (error) => {
+          const isFatal = !this.#isReady && errorRow(error.code).family === 'misuse';
+          if (isFatal) this.#fail(error);
+          return isFatal;
+        },
+      });
+    this.#children = { 'control-plane': child('control-plane'), 'data-plane': child('data-plane') };
+  }
+
+  start(): void {
+    for (const child of Object.values(this.#children)) child.start();
+  }
+
+  #childReady(): void {
+    const { 'control-plane': control, 'data-plane': data } = this.#children;
+    if (this.#isReady || !control.isReady || !data.isReady) return;
+    this.#isReady = true;
+    notifySystemd();
+    this.#options.onReady(data.port);
+  }
+
+  /** Drains both, the data plane first: it still has ends of tunnels to report. Idempotent. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#children['data-plane']
+      .stop()
+      .then(() => this.#children['control-plane'].stop());
+    return this.#stopping;
+  }
+}
+
+interface ChildEvents {
+  readonly onReady: () => void;
+  /** Answers whether there is no point in another try. */
+  readonly onFailure: (error: ZtnaError) => boolean;
+}
+
+class Child {
+  readonly #name: ChildName;
+  readonly #options: SupervisorOptions;
+  readonly #events: ChildEvents;
+  #process: ChildProcess | undefined;
+  #restart: NodeJS.Timeout | undefined;
+  #failures = 0;
+  #isStopping = false;
+  isReady = false;
+  port: number;
+
+  constructor(name: ChildName, options: SupervisorOptions, events: ChildEvents) {
+    this.#name = name;
+    this.#options = options;
+    this.#events = events;
+    this.port = options.listen.port;
+  }
+
+  start(): void {
+    const { dir, listen, adminListen, logger } = this.#options;
+    const startedAtMs = performance.now();
+    // A port that the system chose stays the same over restarts.
+    const settings: ChildSettings = {
+      dir,
+      listen: { host: listen.host, port: this.port },
+      adminListen,
+    };
+    const child = fork(this.#program(), [JSON.stringify(settings)], {
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
+    this.#process = child;
+    let isHopeless = false;
+    child.on('message', (data) => {
+      const message = v.safeParse(fromChild, data);
+      if (!message.success) return;
+      if (message.output.type === 'failed') {
+        isHopeless = this.#events.onFailure(failureOf(message.output));
+        return;
+      }
+      this.isReady = true;
+      this.port = message.output.port ?? this.port;
+      logger.info('child_ready', { child: this.#name, pid: child.pid });
+      this.#events.onReady();
+    });
+    child.on('error', (error) => {
+      logger.error('child_failed', { child: this.#name, message: error.message });
+    });
+    child.once('exit', (code, signal) => {
+      this.#process = undefined;
+      this.isReady = false;
+      if (this.#isStopping || isHopeless) return;
+      if (performance.now() - startedAtMs >= healthyMs) this.#failures = 0;
+      const delayMs = fullJitterDelayMs(this.#failures++, { capMs: 5_000 });
+      logger.warn('child_exited', {
+        child: this.#name,
+        code,
+        signal,
+        restartInMs: Math.round(delayMs),
+      });
+      this.#restart = setTimeout(() => {
+        this.start();
+      }, delayMs);
+    });
+  }
+
+  #program(): string {
+    const own = this.#options.programs?.[this.#name];
+    if (own !== undefined) return own;
+    const here = import.meta.url;
+    return fileURLToPath(
+      new URL(`./${this.#name}/main${here.endsWith('.ts') ? '.ts' : '.js'}`, here),
+    );
+  }
+
+  stop(): Promise<void> {
+    this.#isStopping = true;
+    clearTimeout(this.#restart);
+    const child = this.#process;
+    if (!child) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        this.#options.logger.warn('child_killed', { child: this.#name });
+        child.kill('SIGKILL');
+      }, drainMs);
+      child.once('exit', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+      child.kill('SIGTERM');
+    });
+  }
+}
+
+/** Tells systemd, where it started us and its helper is at hand. */
+function notifySystemd(): void {
+  if (process.env['NOTIFY_SOCKET'] === undefined) return;
+  execFile('systemd-notify', ['--ready'], () => undefined);
+}
+
+/**
+ * `ztna-relay run`: runs until a signal, prints `ready` on stdout when both processes serve. Answers the exit code:
+ * 0 after SIGTERM, 130 after SIGINT. Throws what made a first start hopeless.
+ */
+export async function runSupervisor(options: Omit<SupervisorOptions, 'onReady'>): Promise<number> {
+  const supervisor = new Supervisor({
+    ...options,
+    onReady: () => {
+      process.stdout.write('ready\n');
+    },
+  });
+  const signalled = new Promise<number>((resolve) => {
+    process.once('SIGTERM', () => {
+      resolve(0);
+    });
+    process.once('SIGINT', () => {
+      resolve(130);
+    });
+  });
+  supervisor.start();
+  try {
+    return await Promise.race([signalled, supervisor.failed]);
+  } finally {
+    await supervisor.stop();
+  }
+}
