@@ -1,0 +1,31 @@
+export {
+  checkPolicies,
+  findPolicyProblems,
+  formatProblem,
+  type CheckedPolicies,
+  type CheckOptions,
+} from './check.ts';
+export {
+  builtInChecks,
+  isExtraCheckName,
+  timeFacts,
+  unknownPosture,
+  versionBuild,
+  versionNumber,
+  type CheckResult,
+  type PolicyContext,
+  type PostureFacts,
+  type TimeFacts,
+} from './context.ts';
+export { PolicyEngine, type PolicyDecision, type PolicyRequest } from './engine.ts';
+export {
+  explainDecision,
+  type ExplainedCondition,
+  type PolicyExplanation,
+  type Remedy,
+} from './explain.ts';
+export { policyDigest, readPolicy, storePolicy, type PolicyVersion } from './history.ts';
+export { inputDigest } from './input-digest.ts';
+export { policySchema } from './schema.ts';
+export { policyLimits, readPolicyFiles, type PolicyFiles, type PolicyProblem } from './source.ts';
+export type { CheckedPolicy, ValidationResult } from './validate.ts';

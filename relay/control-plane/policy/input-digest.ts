@@ -1,0 +1,31 @@
+import { createHash } from 'node:crypto';
+import { passingMembers } from './context.ts';
+import type { PolicyRequest } from './engine.ts';
+
+/**
+ * SHA-256, in hex, of what a decision depends on. What changes by itself as time passes is left out: two
+ * requests with one digest have the same answer unless the decision's `readsTime` is true.
+ */
+export function inputDigest(request: PolicyRequest): string {
+  const records = Object.entries(request.context).filter(([record]) => record !== 'time');
+  const steady = records.map(([record, facts]) => {
+    const passing = passingMembers[record] ?? [];
+    const kept = Object.entries(facts).filter(([member]) => !passing.includes(member));
+    return [record, Object.fromEntries(kept)];
+  });
+  const inputs = {
+    ...request,
+    groups: [...request.groups].sort(),
+    context: Object.fromEntries(steady) as unknown,
+  };
+  return createHash('sha256').update(canonicalJson(inputs)).digest('hex');
+}
+
+/** JSON with members in order of their names, so that the order in which facts were gathered does not count. */
+function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_key, item: unknown) =>
+    typeof item === 'object' && item !== null && !Array.isArray(item)
+      ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : item,
+  );
+}
