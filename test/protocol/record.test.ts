@@ -82,7 +82,8 @@ test('RecordOpener - every byte of the first records flipped in turn gives no co
       const record = records[victim] ?? Buffer.alloc(0);
       t.is(record.length, length);
       t.throws(() => opener.open(flipByte(record, index, 1 << (index % 8))), tampered);
-      for (const later of records.slice(victim)) t.throws(() => opener.open(later), tampered);
+      for (const later of [...records.slice(victim + 1), record])
+        t.throws(() => opener.open(later), tampered);
     }
   }
 });
