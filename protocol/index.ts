@@ -175,12 +175,12 @@ export {
   x25519PublicKey,
 } from './statement.ts';
 export { type StreamHandlers, type TunnelStream } from './stream.ts';
+export { TunnelEndpoint } from './tunnel-endpoint.ts';
+export { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
 export {
   type ClientTunnelHandlers,
   type ConnectorTunnelHandlers,
-  TunnelEndpoint,
   type TunnelEndpointOptions,
   type TunnelHandlers,
-} from './tunnel-endpoint.ts';
-export { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
+} from './tunnel-options.ts';
 export { ByteBudget, reservedWindowBytes } from './window.ts';

@@ -37,8 +37,9 @@ export class RoundTrip {
     return true;
   }
 
-  /** The payload of the probe that goes out now. */
-  probe(nowMs: number): Buffer {
+  /** The payload of the probe that goes out now, if one is due. */
+  takeProbe(nowMs: number): Buffer | undefined {
+    if (!this.#isDue) return undefined;
     this.#isDue = false;
     this.#sentAtMs = nowMs;
     this.#lastProbeAtMs = nowMs;

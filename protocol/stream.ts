@@ -1,4 +1,5 @@
 import { ByteQueue } from './byte-queue.ts';
+import { ChunkGatherer } from './chunk-gatherer.ts';
 import { ZtnaError } from './errors.ts';
 import { encodeReset, frameHeaderBytes, FrameType, type ResetCode } from './frame.ts';
 import { ReceiveWindow, reservedWindowBytes, type WindowGrowth } from './window.ts';
@@ -76,7 +77,7 @@ export class Stream implements TunnelStream {
   readonly #owner: StreamOwner;
   readonly #window: ReceiveWindow;
   #handlers: StreamHandlers | undefined;
-  #held: Buffer[] = []; // arrived before `attach`
+  #held: HeldChunks | undefined; // what arrived before `attach`
 
   #sending: 'open' | 'ending' | 'ended' | 'resetting' | 'reset' | 'gone' = 'open';
   #isOpenSent: boolean;
@@ -137,8 +138,8 @@ export class Stream implements TunnelStream {
       throw new ZtnaError('ERR_INTERNAL', { message: 'a stream is attached once' });
     }
     this.#handlers = handlers;
-    const held = this.#held;
-    this.#held = [];
+    const held = this.#held?.take() ?? [];
+    this.#held = undefined;
     for (const chunk of held) if (this.#ownReset === undefined) handlers.onData(chunk);
     if (this.#ownReset !== undefined) return;
     if (this.#peerReset !== undefined) handlers.onReset(this.#peerReset);
@@ -218,7 +219,7 @@ export class Stream implements TunnelStream {
     if (!this.#window.receive(chunk.length, nowMs)) throw new ZtnaError('ERR_FRAME_CREDIT_OVERRUN');
     if (this.#ownReset !== undefined || chunk.length === 0) return;
     if (this.#handlers !== undefined) this.#handlers.onData(chunk);
-    else this.#held.push(Buffer.from(chunk)); // a copy, lest a few bytes keep a whole record
+    else (this.#held ??= new HeldChunks()).add(chunk);
   }
 
   /** Takes FIN. Throws ERR_FRAME_UNEXPECTED after FIN. */
@@ -231,13 +232,13 @@ export class Stream implements TunnelStream {
     this.#handlers?.onEnd();
   }
 
-  /** Takes RESET, or the end of the tunnel. */
-  receiveReset(code: ResetCode): void {
+  /** Takes RESET, or the end of the tunnel, which no longer counts its streams. */
+  receiveReset(code: ResetCode, isTunnelOver = false): void {
     const wasOver = this.isOver;
     this.#drop('gone');
     if (wasOver) return;
     this.#peerReset = code;
-    this.#owner.becameOver(this);
+    if (!isTunnelOver) this.#owner.becameOver(this);
     this.#handlers?.onReset(code);
   }
 
@@ -271,7 +272,7 @@ export class Stream implements TunnelStream {
     this.#sending = sending;
     this.#isBlocked = false;
     this.#queue.truncate(lastBytes);
-    if (this.#ownReset !== undefined) this.#held = [];
+    if (this.#ownReset !== undefined) this.#held = undefined;
     this.#window.release();
   }
 
@@ -300,6 +301,28 @@ export class Stream implements TunnelStream {
     record.addFrame(FrameType.Reset, this.id, number, encodeReset(this.#ownReset ?? 'internal'));
     this.#sending = 'reset';
     this.#owner.sentLast(this, number);
+  }
+}
+
+/** Copies of what arrived while nobody listened: a view would keep its whole record. */
+class HeldChunks {
+  readonly #gatherer = new ChunkGatherer();
+  readonly #chunks: Buffer[] = [];
+
+  add(chunk: Buffer): void {
+    if (this.#gatherer.add(chunk)) return;
+    this.#cut();
+    if (!this.#gatherer.add(chunk)) this.#chunks.push(Buffer.from(chunk));
+  }
+
+  take(): Buffer[] {
+    this.#cut();
+    return this.#chunks;
+  }
+
+  #cut(): void {
+    const gathered = this.#gatherer.take();
+    if (gathered !== undefined) this.#chunks.push(gathered);
   }
 }
 

@@ -1,13 +1,11 @@
 import { ReceivedNumbers, SentNumbers } from './acknowledgement.ts';
 import { ZtnaError, type ErrorCode } from './errors.ts';
-import { Fifo } from './fifo.ts';
 import {
   checkPlaintext,
   decodeClose,
   decodeCredit,
   decodeReset,
   encodeClose,
-  encodeCredit,
   frameHeaderBytes,
   FrameType,
   readFrame,
@@ -17,54 +15,15 @@ import {
 import { RecordWriter } from './record-writer.ts';
 import { RoundTrip } from './round-trip.ts';
 import { Stream, type StreamOwner, type TunnelStream } from './stream.ts';
+import { StreamScheduler } from './stream-scheduler.ts';
+import { StreamTable } from './stream-table.ts';
 import { TokenBucket } from './token-bucket.ts';
 import { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
-import { WindowGrowth, type ByteBudget } from './window.ts';
-import type { VerifiedGrant, VerifiedPermit } from './grant.ts';
-
-/** What a tunnel tells its owner. Called from within the endpoint's own methods: schedule work, do not call back. */
-export interface TunnelHandlers {
-  /** There is something to pull; called again only after `pull` answered undefined. */
-  onOutput(): void;
-  /** The peer closed the tunnel; its streams were reset with `closed` before. */
-  onClose(code: ErrorCode, reason: string): void;
-}
-
-export interface ClientTunnelHandlers extends TunnelHandlers {
-  /** The connector accepted the grant. */
-  onAccept(): void;
-}
-
-export interface ConnectorTunnelHandlers extends TunnelHandlers {
-  /** The client opened a stream. Attach handlers to it; its first bytes come through `onData` like all others. */
-  onStream(stream: TunnelStream): void;
-}
-
-interface CommonOptions {
-  readonly limits?: Partial<TunnelLimits>;
-  /** Room for window growth that all tunnels of the process share. */
-  readonly budget?: ByteBudget;
-}
-
-/** A tunnel is opened with the proof that its end verified: there is no other way to make one. */
-export type TunnelEndpointOptions = CommonOptions &
-  (
-    | {
-        readonly role: 'client';
-        readonly permit: VerifiedPermit;
-        readonly handlers: ClientTunnelHandlers;
-      }
-    | {
-        readonly role: 'connector';
-        readonly grant: VerifiedGrant;
-        readonly handlers: ConnectorTunnelHandlers;
-      }
-  );
+import { WindowGrowth } from './window.ts';
+import type { VerifiedGrant } from './grant.ts';
+import type { TunnelEndpointOptions } from './tunnel-options.ts';
 
 const quickResetWithinMs = 1_000;
-
-/** A stream starts a frame at the end of a record only with this much room, or all of its bytes. */
-const leastRoomBytes = 1_024;
 
 /**
  * One end of a tunnel: frames in and out, streams between. It has no crypto, socket, timer or clock: the owner passes
@@ -75,7 +34,8 @@ const leastRoomBytes = 1_024;
  *   any        ──close()──▶ closing ──CLOSE pulled──▶ closed      ──CLOSE received, abort()──▶ closed
  */
 export class TunnelEndpoint {
-  readonly grant: VerifiedGrant;
+  /** What the tunnel was opened with. */
+  readonly grant: VerifiedGrant<'client' | 'connector'>;
   readonly #options: TunnelEndpointOptions;
   readonly #limits: TunnelLimits;
   readonly #growth: WindowGrowth;
@@ -88,19 +48,14 @@ export class TunnelEndpoint {
   #closing: CloseDetails | undefined;
   #isOutputTold: boolean;
 
-  readonly #streams = new Map<number, Stream>();
-  #liveStreams = 0;
+  readonly #streams = new StreamTable();
+  readonly #scheduler = new StreamScheduler();
   #lastStreamId = -1;
 
   readonly #sent = new SentNumbers();
   readonly #received = new ReceivedNumbers();
   readonly #roundTrip = new RoundTrip();
   #probeToAnswer: Buffer | undefined;
-
-  readonly #ready = new Fifo<Stream>();
-  readonly #creditDue = new Fifo<Stream>();
-  readonly #writable: Stream[] = [];
-  readonly #lastFrames = new Fifo<{ readonly stream: Stream; readonly number: number }>();
 
   constructor(options: TunnelEndpointOptions) {
     this.#options = options;
@@ -122,17 +77,22 @@ export class TunnelEndpoint {
       },
       nextNumber: () => this.#sent.next(),
       sentLast: (stream, number) => {
-        this.#lastFrames.push({ stream, number });
+        this.#streams.sentLast(stream, number);
       },
       becameOver: (stream) => {
-        this.#becameOver(stream);
+        this.#streams.retire(stream);
       },
     };
   }
 
   /** Streams that are open now. */
   get streamCount(): number {
-    return this.#liveStreams;
+    return this.#streams.liveCount;
+  }
+
+  /** Streams that are over and wait to be acknowledged as such. */
+  get lingeringStreamCount(): number {
+    return this.#streams.lingeringCount;
   }
 
   /** True once nothing more moves, or will after the CLOSE that is still to be pulled. */
@@ -159,7 +119,7 @@ export class TunnelEndpoint {
       throw this.#error('ERR_INTERNAL', 'only clients open streams');
     if (this.isClosed) throw this.#error('ERR_TUNNEL_CLOSED', 'the tunnel is closed');
     const id = this.#lastStreamId + 2;
-    if (this.#liveStreams >= this.#limits.streams || id > 0xffff_ffff) {
+    if (!this.#hasRoom || id > 0xffff_ffff) {
       throw this.#error('ERR_LIMIT_STREAMS', 'too many streams');
     }
     const stream = this.#addStream(id, true, 0);
@@ -173,9 +133,9 @@ export class TunnelEndpoint {
    * the owner closes the tunnel with that code. What arrives after the tunnel closed is ignored.
    */
   receive(plaintext: Buffer, nowMs: number): void {
-    if (this.isClosed) return;
     checkPlaintext(plaintext);
-    for (let offset = 0; offset < plaintext.length && !this.isClosed;) {
+    for (let offset = 0; offset < plaintext.length;) {
+      if (this.isClosed) return; // before, or by a frame of this record
       const frame = readFrame(plaintext, offset);
       offset += frameHeaderBytes + frame.payload.length;
       this.#receiveFrame(frame, nowMs);
@@ -194,11 +154,10 @@ export class TunnelEndpoint {
       record.addFrame(FrameType.Ack, 0, this.#received.tell());
     }
     this.#addProbes(record, nowMs);
-    this.#addCredit(record, nowMs);
-    this.#addStreams(record);
+    this.#scheduler.fill(record, nowMs, this.#roundTrip.minimumMs);
     const parts = record.finish();
     if (parts === undefined) this.#isOutputTold = false;
-    if (this.#writable.length > 0) this.#tellWritable();
+    this.#scheduler.tellWritable();
     return parts;
   }
 
@@ -235,46 +194,21 @@ export class TunnelEndpoint {
       !this.#record.isEmpty ||
       this.#roundTrip.isProbeDue ||
       this.#probeToAnswer !== undefined ||
-      this.#creditDue.length > 0 ||
-      this.#ready.length > 0
+      this.#scheduler.hasWork
     );
+  }
+
+  get #hasRoom(): boolean {
+    return this.#streams.liveCount < this.#limits.streams;
   }
 
   #addProbes(record: RecordWriter, nowMs: number): void {
     if (this.#probeToAnswer !== undefined) {
       record.addFrame(FrameType.ProbeReply, 0, 0, this.#probeToAnswer);
-      this.#probeToAnswer = undefined;
     }
-    if (this.#roundTrip.isProbeDue) {
-      record.addFrame(FrameType.Probe, 0, 0, this.#roundTrip.probe(nowMs));
-    }
-  }
-
-  #addCredit(record: RecordWriter, nowMs: number): void {
-    while (record.roomBytes >= frameHeaderBytes + 8) {
-      const stream = this.#creditDue.shift();
-      if (stream === undefined) return;
-      stream.isCreditQueued = false;
-      if (!stream.isCreditDue) continue;
-      const limitBytes = stream.nextLimit(nowMs, this.#roundTrip.minimumMs);
-      record.addFrame(FrameType.Credit, stream.id, 0, encodeCredit(limitBytes));
-    }
-  }
-
-  /** One turn for each waiting stream, in order, while the record has room. */
-  #addStreams(record: RecordWriter): void {
-    while (record.roomBytes >= leastRoomBytes) {
-      const stream = this.#ready.shift();
-      if (stream === undefined) return;
-      stream.isQueued = false;
-      if (stream.wantsTurn) stream.fill(record);
-      if (stream.wantsTurn) this.#wantsTurn(stream);
-      if (stream.takeWritable()) this.#writable.push(stream);
-    }
-  }
-
-  #tellWritable(): void {
-    for (const stream of this.#writable.splice(0)) stream.tellWritable();
+    this.#probeToAnswer = undefined;
+    const payload = this.#roundTrip.takeProbe(nowMs);
+    if (payload !== undefined) record.addFrame(FrameType.Probe, 0, 0, payload);
   }
 
   #receiveFrame(frame: Frame, nowMs: number): void {
@@ -324,7 +258,10 @@ export class TunnelEndpoint {
     if (frame.stream % 2 === 0 || frame.stream <= this.#lastStreamId) {
       throw this.#unexpected('a stream id that is even or does not ascend');
     }
-    const hasRoom = this.#liveStreams < this.#limits.streams;
+    const hasRoom = this.#hasRoom;
+    if (this.#streams.lingeringCount >= this.#limits.lingeringStreams) {
+      throw this.#error('ERR_LIMIT_RATE', 'too many streams wait to be acknowledged');
+    }
     const stream = this.#addStream(frame.stream, false, nowMs);
     stream.receiveData(frame.payload, nowMs);
     this.#countData(frame.payload.length, nowMs);
@@ -349,17 +286,12 @@ export class TunnelEndpoint {
       }
       stream.receiveReset(decodeReset(payload));
     }
-    if (stream.isForgettable) this.#streams.delete(id);
+    this.#streams.forgetWhenDone(stream);
   }
 
   #receiveAck(number: number): void {
     if (!this.#sent.acknowledge(number)) throw this.#unexpected('an ACK of what was never sent');
-    for (let last = this.#lastFrames.peek(); last !== undefined; last = this.#lastFrames.peek()) {
-      if (last.number > number) return;
-      this.#lastFrames.shift();
-      last.stream.lastAcknowledged();
-      if (last.stream.isForgettable) this.#streams.delete(last.stream.id);
-    }
+    this.#streams.acknowledge(number);
   }
 
   #receiveAccept(): void {
@@ -387,13 +319,9 @@ export class TunnelEndpoint {
   }
 
   #addStream(id: number, isOurs: boolean, nowMs: number): Stream {
-    if (this.#streams.size - this.#liveStreams >= this.#limits.lingeringStreams) {
-      throw this.#error('ERR_LIMIT_RATE', 'too many streams wait to be acknowledged');
-    }
     const stream = new Stream(this.#owner, this.#growth, { id, isOurs, nowMs });
-    this.#streams.set(id, stream);
+    this.#streams.add(stream);
     this.#lastStreamId = id;
-    this.#liveStreams++;
     return stream;
   }
 
@@ -404,33 +332,19 @@ export class TunnelEndpoint {
   }
 
   #wantsTurn(stream: Stream): void {
-    if (!stream.isQueued) {
-      stream.isQueued = true;
-      this.#ready.push(stream);
-    }
+    this.#scheduler.wantsTurn(stream);
     this.#tellOutput();
   }
 
   #owesCredit(stream: Stream): void {
-    if (stream.isCreditQueued) return;
-    stream.isCreditQueued = true;
-    this.#creditDue.push(stream);
+    this.#scheduler.owesCredit(stream);
     this.#tellOutput();
-  }
-
-  #becameOver(stream: Stream): void {
-    this.#liveStreams--;
-    if (stream.isForgettable) this.#streams.delete(stream.id);
   }
 
   #end(state: 'closing' | 'closed'): void {
     this.#state = state;
-    this.#ready.clear();
-    this.#creditDue.clear();
-    this.#lastFrames.clear();
-    const streams = [...this.#streams.values()];
-    this.#streams.clear();
-    for (const stream of streams) stream.receiveReset('closed');
+    this.#scheduler.clear();
+    for (const stream of this.#streams.clear()) stream.receiveReset('closed', true);
   }
 
   #tellOutput(): void {

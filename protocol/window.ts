@@ -42,16 +42,18 @@ export class WindowGrowth {
     return this.#usedBytes;
   }
 
-  /** What a window may keep of its growth: everything, until another window had to go without. */
+  /** What a window may keep of its growth: everything, unless a window of less growth had to go without. */
   get shareBytes(): number {
     return this.#isShort ? Math.floor(this.#capBytes / (this.#holders + 1)) : this.#capBytes;
   }
 
   /** Takes up to `bytes` for a window that holds `heldBytes`; answers how many it got. */
   take(bytes: number, heldBytes: number): number {
-    const wanted = Math.min(bytes, this.#capBytes - this.#usedBytes);
-    const taken = this.#process === undefined ? wanted : this.#process.take(wanted);
-    this.#isShort = taken < bytes;
+    const equalBytes = this.#capBytes / (this.#holders + 1);
+    const allowedBytes = this.#isShort ? Math.max(0, Math.floor(equalBytes) - heldBytes) : bytes;
+    const wantedBytes = Math.min(bytes, allowedBytes, this.#capBytes - this.#usedBytes);
+    const taken = this.#process === undefined ? wantedBytes : this.#process.take(wantedBytes);
+    if (heldBytes + bytes <= equalBytes) this.#isShort = taken < bytes;
     if (heldBytes === 0 && taken > 0) this.#holders++;
     this.#usedBytes += taken;
     return taken;

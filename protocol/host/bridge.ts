@@ -1,6 +1,6 @@
 import { Socket } from 'node:net';
 import { ZtnaError, type ResetCode, type StreamHandlers, type TunnelStream } from '../index.ts';
-import { ChunkGatherer } from './chunk-gatherer.ts';
+import { ChunkGatherer } from '../chunk-gatherer.ts';
 import type { Duplex } from 'node:stream';
 
 /** How a bridged connection ended: both directions complete, or reset and why. */
