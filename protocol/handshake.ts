@@ -58,7 +58,7 @@ export interface Transport {
   /** The same at both ends, different for every handshake: what may be bound to this path. */
   readonly handshakeHash: Buffer;
   /** 32 bytes for one purpose, known to both ends of this path and to nobody else. */
-  exportSecret(label: string): Buffer;
+  readonly exportSecret: (label: string) => Buffer;
 }
 
 /**

@@ -7,7 +7,6 @@ export const natural = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 /** Well-formed text of at most `max` UTF-16 units without control characters. */
 export function text(max: number) {
-  // eslint-disable-next-line no-control-regex -- refusing them is the point
   return v.pipe(
     v.string(),
     v.maxLength(max),

@@ -1,5 +1,5 @@
 import { createHash, createPublicKey, sign, verify, type KeyObject } from 'node:crypto';
-import * as v from 'valibot';
+import type * as v from 'valibot';
 import { ZtnaError } from './errors.ts';
 import { decodeMessage, encodeMessage, maxMessageBytes, type MessageSchema } from './message.ts';
 

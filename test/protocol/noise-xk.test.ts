@@ -358,7 +358,10 @@ function advance(steps: number) {
   if (steps > 0) b.readMessage1(a.writeMessage1(payload));
   if (steps > 1) a.readMessage2(b.writeMessage2(payload));
   if (steps > 2) b.readMessage3(a.writeMessage3(payload));
-  if (steps > 3) [a.finish(), b.finish()];
+  if (steps > 3) {
+    a.finish();
+    b.finish();
+  }
   return ends;
 }
 

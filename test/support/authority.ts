@@ -1,4 +1,4 @@
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { generateKeyPairSync, randomBytes, type KeyObject } from 'node:crypto';
 import { bundleSchema, rootIdOf, verifyBundle, type Bundle } from '../../protocol/bundle.ts';
 import {
   grantSchema,
@@ -24,9 +24,7 @@ export function newSigningKey(): SigningKey {
   return signingKey(generateKeyPairSync('ed25519').privateKey);
 }
 
-export function rawBase64(
-  key: SigningKey | { publicKey: import('node:crypto').KeyObject },
-): string {
+export function rawBase64(key: SigningKey | { publicKey: KeyObject }): string {
   return rawPublicKey('privateKey' in key ? key.privateKey : key.publicKey).toString('base64url');
 }
 
