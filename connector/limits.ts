@@ -13,7 +13,16 @@ export const maxTunnels = 4_096;
 export const maxTunnelsPerDevice = 64;
 
 /** Streams open at once in one tunnel. */
-export const maxStreamsPerTunnel = 256;
+export const maxStreamsPerTunnel = 1_000;
+
+/** Growth of receive windows of all tunnels together, in bytes. */
+export const maxWindowGrowthBytes = 268_435_456;
+
+/** Records that may wait while a grant is checked, in bytes. */
+export const maxHeldRecordBytes = 1_048_576;
+
+/** Ends of tunnels kept to be told when the control channel is back. */
+export const maxUntoldEnds = 4_096;
 
 /** Grants remembered as used; each is forgotten when it has expired. */
 export const maxUsedGrants = 65_536;

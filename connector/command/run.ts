@@ -1,0 +1,152 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  createLogger,
+  isSealed,
+  openStateDir,
+  shutdownSignal,
+  softwareVersion,
+  type LogLevel,
+} from '../../protocol/host/index.ts';
+import { ZtnaError } from '../../protocol/index.ts';
+import { parseAdminAddress, startAdminListener } from '../admin-listener.ts';
+import { parseAppArguments } from '../app-map.ts';
+import { AppSource } from '../app-source.ts';
+import { Connector } from '../connector.ts';
+import { IdentityKeeper } from '../identity-keeper.ts';
+import { Metrics } from '../metrics.ts';
+import { startStatusSocket, type ConnectorStatus } from '../status-socket.ts';
+import { identityForRun } from './enroll.ts';
+
+export interface RunOptions {
+  readonly dir: string;
+  readonly enroll: string | undefined;
+  readonly apps: readonly string[];
+  readonly adminListen: string | undefined;
+}
+
+/** `ztna-connector run`: serves until it is told to stop. Prints `ready` when it can carry a tunnel. */
+export async function runConnector(options: RunOptions): Promise<void> {
+  const flags = parseAppArguments(options.apps);
+  const adminAddress =
+    options.adminListen === undefined ? undefined : parseAdminAddress(options.adminListen);
+  const logger = createLogger({ program: 'ztna-connector', level: logLevel() });
+  const shutdown = shutdownSignal();
+  const ending = new AbortController();
+  const signal = AbortSignal.any([shutdown, ending.signal]);
+  const stops: (() => Promise<void> | void)[] = [];
+  const current: { connector?: Connector } = {};
+  const status = () => current.connector?.status() ?? startingStatus;
+  try {
+    const dir = await openStateDir(options.dir);
+    // First of all: two processes that share an identity would void each other's grants.
+    const statusSocket = await startStatusSocket(dir, status);
+    stops.push(statusSocket.stop);
+    const source = await AppSource.open({
+      dir,
+      flags,
+      logger,
+      onChange: (apps, gone) => current.connector?.changeApps(apps, gone),
+    });
+    stops.push(() => {
+      source.stop();
+    });
+    const metrics = new Metrics();
+    if (adminAddress) {
+      const admin = await startAdminListener(adminAddress, {
+        isReady: () => current.connector?.isReady === true,
+        metrics: () => metrics.render(gaugesOf(status())),
+      });
+      stops.push(admin.stop);
+      logger.info('admin_listening', { host: adminAddress.host, port: admin.port });
+    }
+    const identity = await identityForRun(dir, options.enroll);
+    const keeper = new IdentityKeeper({
+      dir,
+      identity,
+      logger,
+      onRevoked: (error) => {
+        ending.abort(error);
+      },
+    });
+    stops.push(() => {
+      keeper.stop();
+    });
+    await renewIfEnded(keeper, signal);
+    const connector = new Connector({
+      keeper,
+      apps: source.apps,
+      metrics,
+      logger,
+      software: `ztna-connector ${softwareVersion()}`,
+      isSealed: await isSealed(dir),
+      onReady: () => {
+        logger.info('ready', { apps: source.apps.size });
+        process.stdout.write('ready\n');
+      },
+    });
+    current.connector = connector;
+    const onHangUp = () => {
+      void source.reload();
+    };
+    process.on('SIGHUP', onHangUp);
+    stops.push(() => {
+      process.off('SIGHUP', onHangUp);
+    });
+    if (source.apps.size === 0) {
+      logger.warn('no_apps', {
+        fix: 'name apps with --app NAME=tcp://HOST:PORT or in connector.yaml',
+      });
+    }
+    await connector.run(signal);
+    if (ending.signal.aborted && !shutdown.aborted) throw ending.signal.reason;
+  } finally {
+    for (const stop of stops.reverse()) await stop();
+  }
+}
+
+/** A certificate that has ended opens nothing, so without a new one there is no point in dialling. */
+async function renewIfEnded(keeper: IdentityKeeper, signal: AbortSignal): Promise<void> {
+  await keeper.start();
+  while (Date.now() >= keeper.certificateEndsAtMs && !signal.aborted) {
+    await sleep(500, undefined, { signal }).catch(() => undefined);
+  }
+}
+
+function gaugesOf(status: ConnectorStatus): Record<string, number> {
+  return {
+    ready: status.state === 'ready' ? 1 : 0,
+    channel_open: status.channel === 'open' ? 1 : 0,
+    slots_idle: status.slots,
+    tunnels_open: status.tunnels,
+    streams_open: status.streams,
+    apps: status.apps.length,
+    certificate_ends_seconds: status.certificateEndsAt
+      ? Date.parse(status.certificateEndsAt) / 1_000
+      : 0,
+  };
+}
+
+const startingStatus: ConnectorStatus = {
+  state: 'waiting',
+  connector: null,
+  name: null,
+  relay: null,
+  instance: null,
+  channel: null,
+  error: null,
+  slots: 0,
+  tunnels: 0,
+  streams: 0,
+  apps: [],
+  certificateEndsAt: null,
+  sealed: null,
+};
+
+function logLevel(): LogLevel {
+  const level = process.env['ZTNA_LOG_LEVEL'] ?? 'info';
+  if (level === 'debug' || level === 'info' || level === 'warn' || level === 'error') return level;
+  throw new ZtnaError('ERR_CONFIG_INVALID', {
+    message: 'ZTNA_LOG_LEVEL is not a level',
+    hint: 'set it to debug, info, warn or error',
+  });
+}

@@ -1,0 +1,122 @@
+import { X509Certificate } from 'node:crypto';
+import { toZtnaError, type Bundle, type ZtnaError } from '../protocol/index.ts';
+import {
+  certificateLife,
+  fullJitterDelayMs,
+  renewCertificate,
+  saveIdentity,
+  type Identity,
+  type Logger,
+} from '../protocol/host/index.ts';
+
+export interface IdentityKeeperOptions {
+  readonly dir: string;
+  readonly identity: Identity;
+  readonly logger: Logger;
+  readonly renew?: (identity: Identity) => Promise<Identity>;
+  readonly save?: (dir: string, identity: Identity) => Promise<void>;
+  /** The relay will never renew this identity again. */
+  readonly onRevoked: (error: ZtnaError) => void;
+}
+
+/** Looked at this often at least, so that a machine that slept renews soon after it wakes. */
+const lookEveryMs = 60_000;
+
+/**
+ * Holds the identity and keeps it fresh: the certificate is renewed at half its life, and every change is on disk
+ * before it is used.
+ */
+export class IdentityKeeper {
+  readonly #options: IdentityKeeperOptions;
+  #identity: Identity;
+  #saving: Promise<void> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+  #failures = 0;
+  #hasStopped = false;
+
+  constructor(options: IdentityKeeperOptions) {
+    this.#options = options;
+    this.#identity = options.identity;
+  }
+
+  get identity(): Identity {
+    return this.#identity;
+  }
+
+  get certificateEndsAtMs(): number {
+    return this.#life.notAfterMs;
+  }
+
+  /** Renews when half of the certificate's life is over, and looks again later; never throws. */
+  async start(): Promise<void> {
+    if (Date.now() >= this.#life.renewAtMs) await this.#renew();
+    this.#schedule();
+  }
+
+  /** Takes a newer bundle, verified against the pinned root; never throws. */
+  async takeBundle(bundle: Bundle): Promise<void> {
+    try {
+      await this.#change((identity) => {
+        return bundle.version > identity.bundle.version ? { ...identity, bundle } : identity;
+      });
+    } catch (error) {
+      // The next welcome brings it again.
+      this.#options.logger.error('bundle_not_saved', { message: toZtnaError(error).message });
+    }
+  }
+
+  stop(): void {
+    this.#hasStopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  get #life() {
+    return certificateLife(new X509Certificate(this.#identity.certificatePem));
+  }
+
+  #schedule(): void {
+    if (this.#hasStopped) return;
+    const untilRenewalMs = Math.max(0, this.#life.renewAtMs - Date.now());
+    const retryMs = this.#failures > 0 ? fullJitterDelayMs(this.#failures) : 0;
+    const delayMs = Math.min(lookEveryMs, Math.max(untilRenewalMs, retryMs, 100));
+    this.#timer = setTimeout(() => {
+      void this.start();
+    }, delayMs);
+  }
+
+  async #renew(): Promise<void> {
+    const { renew = renewCertificate, logger, onRevoked } = this.#options;
+    try {
+      const renewed = await renew(this.#identity);
+      const { tlsKeyPem, certificatePem } = renewed;
+      await this.#change((identity) => ({
+        ...identity,
+        tlsKeyPem,
+        certificatePem,
+        bundle: renewed.bundle.version > identity.bundle.version ? renewed.bundle : identity.bundle,
+      }));
+      this.#failures = 0;
+      logger.info('certificate_renewed', {
+        endsAt: new Date(this.certificateEndsAtMs).toISOString(),
+      });
+    } catch (thrown) {
+      this.#failures++;
+      const error = toZtnaError(thrown);
+      logger.warn('certificate_renewal_failed', { code: error.code, message: error.message });
+      if (error.code === 'ERR_IDENTITY_REVOKED') onRevoked(error);
+    }
+  }
+
+  /** One change after the other, each on what the one before left. */
+  #change(change: (identity: Identity) => Identity): Promise<void> {
+    const { dir, save = saveIdentity } = this.#options;
+    const changing = this.#saving.then(async () => {
+      const next = change(this.#identity);
+      if (next === this.#identity) return;
+      await save(dir, next);
+      this.#identity = next;
+    });
+    this.#saving = changing.catch(() => undefined);
+    return changing;
+  }
+}

@@ -1,0 +1,169 @@
+import {
+  decodeMessage,
+  toSlot,
+  toZtnaError,
+  ZtnaError,
+  type RelayId,
+  type ToSlot,
+} from '../protocol/index.ts';
+import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
+import { closeWebSocket } from './close-web-socket.ts';
+import { slotLifetimeMs } from './limits.ts';
+import type { RawData, WebSocket } from 'ws';
+
+export interface SlotsOptions {
+  readonly relay: RelayId;
+  /** How many to keep idle. */
+  readonly count: number;
+  /** Dials one data WebSocket; rejects when the signal aborts. */
+  readonly dial: (signal: AbortSignal) => Promise<WebSocket>;
+  /** Takes over a socket that was assigned a tunnel, with its next message still unread. */
+  readonly onAssign: (socket: WebSocket, assign: ToSlot) => void;
+  /** The number of idle ones changed. */
+  readonly onChange: () => void;
+  readonly logger: Logger;
+  readonly lifetimeMs?: number;
+}
+
+const pingEveryMs = 20_000;
+
+/**
+ * Data WebSockets dialled ahead on one relay. One that is used, lost or old is replaced; failures are retried with
+ * full jitter. `stop` closes the idle ones and leaves those that were handed over alone.
+ */
+export class Slots {
+  readonly #options: SlotsOptions;
+  readonly #idle = new Map<WebSocket, () => void>();
+  readonly #stopping = new AbortController();
+  #dialling = 0;
+  #failures = 0;
+  #retry: NodeJS.Timeout | undefined;
+
+  constructor(options: SlotsOptions) {
+    this.#options = options;
+    this.#fill();
+  }
+
+  get idleCount(): number {
+    return this.#idle.size;
+  }
+
+  /** True once every wanted one was idle at the same time. */
+  get isFull(): boolean {
+    return this.#idle.size >= this.#options.count;
+  }
+
+  /** Closes the idle ones and dials no more. Safe to call twice. */
+  stop(): void {
+    this.#stopping.abort();
+    clearTimeout(this.#retry);
+    for (const [socket, release] of [...this.#idle]) {
+      release();
+      closeWebSocket(socket, 1000, '');
+    }
+  }
+
+  #fill(): void {
+    if (this.#stopping.signal.aborted || this.#retry) return;
+    while (this.#idle.size + this.#dialling < this.#options.count) {
+      this.#dialling++;
+      void this.#dialOne();
+    }
+  }
+
+  async #dialOne(): Promise<void> {
+    const { dial, logger, relay } = this.#options;
+    const { signal } = this.#stopping;
+    try {
+      const socket = await dial(signal);
+      this.#dialling--;
+      if (signal.aborted) closeWebSocket(socket, 1000, '');
+      else this.#keep(socket);
+    } catch (error) {
+      this.#dialling--;
+      if (signal.aborted) return;
+      const { code, message } = toZtnaError(error);
+      logger.warn('slot_dial_failed', { relay, code, message });
+      this.#failed();
+    }
+  }
+
+  #keep(socket: WebSocket): void {
+    const { lifetimeMs = slotLifetimeMs, logger, relay, onAssign, onChange } = this.#options;
+    const dialledAtMs = performance.now();
+    let isAlive = true;
+    const drop = () => {
+      release();
+      closeWebSocket(socket, 1000, '');
+      this.#fill();
+    };
+    // Up to a tenth less, so that a fleet that started together does not redial together.
+    const lifetime = setTimeout(
+      drop,
+      lifetimeMs - fullJitterDelayMs(0, { baseMs: lifetimeMs / 10, capMs: lifetimeMs / 10 }),
+    );
+    const heartbeat = setInterval(() => {
+      if (!isAlive) {
+        release();
+        socket.terminate();
+        this.#fill();
+        return;
+      }
+      isAlive = false;
+      socket.ping();
+    }, pingEveryMs);
+    const onPong = () => {
+      isAlive = true;
+    };
+    const onClose = (code: number) => {
+      release();
+      logger.debug('slot_closed', { relay, code });
+      // One that is refused right after it opened counts as a failed dial, lest it be dialled in a circle.
+      if (performance.now() - dialledAtMs < 1_000) this.#failed();
+      else this.#fill();
+    };
+    const onMessage = (data: RawData, isBinary: boolean) => {
+      try {
+        const assign = readAssign(data, isBinary);
+        release();
+        this.#failures = 0;
+        this.#fill();
+        onAssign(socket, assign);
+      } catch (error) {
+        const { code } = toZtnaError(error);
+        logger.warn('slot_message_refused', { relay, code });
+        release();
+        closeWebSocket(socket, error);
+        this.#failed();
+      }
+    };
+    const release = () => {
+      clearTimeout(lifetime);
+      clearInterval(heartbeat);
+      socket.off('pong', onPong).off('close', onClose).off('message', onMessage);
+      if (this.#idle.delete(socket)) onChange();
+    };
+    socket.on('error', () => undefined);
+    socket.on('pong', onPong).on('close', onClose).on('message', onMessage);
+    this.#idle.set(socket, release);
+    if (this.isFull) this.#failures = 0;
+    onChange();
+    if (socket.readyState !== socket.OPEN) onClose(1006);
+  }
+
+  #failed(): void {
+    if (this.#stopping.signal.aborted || this.#retry) return;
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined;
+      this.#fill();
+    }, fullJitterDelayMs(this.#failures++));
+  }
+}
+
+function readAssign(data: RawData, isBinary: boolean): ToSlot {
+  if (isBinary || !Buffer.isBuffer(data)) throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+  return decodeMessage(toSlot, data, maxAssignBytes);
+}
+
+/** A grant and its tunnel's id. */
+const maxAssignBytes = 8_192;

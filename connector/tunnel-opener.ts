@@ -1,0 +1,129 @@
+import { createPublicKey } from 'node:crypto';
+import {
+  ConnectorHandshake,
+  encodeMessage,
+  fromSlot,
+  toZtnaError,
+  ZtnaError,
+  type ByteBudget,
+  type FromConnector,
+  type RelayId,
+  type ToSlot,
+} from '../protocol/index.ts';
+import { admitClient, type Gate } from './grant-gate.ts';
+import { closeWebSocket } from './close-web-socket.ts';
+import { maxTunnels } from './limits.ts';
+import { proveClient } from './prove-client.ts';
+import { Tunnel, type TunnelEnd } from './tunnel.ts';
+import type { Identity, Logger } from '../protocol/host/index.ts';
+import type { Metrics } from './metrics.ts';
+import type { TunnelTable } from './tunnel-table.ts';
+import type { WebSocket } from 'ws';
+
+export interface TunnelOpenerOptions {
+  readonly identity: () => Identity;
+  readonly gate: Gate;
+  readonly table: TunnelTable;
+  readonly budget: ByteBudget;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  /** Tells the control plane, now or when it is back. */
+  readonly tell: (message: FromConnector) => void;
+}
+
+/** Turns an assigned socket into an open tunnel, or refuses it with one code. */
+export class TunnelOpener {
+  readonly #options: TunnelOpenerOptions;
+  #opening = 0;
+
+  constructor(options: TunnelOpenerOptions) {
+    this.#options = options;
+  }
+
+  /** Acknowledges or refuses within the turn, then goes on by itself; never throws. */
+  open(socket: WebSocket, assign: ToSlot, relay: RelayId): void {
+    const { tunnel } = assign;
+    let handshake: ConnectorHandshake;
+    try {
+      if (this.#opening + this.#options.table.total >= maxTunnels) {
+        throw new ZtnaError('ERR_LIMIT_TUNNELS', { reason: 'tunnels_full' });
+      }
+      handshake = this.#createHandshake(assign.grant, relay);
+    } catch (error) {
+      const { code } = toZtnaError(error);
+      socket.send(encodeMessage(fromSlot, { type: 'refused', tunnel, code }));
+      this.#refuse(socket, assign, error);
+      return;
+    }
+    socket.send(encodeMessage(fromSlot, { type: 'assigned', tunnel }));
+    this.#opening++;
+    void this.#prove(socket, assign, handshake).finally(() => {
+      this.#opening--;
+    });
+  }
+
+  #createHandshake(grantStatement: string, relay: RelayId): ConnectorHandshake {
+    const { bundle, noiseKey } = this.#options.identity();
+    const connectorKeys = { privateKey: noiseKey, publicKey: createPublicKey(noiseKey) };
+    return new ConnectorHandshake({ grantStatement, bundle, relay, connectorKeys });
+  }
+
+  async #prove(socket: WebSocket, assign: ToSlot, handshake: ConnectorHandshake): Promise<void> {
+    const { gate, table, budget, metrics, logger, tell } = this.#options;
+    try {
+      const { client, held } = await proveClient(socket, handshake);
+      const admission = await admitClient(client, assign.tunnel, gate);
+      const tunnel = new Tunnel({
+        admission,
+        transport: client.admit(admission.grant),
+        webSocket: socket,
+        early: held.take(),
+        budget,
+        metrics,
+        logger,
+        onEnd: this.#onEnd,
+      });
+      table.add(tunnel);
+      metrics.count('tunnels_opened_total');
+      const { tunnel: id, device, decision } = tunnel.grant;
+      logger.info('tunnel_opened', { tunnel: id, app: tunnel.appName, device, decision });
+      tell({ type: 'tunnel_opened', tunnel: id });
+      tunnel.start();
+    } catch (error) {
+      this.#refuse(socket, assign, error);
+    }
+  }
+
+  #refuse(socket: WebSocket, assign: ToSlot, thrown: unknown): void {
+    const { metrics, logger, tell } = this.#options;
+    const error = toZtnaError(thrown);
+    const { code } = error;
+    const reason = error.reason ?? code.slice('ERR_'.length).toLowerCase();
+    closeWebSocket(socket, error);
+    metrics.count('grants_refused_total', { code });
+    const { message } = error.code === 'ERR_INTERNAL' ? toZtnaError(error.cause ?? error) : error;
+    logger.warn('grant_refused', { tunnel: assign.tunnel, code, reason, message });
+    if (code === 'ERR_TUNNEL_PATH_LOST') return; // the client left: nothing was refused
+    tell({ type: 'grant_refused', tunnel: assign.tunnel, code, reason });
+  }
+
+  readonly #onEnd = (tunnel: Tunnel, end: TunnelEnd): void => {
+    const { table, metrics, logger, tell } = this.#options;
+    const { reason, bytesUp, bytesDown } = end;
+    const { code } = end.error;
+    table.remove(tunnel);
+    metrics.count('tunnels_closed_total', { code });
+    metrics.count('app_bytes_up_total', {}, bytesUp);
+    metrics.count('app_bytes_down_total', {}, bytesDown);
+    const { tunnel: id } = tunnel.grant;
+    logger.info('tunnel_closed', {
+      tunnel: id,
+      app: tunnel.appName,
+      code,
+      reason,
+      bytesUp,
+      bytesDown,
+    });
+    tell({ type: 'tunnel_closed', tunnel: id, code, reason, bytesUp, bytesDown });
+  };
+}
