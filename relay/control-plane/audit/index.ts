@@ -1,3 +1,4 @@
+export { exportRecord, parseExportedRecord, type ExportedRecord } from './export.ts';
 export {
   createAuditLog,
   type AuditEntry,
@@ -12,3 +13,4 @@ export {
   type AuditRecord,
   type Checkpoint,
 } from './record.ts';
+export { AuditVerifier, verifyAudit, type AuditFault, type AuditVerdict } from './verify.ts';

@@ -1,3 +1,4 @@
+import { escapeTerminal } from '../../../protocol/host/index.ts';
 import { signStatement, ZtnaError, type SigningKey } from '../../../protocol/index.ts';
 import { chainStart, checkpointSchema, recordHash } from './record.ts';
 import type { AuditOutcome, AuditRecord, Checkpoint } from './record.ts';
@@ -98,7 +99,7 @@ export function createAuditLog(options: AuditOptions): AuditLog {
     await store.lockOrder(tx, 'audit');
     // Pruning may have taken every record; the chain then goes on from its last signed head.
     const head = (await readHead(tx)) ?? (await readSignedHead(tx));
-    const detailsJson = JSON.stringify(entry.details ?? {});
+    const detailsJson = JSON.stringify(entry.details ?? {}, toPrintable);
     if (Buffer.byteLength(detailsJson) > maxDetailsBytes) {
       throw new ZtnaError('ERR_INTERNAL', {
         message: `audit details of ${entry.action} are too large`,
@@ -108,13 +109,13 @@ export function createAuditLog(options: AuditOptions): AuditLog {
       writer,
       position: (head?.position ?? 0) + 1,
       atMs: clock.nowMs(),
-      actor: entry.actor,
-      action: entry.action,
-      subject: entry.subject,
+      actor: printable(entry.actor),
+      action: printable(entry.action),
+      subject: printable(entry.subject),
       outcome: entry.outcome,
-      ref: entry.ref ?? null,
-      userName: entry.user ?? null,
-      appName: entry.app ?? null,
+      ref: printableOrNull(entry.ref),
+      userName: printableOrNull(entry.user),
+      appName: printableOrNull(entry.app),
       detailsJson,
       previous: head?.hash ?? chainStart,
     };
@@ -166,4 +167,21 @@ export function createAuditLog(options: AuditOptions): AuditLog {
       return () => listeners.delete(listener);
     },
   };
+}
+
+/** The longest text in a record, in UTF-16 units: a name from a stranger may be of any length. */
+const maxTextLength = 1_024;
+
+/** Text that is one line wherever it is shown, and that every store gives back as it was hashed. */
+function printable(text: string): string {
+  const whole = text.length > maxTextLength ? text.slice(0, maxTextLength) + '…' : text;
+  return escapeTerminal(whole.toWellFormed());
+}
+
+function printableOrNull(text: string | null | undefined): string | null {
+  return text === null || text === undefined ? null : printable(text);
+}
+
+function toPrintable(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? printable(value) : value;
 }

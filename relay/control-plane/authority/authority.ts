@@ -1,7 +1,9 @@
 import { createPublicKey, X509Certificate, type KeyObject } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type * as v from 'valibot';
+import { openStateDir } from '../../../protocol/host/index.ts';
 import {
   bundleSchema,
   rawPublicKey,
@@ -62,8 +64,8 @@ export async function createAuthority(options: {
   readonly directory: string;
   readonly nowMs: number;
 }): Promise<Authority> {
-  const { directory, nowMs } = options;
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const { nowMs } = options;
+  const directory = await openStateDir(options.directory);
   const at = (name: string) => join(directory, name);
   const existing = Object.values(files).find((name) => existsSync(at(name)));
   if (existing) {
@@ -98,19 +100,19 @@ export async function createAuthority(options: {
  * Reads what `createAuthority` made. The root's private key may be elsewhere.
  * Throws ERR_CONFIG_NOT_FOUND, ERR_CONFIG_PERMISSIONS or ERR_CONFIG_INVALID, naming the file.
  */
-export function loadAuthority(directory: string): Authority {
+export async function loadAuthority(directory: string): Promise<Authority> {
   const at = (name: string) => join(directory, name);
   const root = existsSync(at(files.rootKey))
-    ? readKeyFile(at(files.rootKey), 'ed25519')
+    ? await readKeyFile(at(files.rootKey), 'ed25519')
     : undefined;
   const rootPublicKey = rawPublicKey(
-    root ?? readPublicFile(at(files.rootPublicKey), createPublicKey),
+    root ?? (await readPublicFile(at(files.rootPublicKey), createPublicKey)),
   );
-  const grantKey = signingKey(readKeyFile(at(files.grantKey), 'ed25519'));
-  const rosterKey = signingKey(readKeyFile(at(files.rosterKey), 'ed25519'));
-  const auditKey = signingKey(readKeyFile(at(files.auditKey), 'ed25519'));
-  const authorityKey = readKeyFile(at(files.authorityKey), 'rsa');
-  const certificate = readPublicFile(at(files.authority), (pem) => new X509Certificate(pem));
+  const grantKey = signingKey(await readKeyFile(at(files.grantKey), 'ed25519'));
+  const rosterKey = signingKey(await readKeyFile(at(files.rosterKey), 'ed25519'));
+  const auditKey = signingKey(await readKeyFile(at(files.auditKey), 'ed25519'));
+  const authorityKey = await readKeyFile(at(files.authorityKey), 'rsa');
+  const certificate = await readPublicFile(at(files.authority), (pem) => new X509Certificate(pem));
   if (!certificate.checkPrivateKey(authorityKey)) {
     throw new ZtnaError('ERR_CONFIG_INVALID', {
       message: `${at(files.authority)} is not for its key`,
@@ -158,10 +160,10 @@ export function loadAuthority(directory: string): Authority {
   };
 }
 
-function readPublicFile<T>(path: string, parse: (text: string) => T): T {
+async function readPublicFile<T>(path: string, parse: (text: string) => T): Promise<T> {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = await readFile(path, 'utf8');
   } catch (cause) {
     throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { message: `${path} is missing`, cause });
   }

@@ -2,14 +2,12 @@ import { generateKeyPairSync, randomBytes, sign } from 'node:crypto';
 import { isIP } from 'node:net';
 import { promisify } from 'node:util';
 import forge from 'node-forge';
+import { roleUri, type Role } from '../../../protocol/host/index.ts';
 import { ZtnaError } from '../../../protocol/index.ts';
 import type { KeyObject } from 'node:crypto';
 
-/** Each certificate states one role; every listener and dialler demands one. */
-export type CertificateRole = 'control-plane' | 'data-plane' | 'connector' | 'device';
-
 export interface LeafRequest {
-  readonly role: CertificateRole;
+  readonly role: Role;
   /** `cp`, `rel_…`, `con_…` or `dev_…`. */
   readonly id: string;
   /** Names and addresses that a server answers to; for servers only. */
@@ -32,7 +30,7 @@ const authorityLifeMs = 10 * 365 * 86_400_000;
 
 const sha256WithRsa = forge.pki.oids['sha256WithRSAEncryption'] ?? '';
 
-const servers: readonly CertificateRole[] = ['control-plane', 'data-plane'];
+const servers: readonly Role[] = ['control-plane', 'data-plane'];
 
 /** Missing from forge's types: the part of a certificate that is signed. */
 const { getTBSCertificate: layOut } = forge.pki as typeof forge.pki & {
@@ -106,7 +104,7 @@ export async function issueCertificate(
     {
       name: 'subjectAltName',
       altNames: [
-        { type: 6, value: `ztna://${role}/${id}` },
+        { type: 6, value: roleUri({ role, id }) },
         ...(isServer ? hosts : []).map(toAltName),
       ],
     },

@@ -1,13 +1,8 @@
 export { createAuthority, loadAuthority, type Authority } from './authority.ts';
-export {
-  backdateMs,
-  type CertificateRole,
-  type IssuedCertificate,
-  type LeafRequest,
-} from './certificate.ts';
+export { backdateMs, type IssuedCertificate, type LeafRequest } from './certificate.ts';
 export {
   maxRequestLength,
   verifyCertificateRequest,
   type ProvedPublicKey,
 } from './certificate-request.ts';
-export { createFile, createSigningKeyFile, readKeyFile, readSecretFile } from './key-file.ts';
+export { createFile, createSigningKeyFile, readKeyFile } from './key-file.ts';

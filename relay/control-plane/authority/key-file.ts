@@ -1,13 +1,6 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
+import { readSecretFile, systemCode } from '../../../protocol/host/index.ts';
 import { ZtnaError } from '../../../protocol/index.ts';
 
 /** Writes a new file and syncs it; the default mode is for secrets. Throws ERR_CONFIG_EXISTS when there is one. */
@@ -16,7 +9,7 @@ export function createFile(path: string, text: string, mode = 0o600): void {
   try {
     file = openSync(path, 'wx', mode);
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
+    if (systemCode(cause) !== 'EEXIST') throw cause;
     throw new ZtnaError('ERR_CONFIG_EXISTS', { message: `${path} exists already`, cause });
   }
   try {
@@ -35,11 +28,11 @@ export function createSigningKeyFile(path: string): KeyObject {
 }
 
 /**
- * Reads a private key of `type` from a PEM file. Throws ERR_CONFIG_NOT_FOUND, ERR_CONFIG_PERMISSIONS when
- * others could read it or it is a link, ERR_CONFIG_INVALID when it is no such key.
+ * Reads a private key of `type` from a PEM file. Throws as `readSecretFile` does, and ERR_CONFIG_INVALID when
+ * it is no such key.
  */
-export function readKeyFile(path: string, type: 'ed25519' | 'rsa'): KeyObject {
-  const pem = readSecretFile(path);
+export async function readKeyFile(path: string, type: 'ed25519' | 'rsa'): Promise<KeyObject> {
+  const pem = await readSecretFile(path);
   let key: KeyObject;
   try {
     key = createPrivateKey(pem);
@@ -51,32 +44,4 @@ export function readKeyFile(path: string, type: 'ed25519' | 'rsa'): KeyObject {
     throw new ZtnaError('ERR_CONFIG_INVALID', { message: `${path} does not hold an ${type} key` });
   }
   return key;
-}
-
-/** The text of a file that its owner alone can read. Throws as `readKeyFile` does. */
-export function readSecretFile(path: string): string {
-  let file: number;
-  try {
-    file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT') {
-      throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { message: `${path} is missing`, cause });
-    }
-    if (code === 'ELOOP') {
-      throw new ZtnaError('ERR_CONFIG_PERMISSIONS', { message: `${path} is a link`, cause });
-    }
-    throw cause;
-  }
-  try {
-    if (process.platform !== 'win32' && (fstatSync(file).mode & 0o077) !== 0) {
-      throw new ZtnaError('ERR_CONFIG_PERMISSIONS', {
-        message: `others can read ${path}`,
-        hint: `fix: chmod 600 ${path}`,
-      });
-    }
-    return readFileSync(file, 'utf8');
-  } finally {
-    closeSync(file);
-  }
 }

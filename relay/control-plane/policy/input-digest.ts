@@ -7,7 +7,9 @@ import type { PolicyRequest } from './engine.ts';
  * requests with one digest have the same answer unless the decision's `readsTime` is true.
  */
 export function inputDigest(request: PolicyRequest): string {
-  const records = Object.entries(request.context).filter(([record]) => record !== 'time');
+  const records = Object.entries<object>({ ...request.context }).filter(
+    ([record]) => record !== 'time',
+  );
   const steady = records.map(([record, facts]) => {
     const passing = passingMembers[record] ?? [];
     const kept = Object.entries(facts).filter(([member]) => !passing.includes(member));

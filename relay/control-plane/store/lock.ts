@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, fsyncSync, linkSync, openSync, readFileSync } from 'node:fs';
 import { renameSync, statSync, unlinkSync, writeSync } from 'node:fs';
+import { systemCode } from '../../../protocol/host/index.ts';
 import { ZtnaError } from '../../../protocol/index.ts';
 
 /** Holds a directory for one process. */
@@ -48,7 +49,7 @@ function createLockFile(path: string): boolean {
   try {
     file = openSync(path, 'wx', 0o600);
   } catch (error) {
-    if (isErrno(error, 'EEXIST')) return false;
+    if (systemCode(error) === 'EEXIST') return false;
     throw error;
   }
   try {
@@ -66,7 +67,7 @@ function readLockFile(path: string): { holder: Holder | undefined; inode: number
   try {
     file = openSync(path, 'r');
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return undefined;
+    if (systemCode(error) === 'ENOENT') return undefined;
     throw error;
   }
   try {
@@ -91,7 +92,7 @@ function isAlive(path: string, holder: Holder): boolean {
   try {
     process.kill(holder.pid, 0);
   } catch (error) {
-    if (isErrno(error, 'ESRCH')) return false; // EPERM: it lives, under another user
+    if (systemCode(error) === 'ESRCH') return false; // EPERM: it lives, under another user
   }
   const startedAt = startOf(holder.pid);
   return holder.startedAt === null || startedAt === null || startedAt === holder.startedAt;
@@ -118,7 +119,7 @@ function removeStale(path: string, inode: number): void {
     if (statSync(aside).ino !== inode) linkSync(aside, path);
     unlinkSync(aside);
   } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw error;
+    if (systemCode(error) !== 'ENOENT') throw error;
   }
 }
 
@@ -127,10 +128,6 @@ function release(path: string): void {
   try {
     unlinkSync(path);
   } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw error;
+    if (systemCode(error) !== 'ENOENT') throw error;
   }
-}
-
-function isErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && (error as NodeJS.ErrnoException).code === code;
 }
