@@ -1,0 +1,313 @@
+import {
+  controlProtocol,
+  dataProtocol,
+  errorRow,
+  fromDevice,
+  grantHeader,
+  isAbout,
+  leaseBatchSchema,
+  toDevice,
+  toZtnaError,
+  tunnelPath,
+  verifyPermit,
+  verifyStatement,
+  wireVersion,
+  ZtnaError,
+  type FromDevice,
+  type RelayId,
+  type ToDevice,
+  type TunnelId,
+  type VerifiedPermit,
+} from '../../protocol/index.ts';
+import {
+  ControlChannel,
+  ControlClock,
+  dialWebSocket,
+  RevocationFeed,
+  softwareVersion,
+  type Identity,
+  type Logger,
+  type RequestOf,
+} from '../../protocol/host/index.ts';
+import { isAnswerTo, type Answer, type Request, type RequestType } from './agent-messages.ts';
+import { ControlLink } from './control-link.ts';
+import { IdentityKeeper } from './identity-keeper.ts';
+import type { Profile } from './profile.ts';
+import { Tunnel } from './tunnel.ts';
+
+/** How often every tunnel's lease is looked at. */
+const tickEveryMs = 250;
+
+/** How long the end of a tunnel may take when the agent stops. */
+const closeWithinMs = 2_000;
+
+type Channel = ControlChannel<ToDevice, FromDevice>;
+
+export interface AgentOptions {
+  readonly profile: Profile;
+  readonly identity: Identity;
+  readonly logger: Logger;
+  /** Gives up connecting when it aborts. */
+  readonly signal?: AbortSignal;
+}
+
+/** Permission for one tunnel, checked for this device, and where to use it. */
+export interface Permit {
+  readonly app: string;
+  readonly verified: VerifiedPermit;
+  readonly relays: readonly { readonly id: RelayId; readonly url: string }[];
+  readonly portHint: number | undefined;
+}
+
+/**
+ * Holds what one enrolled machine needs at one relay: keys, control channel, control time, revocation feed and
+ * tunnels. Every command is a thin front end to one.
+ */
+export class Agent {
+  readonly clock = new ControlClock();
+  readonly #logger: Logger;
+  readonly #keeper: IdentityKeeper;
+  readonly #feed: RevocationFeed;
+  readonly #tunnels = new Map<TunnelId, Tunnel>();
+  readonly #stopping = new AbortController();
+  #link!: ControlLink<Channel>;
+  #ticker: NodeJS.Timeout | undefined;
+
+  /** Connects. Throws ERR_RELAY_UNREACHABLE, or what the relay refused this machine with. */
+  static async start(options: AgentOptions): Promise<Agent> {
+    const agent = new Agent(options);
+    const { signal } = options;
+    const giveUp = (): void => agent.#stopping.abort();
+    signal?.addEventListener('abort', giveUp, { once: true });
+    if (signal?.aborted === true) giveUp();
+    try {
+      await agent.#connect();
+    } catch (error) {
+      agent.#keeper.stop();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', giveUp);
+    }
+    return agent;
+  }
+
+  private constructor({ profile, identity, logger }: AgentOptions) {
+    this.#logger = logger;
+    this.#keeper = new IdentityKeeper(profile, identity, logger);
+    this.#feed = new RevocationFeed({ audience: identity.id, clock: this.clock });
+  }
+
+  get identity(): Identity {
+    return this.#keeper.identity;
+  }
+
+  /** Why this agent can go on no more, such as a revoked device; undefined after `stop`. Never rejects. */
+  get ended(): Promise<ZtnaError | undefined> {
+    return this.#link.ended;
+  }
+
+  /** Asks the control plane. Throws its refusal, or why it cannot be asked. */
+  async request<T extends RequestType>(message: Request<T>): Promise<Answer<T>> {
+    const channel = await this.#link.channel();
+    const answer = await channel.request(message as RequestOf<FromDevice>);
+    if (isAnswerTo(message.type, answer)) return answer;
+    throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
+  }
+
+  /** Asks for a tunnel to the app. Throws the refusal, or ERR_STATEMENT_REFUSED for a permit that does not hold. */
+  async requestPermit(app: string): Promise<Permit> {
+    const { grant, roster, relays, portHint } = await this.request({ type: 'grant', app });
+    const { id, bundle, noisePublicKey } = this.identity;
+    const verified = verifyPermit(
+      { grant, roster },
+      { bundle, device: id, deviceKey: noisePublicKey, nowMs: this.clock.require() },
+    );
+    return {
+      app,
+      verified,
+      relays: relays.filter((relay) => verified.grant.relays.includes(relay.id)),
+      portHint: portHint ?? undefined,
+    };
+  }
+
+  /**
+   * Opens the tunnel on the first of the permit's relays that can be reached, up to the handshake; `accepted` of the
+   * tunnel follows. Throws why not.
+   */
+  async openTunnel({ verified, relays }: Permit): Promise<Tunnel> {
+    let lastError = new ZtnaError('ERR_CONNECTOR_OFFLINE', { hop: 'connector' });
+    for (const relay of relays) {
+      try {
+        const tunnel = await this.#openOn(relay, verified);
+        this.#adopt(tunnel);
+        return tunnel;
+      } catch (error) {
+        lastError = toZtnaError(error);
+        if (errorRow(lastError.code).retry !== 'backoff') throw lastError;
+      }
+    }
+    throw lastError;
+  }
+
+  /** Closes a tunnel at both ends and tells the control plane. */
+  async closeTunnel(tunnel: Tunnel, reason: string): Promise<void> {
+    if (tunnel.isOpen) {
+      tunnel.end('ERR_TUNNEL_CLOSED', reason);
+      this.#link.current?.send({ type: 'tunnel_closed', tunnel: tunnel.grant.tunnel, reason });
+    }
+    const { promise: tooLong, resolve } = Promise.withResolvers<undefined>();
+    const timer = setTimeout(resolve, closeWithinMs, undefined);
+    await Promise.race([tunnel.gone(), tooLong]);
+    clearTimeout(timer);
+  }
+
+  /** Closes every tunnel and the channel. Safe to call twice. */
+  async stop(): Promise<void> {
+    const tunnels = [...this.#tunnels.values()];
+    await Promise.all(tunnels.map((tunnel) => this.closeTunnel(tunnel, 'agent_stopped')));
+    this.#stopping.abort();
+    clearInterval(this.#ticker);
+    this.#keeper.stop();
+    await this.#link.stop();
+  }
+
+  async #connect(): Promise<void> {
+    // A machine that was off for long renews first; one whose own clock is wrong loses a round trip by it.
+    if (this.#keeper.isRenewalDue) await this.#tryRenewal();
+    try {
+      await this.#startLink();
+    } catch (error) {
+      // The relay's clock decides when a certificate has ended, and ours may differ.
+      if (toZtnaError(error).reason !== 'certificate_refused') throw error;
+      await this.#keeper.renew();
+      await this.#startLink();
+    }
+    this.#keeper.onRenewed = () => {
+      this.#link.redial();
+    };
+    this.#keeper.start();
+  }
+
+  async #tryRenewal(): Promise<void> {
+    try {
+      await this.#keeper.renew();
+    } catch (error) {
+      this.#logger.info('certificate_renewal_failed', { code: toZtnaError(error).code });
+    }
+  }
+
+  async #startLink(): Promise<void> {
+    this.#link = await ControlLink.start<Channel>({
+      logger: this.#logger,
+      dial: (signal) => this.#dialChannel(signal),
+    });
+    void this.#link.ended.then((error) => {
+      if (!error) return;
+      // Leases no longer reach us; whoever may not hold a channel may not hold a tunnel.
+      for (const tunnel of this.#tunnels.values())
+        tunnel.end(error.code, error.reason ?? 'channel_refused');
+    });
+  }
+
+  async #dialChannel(signal: AbortSignal): Promise<Channel> {
+    const { identity } = this;
+    return ControlChannel.open<ToDevice, FromDevice>({
+      dial: {
+        url: identity.relayUrl,
+        alpn: controlProtocol,
+        serverRole: 'control-plane',
+        identity,
+        signal,
+      },
+      fromSchema: fromDevice,
+      toSchema: toDevice,
+      hello: {
+        type: 'hello',
+        versions: { min: wireVersion, max: wireVersion },
+        software: `ztna/${softwareVersion()}`,
+        bundleVersion: identity.bundle.version,
+        tunnels: [...this.#tunnels.keys()],
+      },
+      clock: this.clock,
+      bundle: () => this.identity.bundle,
+      onBundle: (bundle) => {
+        this.#keeper.keepBundle(bundle).catch((error: unknown) => {
+          this.#logger.warn('bundle_not_kept', { code: toZtnaError(error).code });
+        });
+      },
+      onMessage: (message) => {
+        this.#onMessage(message);
+      },
+      logger: this.#logger,
+      signal: AbortSignal.any([signal, this.#stopping.signal]),
+    });
+  }
+
+  #onMessage(message: ToDevice): void {
+    if (message.type === 'leases') {
+      this.#renewLeases(message.statement);
+    } else if (message.type === 'log') {
+      this.#feed.receive(message.statement, this.identity.bundle);
+      this.#endRevoked();
+    } else if (message.type === 'tunnel_ended') {
+      this.#tunnels.get(message.tunnel)?.end(message.code, message.reason);
+    } else if (message.type === 'session_ended') {
+      this.#logger.info('session_ended', { reason: message.reason });
+    } else {
+      throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
+    }
+  }
+
+  #renewLeases(statement: string): void {
+    const { grantKeys } = this.identity.bundle;
+    const batch = verifyStatement('lease', leaseBatchSchema, statement, grantKeys);
+    for (const [id, sequence, untilMs] of batch.entries) {
+      const tunnel = this.#tunnels.get(id);
+      if (tunnel?.grant.connector === batch.connector) tunnel.renew(sequence, untilMs);
+    }
+  }
+
+  #endRevoked(): void {
+    for (const tunnel of this.#tunnels.values()) {
+      const { grant } = tunnel;
+      const entry = this.#feed.isRevokedAfter(grant, grant.incarnation, grant.position);
+      if (entry && isAbout(entry.subject, grant)) tunnel.end('ERR_TUNNEL_REVOKED', entry.reason);
+    }
+  }
+
+  async #openOn(
+    relay: { readonly id: RelayId; readonly url: string },
+    permit: VerifiedPermit,
+  ): Promise<Tunnel> {
+    const { identity, clock } = this;
+    const webSocket = await dialWebSocket({
+      url: relay.url,
+      alpn: dataProtocol,
+      serverRole: 'data-plane',
+      identity,
+      path: tunnelPath,
+      headers: { [grantHeader]: permit.grant.statement },
+      signal: this.#stopping.signal,
+    });
+    return Tunnel.open({ permit, relay: relay.id, identity, webSocket, clock });
+  }
+
+  #adopt(tunnel: Tunnel): void {
+    if (this.#stopping.signal.aborted) {
+      tunnel.end('ERR_TUNNEL_CLOSED', 'agent_stopped');
+      return;
+    }
+    const { tunnel: id } = tunnel.grant;
+    this.#tunnels.set(id, tunnel);
+    this.#ticker ??= setInterval(() => {
+      for (const each of this.#tunnels.values()) each.tick();
+    }, tickEveryMs);
+    void tunnel.closed.then(() => {
+      this.#tunnels.delete(id);
+      if (this.#tunnels.size > 0) return;
+      clearInterval(this.#ticker);
+      this.#ticker = undefined;
+    });
+    this.#endRevoked(); // what was revoked while it was being opened
+  }
+}

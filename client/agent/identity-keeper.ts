@@ -1,0 +1,108 @@
+import { X509Certificate } from 'node:crypto';
+import { toZtnaError, type Bundle } from '../../protocol/index.ts';
+import {
+  certificateLife,
+  loadIdentity,
+  renewCertificate,
+  saveIdentity,
+  type Identity,
+  type Logger,
+} from '../../protocol/host/index.ts';
+import type { Profile } from './profile.ts';
+
+/** After a renewal that failed, the next try comes so much later. */
+const retryAfterMs = 60_000;
+
+/** No timer of Node runs longer. */
+const longestTimerMs = 2 ** 31 - 1;
+
+/**
+ * Holds this machine's identity, on disk and in memory, and replaces its certificate at half its life: the new one
+ * is on disk before the old one is given up.
+ */
+export class IdentityKeeper {
+  /** Called after each renewal: connections under the old certificate should be made anew. */
+  onRenewed: () => void = () => undefined;
+  readonly #profile: Profile;
+  readonly #logger: Logger;
+  #identity: Identity;
+  #timer: NodeJS.Timeout | undefined;
+  #isStopped = false;
+
+  constructor(profile: Profile, identity: Identity, logger: Logger) {
+    this.#profile = profile;
+    this.#identity = identity;
+    this.#logger = logger;
+  }
+
+  get identity(): Identity {
+    return this.#identity;
+  }
+
+  /** True when the certificate should have been replaced already, by this machine's clock. */
+  get isRenewalDue(): boolean {
+    return Date.now() >= this.#life.renewAtMs;
+  }
+
+  /** Renews the certificate now. Throws what the relay refused it with. */
+  async renew(): Promise<void> {
+    const renewed = await renewCertificate(this.#identity);
+    await this.#replace(({ profile }) => ({ ...renewed, profile }));
+    this.#logger.info('certificate_renewed', { untilMs: this.#life.notAfterMs });
+    this.onRenewed();
+  }
+
+  /** Keeps a newer bundle. */
+  async keepBundle(bundle: Bundle): Promise<void> {
+    this.#identity = { ...this.#identity, bundle };
+    await this.#replace((stored) =>
+      stored.bundle.version >= bundle.version ? stored : { ...stored, bundle },
+    );
+  }
+
+  /** Renews at half the certificate's life from here on. */
+  start(): void {
+    if (this.#isStopped) return;
+    const waitMs = Math.max(0, this.#life.renewAtMs - Date.now());
+    this.#schedule(Math.min(waitMs, longestTimerMs));
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  #schedule(delayMs: number): void {
+    if (this.#isStopped) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#onTimer(), delayMs);
+    this.#timer.unref(); // renewing is no reason to stay
+  }
+
+  async #onTimer(): Promise<void> {
+    if (!this.isRenewalDue) {
+      this.start();
+      return;
+    }
+    try {
+      await this.renew();
+      this.start();
+    } catch (error) {
+      this.#logger.warn('certificate_renewal_failed', { code: toZtnaError(error).code });
+      this.#schedule(retryAfterMs);
+    }
+  }
+
+  get #life(): ReturnType<typeof certificateLife> {
+    return certificateLife(new X509Certificate(this.#identity.certificatePem));
+  }
+
+  /** Changes what is on disk at this moment: another command of the same profile may have written meanwhile. */
+  async #replace(change: (stored: Identity) => Identity): Promise<void> {
+    const stored = await loadIdentity(this.#profile.dir);
+    // Enrolled anew under another identity: that one is not ours to touch.
+    if (stored && stored.id !== this.#identity.id) return;
+    this.#identity = change(stored ?? this.#identity);
+    await saveIdentity(this.#profile.dir, this.#identity);
+  }
+}

@@ -1,0 +1,130 @@
+import { ZtnaError } from '../../protocol/index.ts';
+import { shutdownSignal } from '../../protocol/host/index.ts';
+import { Agent } from '../agent/agent.ts';
+import type { Profile } from '../agent/profile.ts';
+import { explainEnd } from '../agent/tunnel-end.ts';
+import { toIsoTime, type TunnelReporter } from '../agent/tunnel-event.ts';
+import { withAppListener, type AppListenerOptions } from '../front-end/app-listener.ts';
+import {
+  formatAddress,
+  isLoopback,
+  parseListenAddress,
+  type ListenAddress,
+} from '../front-end/listen-address.ts';
+import { bindFirst, candidatePorts } from '../front-end/port-choice.ts';
+import { recallPort, rememberPort } from '../front-end/port-memory.ts';
+import { openStdioOutput } from '../front-end/stdio-output.ts';
+import { carryStdio } from '../front-end/stdio.ts';
+import { createReporter } from '../front-end/tunnel-reporter.ts';
+import { unlessAborted } from '../front-end/unless-aborted.ts';
+import { openLogger, requireIdentity, type GlobalOptions } from './context.ts';
+
+export interface ConnectOptions extends GlobalOptions {
+  readonly app: string;
+  readonly listen: string | undefined;
+  readonly isAnywhere: boolean;
+  readonly isStdio: boolean;
+  readonly isRemembering: boolean;
+}
+
+/** Reaches an app on a local port, or on standard input and output, until interrupted or cut off. */
+export async function runConnect(options: ConnectOptions): Promise<void> {
+  const { app, listen, isRemembering } = options;
+  if (options.isStdio && (listen !== undefined || isRemembering)) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: '--stdio listens nowhere, so --listen and --remember do not go with it',
+      hint: 'leave one of them out',
+      hop: 'client',
+    });
+  }
+  const asked = listen === undefined ? undefined : checkListen(listen, options.isAnywhere);
+  if (isRemembering && (asked === undefined || asked.port === 0)) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: '--remember needs a port to remember',
+      hint: 'add --listen PORT',
+      hop: 'client',
+    });
+  }
+  const { profile, identity } = await requireIdentity(options);
+  const reporter = createReporter({ isJson: options.json, isDataTaken: options.isStdio });
+  const signal = shutdownSignal();
+  const agent = await Agent.start({ profile, identity, logger: openLogger(), signal });
+  try {
+    if (options.isStdio) {
+      await unlessAborted(connectStdio(agent, app, reporter), signal);
+      return;
+    }
+    const bind = bindOf(profile, app, asked, isRemembering);
+    await withAppListener({ agent, app, reporter, bind, signal }, async (_, ended) => {
+      const error = await unlessAborted(ended, signal);
+      if (error) throw error;
+    });
+  } finally {
+    await agent.stop();
+  }
+}
+
+/** Reads --listen and refuses what others than this machine could reach. */
+function checkListen(text: string, isAnywhere: boolean): ListenAddress {
+  const address = parseListenAddress(text);
+  if (isLoopback(address.host)) return address;
+  if (!isAnywhere) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: `${address.host} can be reached from other machines`,
+      hint: `use ${formatAddress({ host: '127.0.0.1', port: address.port })}`,
+      hop: 'client',
+    });
+  }
+  // No policy can allow it yet, and what policy does not allow is refused.
+  throw new ZtnaError('ERR_CONFIG_NOT_AVAILABLE', {
+    message: 'not available yet: listening beyond loopback, which a policy must allow',
+    hint: `use ${formatAddress({ host: '127.0.0.1', port: address.port })}`,
+    hop: 'client',
+  });
+}
+
+function bindOf(
+  profile: Profile,
+  app: string,
+  asked: ListenAddress | undefined,
+  isRemembering: boolean,
+): AppListenerOptions['bind'] {
+  return async (portHint, listen) => {
+    const memory = await recallPort(profile, app);
+    const chosen = memory.chosen === null ? undefined : checkListen(memory.chosen, false);
+    const candidates = candidatePorts({
+      profile: profile.name,
+      app,
+      fixed: asked ?? chosen,
+      hint: portHint,
+      remembered: memory.automatic ?? undefined,
+    });
+    const { listener, candidate } = await bindFirst(candidates, listen);
+    if (isRemembering)
+      await rememberPort(profile, app, { chosen: formatAddress(listener.address) });
+    if (candidate.from === 'automatic' && memory.automatic === null) {
+      await rememberPort(profile, app, { automatic: candidate.port });
+    }
+    return listener;
+  };
+}
+
+async function connectStdio(agent: Agent, app: string, reporter: TunnelReporter): Promise<void> {
+  const tunnel = await agent.openTunnel(await agent.requestPermit(app));
+  const until = (): string => toIsoTime(tunnel.untilMs);
+  tunnel.accepted.then(
+    () => reporter.report({ event: 'open', tunnel: tunnel.id, until: until() }),
+    () => undefined, // the stream is reset with it
+  );
+  tunnel.onVerified = () => {
+    reporter.report({ event: 'verified', until: until() });
+  };
+  try {
+    await carryStdio(tunnel.openStream(), process.stdin, openStdioOutput());
+  } catch (error) {
+    if (tunnel.isOpen) throw error;
+    const end = explainEnd(await tunnel.closed);
+    reporter.report({ event: 'closed', reason: end.reason, code: end.code });
+    throw end;
+  }
+}

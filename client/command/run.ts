@@ -1,0 +1,90 @@
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import { ZtnaError } from '../../protocol/index.ts';
+import { Agent } from '../agent/agent.ts';
+import { withAppListener } from '../front-end/app-listener.ts';
+import { childEnvironment, fillCommand } from '../front-end/child-command.ts';
+import { loopbackHost, type ListenAddress } from '../front-end/listen-address.ts';
+import { createReporter } from '../front-end/tunnel-reporter.ts';
+import { openLogger, requireIdentity, say, type GlobalOptions } from './context.ts';
+
+export interface RunOptions extends GlobalOptions {
+  readonly app: string;
+  readonly command: readonly string[];
+}
+
+/** Signals that the child gets when we do. */
+const forwarded = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
+
+/** Runs a command with an app behind a local port; ends as the command ends. */
+export async function runRun(options: RunOptions): Promise<void> {
+  if (options.command.length === 0) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'there is no command to run',
+      hint: 'ztna run APP -- CMD …',
+      hop: 'client',
+    });
+  }
+  const { profile, identity } = await requireIdentity(options);
+  const reporter = createReporter({ isJson: options.json, isDataTaken: true });
+  const agent = await Agent.start({ profile, identity, logger: openLogger() });
+  try {
+    await withAppListener(
+      {
+        agent,
+        app: options.app,
+        reporter,
+        bind: async (_, listen) => listen({ host: loopbackHost, port: 0 }),
+        signal: new AbortController().signal, // signals are the child's; it ends, and then so do we
+      },
+      async (address, ended) => {
+        // The child may have more to do than this app, so an end of access is told, not forced on it.
+        void ended.then((error) => {
+          if (error) say(`${options.app}: ${error.message} [${error.code}]`);
+        });
+        process.exitCode = await runChild(options.command, address);
+      },
+    );
+  } finally {
+    await agent.stop();
+  }
+}
+
+/** Runs the child and answers its exit code, 128 + n when signal n ended it. */
+async function runChild(command: readonly string[], address: ListenAddress): Promise<number> {
+  const [file = '', ...args] = fillCommand(command, address);
+  const child = spawn(file, args, {
+    stdio: 'inherit',
+    env: childEnvironment(process.env, address),
+  });
+  // From here on the child decides what a signal means.
+  process.removeAllListeners('SIGINT').removeAllListeners('SIGTERM');
+  const listeners = forwarded.map((signal) => {
+    // Ctrl-C on a terminal reaches the child by itself; told twice, many programs end less gently.
+    const isOwn = process.stdin.isTTY && (signal === 'SIGINT' || signal === 'SIGQUIT');
+    const listener = (): void => {
+      if (!isOwn) child.kill(signal);
+    };
+    process.on(signal, listener);
+    return () => void process.off(signal, listener);
+  });
+  try {
+    return await new Promise<number>((resolve, reject) => {
+      child.once('error', (cause) => {
+        reject(
+          new ZtnaError('ERR_CONFIG_USAGE', {
+            message: `${file} could not be started`,
+            hint: 'check the command behind --',
+            hop: 'client',
+            cause,
+          }),
+        );
+      });
+      child.once('exit', (code, signal) => {
+        resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal]));
+      });
+    });
+  } finally {
+    for (const remove of listeners) remove();
+  }
+}

@@ -1,0 +1,46 @@
+import type { Agent } from '../agent/agent.ts';
+import { KeptTunnel } from '../agent/kept-tunnel.ts';
+import type { TunnelReporter } from '../agent/tunnel-event.ts';
+import { unlessAborted } from './unless-aborted.ts';
+import { formatAddress, type ListenAddress } from './listen-address.ts';
+import { startLocalPort, type LocalPort } from './local-port.ts';
+
+export interface AppListenerOptions {
+  readonly agent: Agent;
+  readonly app: string;
+  readonly reporter: TunnelReporter;
+  /** Binds the local port, given the administrator's hint; called once, before the tunnel is opened. */
+  readonly bind: (
+    portHint: number | undefined,
+    listen: (address: ListenAddress) => Promise<LocalPort>,
+  ) => Promise<LocalPort>;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Listens for an app and opens its tunnel, then lets `use` have the address until it returns, the way to the app
+ * ends for good, or the signal aborts. Throws what refused the tunnel or ended it.
+ */
+export async function withAppListener(
+  options: AppListenerOptions,
+  use: (address: ListenAddress, ended: KeptTunnel['ended']) => Promise<void>,
+): Promise<void> {
+  const { agent, app, reporter, bind, signal } = options;
+  let port: LocalPort | undefined;
+  const kept: KeptTunnel = new KeptTunnel({
+    agent,
+    app,
+    reporter,
+    onPermit: async ({ portHint }) => {
+      port = await bind(portHint, (address) => startLocalPort(address, kept));
+      reporter.report({ event: 'listening', app, address: formatAddress(port.address) });
+    },
+  });
+  try {
+    await unlessAborted(kept.start(), signal);
+    if (port && !signal.aborted) await use(port.address, kept.ended);
+  } finally {
+    await kept.close(signal.aborted ? 'interrupted' : 'done');
+    await port?.stop();
+  }
+}

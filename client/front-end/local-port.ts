@@ -1,0 +1,75 @@
+import type { Socket } from 'node:net';
+import { bridgeStream, listenTcp } from '../../protocol/host/index.ts';
+import type { KeptTunnel } from '../agent/kept-tunnel.ts';
+import type { Tunnel } from '../agent/tunnel.ts';
+import type { ListenAddress } from './listen-address.ts';
+
+/** A connection waits so long for a tunnel that is being redialled before it is reset. */
+const maxWaitMs = 30_000;
+
+/** So many connections may wait for a tunnel at once; one more is reset. */
+const maxWaiting = 256;
+
+/** A local listener whose every connection becomes a stream of the tunnel. */
+export interface LocalPort {
+  readonly address: ListenAddress;
+  /** Stops listening and resets what is still connected. Safe to call twice. */
+  stop(): Promise<void>;
+}
+
+/** Listens at `address`. Throws ERR_CLIENT_PORT_BUSY. */
+export async function startLocalPort(address: ListenAddress, kept: KeptTunnel): Promise<LocalPort> {
+  const sockets = new Set<Socket>();
+  let waiting = 0;
+
+  async function serve(socket: Socket): Promise<void> {
+    let tunnel = kept.current;
+    if (!tunnel && waiting < maxWaiting) {
+      waiting++;
+      tunnel = await waitForTunnel(kept, socket);
+      waiting--;
+    }
+    if (tunnel && !socket.destroyed) connect(tunnel, socket);
+    else socket.resetAndDestroy();
+  }
+
+  const server = await listenTcp({
+    host: address.host,
+    port: address.port,
+    onConnection: (socket) => {
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+      socket.on('error', () => undefined); // its close follows, and the bridge tells the other side
+      // One turn later what the caller has sent already is read together with the stream's opening.
+      setImmediate(() => void serve(socket));
+    },
+  });
+  return {
+    address: { host: server.address, port: server.port },
+    stop: async () => {
+      for (const socket of sockets) socket.resetAndDestroy();
+      await server.stop();
+    },
+  };
+}
+
+async function waitForTunnel(kept: KeptTunnel, socket: Socket): Promise<Tunnel | undefined> {
+  const gone = new AbortController();
+  const giveUp = (): void => gone.abort();
+  const timer = setTimeout(giveUp, maxWaitMs);
+  socket.once('close', giveUp);
+  try {
+    return await kept.whenOpen(gone.signal);
+  } finally {
+    clearTimeout(timer);
+    socket.off('close', giveUp);
+  }
+}
+
+function connect(tunnel: Tunnel, socket: Socket): void {
+  try {
+    bridgeStream(tunnel.openStream(), socket);
+  } catch {
+    socket.resetAndDestroy(); // too many connections, or the tunnel closed in this very turn
+  }
+}
