@@ -38,7 +38,7 @@ export async function runCommandLine(options: {
       .version(softwareVersion())
       .wrap(Math.min(110, process.stderr.columns || 110))
       // A handler that only printed would let the command run all the same.
-      .fail((message: string | null, error: unknown) => {
+      .fail((message: string | null, error: Error | undefined) => {
         throw error ?? usageError(program, argv, message ?? 'the command was not understood');
       });
     await build(base).parseAsync();

@@ -5,7 +5,7 @@ import { verifyBundle, type Bundle } from '../bundle.ts';
 import type { LocalClocks } from '../control-time.ts';
 import { fromCloseFrame, isErrorCode, toCloseFrame, toZtnaError, ZtnaError } from '../errors.ts';
 import { decodeMessage, encodeMessage, maxMessageBytes } from '../message.ts';
-import { refusal, timeAnswer } from '../messages/channel.ts';
+import type { refusal, timeAnswer } from '../messages/channel.ts';
 import { channelPath } from '../messages/data.ts';
 import type { ControlClock } from './clock.ts';
 import { dialWebSocket, type DialOptions } from './dial.ts';
@@ -174,7 +174,7 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
   async request(message: RequestOf<Out>, timeoutMs = 15_000): Promise<AnswerOf<In>> {
     if (this.#failure) throw this.#failure;
     const id = this.#nextId++;
-    return await new Promise<AnswerOf<In>>((resolve, reject) => {
+    return new Promise<AnswerOf<In>>((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#pending.delete(id);
         reject(
@@ -335,7 +335,7 @@ async function greet<In extends ChannelMessage, Out extends ChannelMessage>(
   ws: WebSocket,
   options: ControlChannelOptions<In, Out>,
 ): Promise<ControlChannel<In, Out>> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     const settle = () => {
       clearTimeout(timer);
       ws.off('message', onMessage);

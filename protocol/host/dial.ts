@@ -56,7 +56,7 @@ export async function dialWebSocket(
     }),
     import('ws'),
   ]);
-  return await new Promise<WebSocket>((resolve, reject) => {
+  return new Promise<WebSocket>((resolve, reject) => {
     const target = new URL(options.path, url);
     target.protocol = 'wss:';
     const ws = new Client(target, [], {

@@ -46,7 +46,7 @@ export async function readSecretArgument(source: string): Promise<string> {
 }
 
 async function readStdin(): Promise<string> {
-  if (process.stdin.isTTY) return await askHidden('paste it here: ');
+  if (process.stdin.isTTY) return askHidden('paste it here: ');
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
@@ -103,7 +103,7 @@ export async function askHidden(prompt: string): Promise<string> {
 }
 
 async function readHiddenLine(stdin: NodeJS.ReadStream): Promise<string> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     const decoder = new StringDecoder('utf8');
     const typed: string[] = [];
     const settle = () => {

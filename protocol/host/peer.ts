@@ -47,7 +47,8 @@ export function certificateIdentity(certificate: X509Certificate): PeerIdentity 
 
 /**
  * Who the other end of a verified TLS connection is, by its leaf certificate. Throws ERR_IDENTITY_UNAUTHENTICATED
- * when TLS verified no certificate, ERR_IDENTITY_ROLE when the certificate states no role.
+ * when TLS verified no certificate, ERR_IDENTITY_ROLE when the certificate states no role. On the dialling side Node
+ * answers this once for each connection; keep the answer.
  */
 export function peerIdentity(socket: TLSSocket): PeerIdentity {
   const certificate = socket.getPeerX509Certificate();

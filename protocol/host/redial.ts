@@ -18,7 +18,7 @@ export function fullJitterDelayMs(
   attempt: number,
   options: { readonly baseMs?: number; readonly capMs?: number } = {},
 ): number {
-  const { baseMs = 100, capMs = longCapMs } = options;
+  const { baseMs = 250, capMs = longCapMs } = options;
   const ceilingMs = Math.min(capMs, baseMs * 2 ** Math.min(attempt, 30));
   return randomInt(0, Math.floor(ceilingMs) + 1);
 }
@@ -59,8 +59,9 @@ export async function redialForever<T>(options: RedialOptions<T>): Promise<void>
     await waitFor(delayMs, signal, options.wake);
   }
 
-  const goesOn = (error: ZtnaError) => !signal.aborted && !isFatal(error);
-  while (!signal.aborted) {
+  const isOver = () => signal.aborted;
+  const goesOn = (error: ZtnaError) => !isOver() && !isFatal(error);
+  while (!isOver()) {
     let connection: T;
     try {
       connection = await pRetry(
@@ -84,12 +85,12 @@ export async function redialForever<T>(options: RedialOptions<T>): Promise<void>
         },
       );
     } catch (error) {
-      if (signal.aborted) return;
+      if (isOver()) return;
       throw error;
     }
     const openedAtMs = performance.now();
-    const ending = await run(connection).catch(toZtnaError);
-    if (signal.aborted) return;
+    const ending = await use(run, connection);
+    if (isOver()) return;
     const error =
       ending instanceof ZtnaError
         ? ending
@@ -104,6 +105,14 @@ export async function redialForever<T>(options: RedialOptions<T>): Promise<void>
       lostAtMs = performance.now();
     }
     await backOff(error);
+  }
+}
+
+async function use<T>(run: (connection: T) => Promise<unknown>, connection: T): Promise<unknown> {
+  try {
+    return await run(connection);
+  } catch (error) {
+    return toZtnaError(error);
   }
 }
 

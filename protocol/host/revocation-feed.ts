@@ -83,7 +83,7 @@ export class RevocationFeed {
   async waitFor(position: number, incarnation: number, timeoutMs = 2_000): Promise<boolean> {
     const known = this.#isComplete({ incarnation, position });
     if (known !== undefined) return known;
-    return await new Promise((resolve) => {
+    return new Promise((resolve) => {
       const waiter: Waiter = {
         incarnation,
         position,

@@ -30,7 +30,7 @@ export type Sealed = v.InferOutput<typeof sealedSchema>;
  */
 export async function readPassphrase(): Promise<string | undefined> {
   const named = process.env[passphraseFileVariable];
-  if (named !== undefined && named !== '') return await readPassphraseFile(named, true);
+  if (named !== undefined && named !== '') return readPassphraseFile(named, true);
   const credentials = process.env['CREDENTIALS_DIRECTORY'];
   if (credentials === undefined || credentials === '') return undefined;
   try {
@@ -79,7 +79,7 @@ async function readPassphraseFile(path: string, refusesWorld: boolean): Promise<
 }
 
 async function deriveKey(passphrase: string, salt: Uint8Array): Promise<Uint8Array> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     scrypt(passphrase, salt, 32, cost, (error, key) => {
       if (error) reject(error);
       else resolve(new Uint8Array(key));

@@ -4,7 +4,6 @@
  */
 export function escapeTerminal(text: string): string {
   return text.replace(
-    // eslint-disable-next-line no-control-regex -- they are what is escaped
     /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );

@@ -4,6 +4,8 @@ import {
   checkServerIdentity,
   connect,
   createSecureContext,
+  type Certificate,
+  type PeerCertificate,
   type SecureContext,
   type TlsOptions,
   type TLSSocket,
@@ -100,7 +102,7 @@ export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
   const { host, port } = addressOf(dial.url);
   const { trust, signal } = dial;
   throwIfAborted(signal);
-  return await new Promise<TLSSocket>((resolve, reject) => {
+  return new Promise<TLSSocket>((resolve, reject) => {
     let stage: DialStage = 'connect';
     let issuer: string | undefined;
     const socket = connect({
@@ -151,9 +153,10 @@ export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
     socket.once('connect', () => {
       stage = 'tls';
     });
-    // Comes before the verdict on the certificate; afterwards the certificate cannot be read any more.
+    // Comes before the verdict on the certificate; afterwards the certificate cannot be read any more. Not by
+    // getPeerX509Certificate: on a client that leaves nothing for the verdict itself to read (Node 24).
     socket.prependOnceListener('secure', () => {
-      issuer = issuerName(socket.getPeerX509Certificate());
+      issuer = issuerName(socket.getPeerCertificate());
     });
     socket.once('secureConnect', () => {
       if (socket.alpnProtocol !== dial.alpn) {
@@ -176,12 +179,12 @@ function wrongRole(seen: Role, expected: Role): ZtnaError {
   });
 }
 
-/** The issuer's organisation or common name, short and on one line. */
-function issuerName(certificate: X509Certificate | undefined): string | undefined {
-  const lines = certificate?.issuer.split('\n') ?? [];
-  const named =
-    lines.find((line) => line.startsWith('O=')) ?? lines.find((l) => l.startsWith('CN='));
-  return named?.slice(named.indexOf('=') + 1).slice(0, 100);
+/** The issuer's organisation or common name, short. */
+function issuerName(certificate: PeerCertificate): string | undefined {
+  // Without a certificate Node answers an empty object.
+  const issuer = certificate.issuer as Partial<Certificate> | undefined;
+  const name = issuer?.O ?? issuer?.CN;
+  return (Array.isArray(name) ? name[0] : name)?.slice(0, 100);
 }
 
 export function throwIfAborted(signal: AbortSignal | undefined): void {
