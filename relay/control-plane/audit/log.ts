@@ -97,8 +97,7 @@ export function createAuditLog(options: AuditOptions): AuditLog {
 
   const appendIn = async (tx: Tx, entry: AuditEntry): Promise<AuditRecord> => {
     await store.lockOrder(tx, 'audit');
-    // Pruning may have taken every record; the chain then goes on from its last signed head.
-    const head = (await readHead(tx)) ?? (await readSignedHead(tx));
+    const head = await readHead(tx);
     const detailsJson = JSON.stringify(entry.details ?? {}, toPrintable);
     if (Buffer.byteLength(detailsJson) > maxDetailsBytes) {
       throw new ZtnaError('ERR_INTERNAL', {

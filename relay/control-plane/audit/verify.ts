@@ -74,7 +74,7 @@ export class AuditVerifier {
     this.#records++;
     const { writer, position } = record;
     if (this.#faults.has(writer)) return;
-    const head = this.#heads.get(writer) ?? this.#startOf(record);
+    const head = this.#heads.get(writer) ?? { position: 0, hash: chainStart };
     if (position > head.position + 1) this.#blame(writer, head.position + 1, 'deleted');
     else if (position <= head.position || record.previous !== head.hash) {
       this.#blame(writer, position, 'reordered');
@@ -88,9 +88,8 @@ export class AuditVerifier {
 
   finish(): AuditVerdict {
     for (const { writer, position } of this.#checkpoints.values()) {
-      const head = this.#heads.get(writer);
-      // Pruning takes whole writers too; then the last checkpoint is all there is.
-      if (head && position > head.position) this.#blame(writer, head.position + 1, 'deleted');
+      const headPosition = this.#heads.get(writer)?.position ?? 0;
+      if (position > headPosition) this.#blame(writer, headPosition + 1, 'deleted');
     }
     const [firstBad = null] = [...this.#faults.values()].sort((a, b) => a.position - b.position);
     return {
@@ -99,12 +98,6 @@ export class AuditVerifier {
       records: this.#records,
       checkpoints: this.#checked,
     };
-  }
-
-  /** A chain begins at its first record, or, pruned, right behind a signed head. */
-  #startOf(first: AuditRecord): { readonly position: number; readonly hash: string } {
-    const before = this.#checkpoints.get(keyOf(first.writer, first.position - 1));
-    return before ?? { position: 0, hash: chainStart };
   }
 
   #learnCheckpoint(statement: string, keys: readonly VerifyingKey[]): void {

@@ -1,3 +1,4 @@
+import { ZtnaError } from '../../../protocol/index.ts';
 import { instantiateCedar, type Cedar } from './cedar.ts';
 import { policySchema } from './schema.ts';
 import type { CheckedPolicies } from './check.ts';
@@ -6,6 +7,7 @@ import type { CheckedPolicy } from './validate.ts';
 import type {
   AuthorizationAnswer,
   CedarValueJson,
+  CheckParseAnswer,
   EntityJson,
 } from '@cedar-policy/cedar-wasm/nodejs';
 
@@ -73,8 +75,23 @@ export class PolicyEngine {
     return this.#policies;
   }
 
-  /** Replaces the active policies, all at once. */
+  /**
+   * Replaces the active policies, all at once, in an instance of their own: Cedar cannot forget the old ones.
+   * Throws ERR_POLICY_INVALID, and the old ones stay, when this process cannot prepare them.
+   */
   activate(checked: CheckedPolicies, version: number): void {
+    let cedar: Cedar;
+    try {
+      cedar = this.#start();
+      prepare(cedar, 'all', checked.policies);
+    } catch (cause) {
+      throw new ZtnaError('ERR_POLICY_INVALID', {
+        message: 'these policies could not be prepared; the old ones stay active',
+        reason: 'policy_not_prepared',
+        cause,
+      });
+    }
+    this.#cedar = cedar;
     this.#policies = checked.policies;
     this.#version = version;
     this.#prepared.clear();
@@ -142,12 +159,16 @@ export class PolicyEngine {
   }
 
   #ready(): Cedar {
-    if (this.#cedar) return this.#cedar;
+    if (!this.#cedar) {
+      this.#prepared.clear();
+      this.#cedar = this.#start();
+    }
+    return this.#cedar;
+  }
+
+  #start(): Cedar {
     const cedar = this.#instantiate();
-    this.#prepared.clear();
-    const answer = cedar.preparseSchema(schemaName, this.#schema);
-    if (answer.type === 'failure') throw new Error(answer.errors[0]?.message);
-    this.#cedar = cedar;
+    orThrow(cedar.preparseSchema(schemaName, this.#schema));
     return cedar;
   }
 
@@ -158,11 +179,11 @@ export class PolicyEngine {
     this.#prepared.delete(key);
     if (id === undefined) {
       id = this.#freeId();
-      const policies = indexes.flatMap((at) => this.#policies[at] ?? []);
-      const staticPolicies = Object.fromEntries(policies.map((policy) => [policy.id, policy.text]));
-      const answer = cedar.preparsePolicySet(id, { staticPolicies });
-      // On failure Cedar keeps what was under that id before, which must not decide.
-      if (answer.type === 'failure') throw new Error(answer.errors[0]?.message);
+      prepare(
+        cedar,
+        id,
+        indexes.flatMap((at) => this.#policies[at] ?? []),
+      );
     }
     this.#prepared.set(key, id);
     return id;
@@ -176,6 +197,17 @@ export class PolicyEngine {
     }
     return 'set0';
   }
+}
+
+/** On failure Cedar keeps what was under that id before; the caller must not decide by it. */
+function prepare(cedar: Cedar, id: string, policies: readonly CheckedPolicy[]): void {
+  const staticPolicies = Object.fromEntries(policies.map((policy) => [policy.id, policy.text]));
+  orThrow(cedar.preparsePolicySet(id, { staticPolicies }));
+}
+
+function orThrow(answer: CheckParseAnswer): void {
+  if (answer.type === 'success') return;
+  throw new Error(answer.errors.map((error) => error.message).join('; '));
 }
 
 function toCedarContext(context: PolicyContext): Record<string, CedarValueJson> {

@@ -41,6 +41,8 @@ const candidates: readonly (readonly Remedy[])[] = [
   ['step_up', 'posture', 'risk'],
 ];
 
+const everything: readonly Remedy[] = ['step_up', 'posture', 'risk'];
+
 /** Decides and says why; for a denial, finds the smallest change within the user's reach that would help. */
 export function explainDecision(engine: PolicyEngine, request: PolicyRequest): PolicyExplanation {
   const decision = engine.decide(request);
@@ -53,11 +55,15 @@ export function explainDecision(engine: PolicyEngine, request: PolicyRequest): P
   }
   const allows = (context: PolicyContext) =>
     engine.decide({ ...request, context }).verdict === 'allow';
-  for (const remedies of candidates) {
-    const mended = remedies.reduce(
+  const mendAll = (remedies: readonly Remedy[]) =>
+    remedies.reduce(
       (context, remedy) => mend(context, remedy, engine.extraChecks),
       request.context,
     );
+  // Most denials are of apps that nothing would open: one question instead of eleven.
+  if (!allows(mendAll(everything))) return { ...base, remedies: [], conditions: [] };
+  for (const remedies of candidates) {
+    const mended = mendAll(remedies);
     if (!allows(mended)) continue;
     const needed = dropNeedless(request.context, mended, allows);
     return { ...base, remedies, conditions: differences(request.context, needed) };

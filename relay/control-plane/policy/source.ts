@@ -16,6 +16,7 @@ export const policyLimits = {
   policies: 2_000,
   depth: 50, // nested brackets
   operators: 160, // of one policy
+  literal: 2_048, // UTF-16 units of one text literal: `like` takes length times length
 } as const;
 
 /** A place in a policy file and what is wrong there. */
@@ -102,7 +103,7 @@ export function splitPolicies(files: PolicyFiles): {
 const tokenPattern =
   /(?<blank>\s+|\/\/[^\n]*)|(?<string>"(?:[^"\\]|\\.)*")|(?<word>[\p{L}_][\p{L}\p{N}_]*)|&&|\|\||[^]/suy;
 
-const countedWords = new Set(['if', 'in', 'has', 'like', 'is']);
+const countedWords = new Set(['if', 'in', 'has', 'like', 'is', 'when', 'unless']);
 const countedSigns = new Set(['.', '&&', '||', '+', '-', '*', '!', '=', '<', '>']);
 
 function splitFile(
@@ -120,11 +121,16 @@ function splitFile(
     if (match.groups?.['blank'] !== undefined) continue;
     start ??= match.index;
     if (token === '(' || token === '[' || token === '{') depth++;
-    if (token === ')' || token === ']' || token === '}') depth--;
+    if (token === ')' || token === ']' || token === '}') depth = Math.max(0, depth - 1);
     if (countedSigns.has(token) || countedWords.has(token)) operators++;
     if (depth > policyLimits.depth) {
       const message = `brackets are nested deeper than ${policyLimits.depth}`;
       problems.push(problemAt(file, text, match.index, message, 'simplify the condition'));
+      return;
+    }
+    if (token.length > policyLimits.literal) {
+      const message = `a text is longer than ${policyLimits.literal} characters`;
+      problems.push(problemAt(file, text, match.index, message, 'shorten it'));
       return;
     }
     if (operators > policyLimits.operators) {

@@ -44,7 +44,8 @@ async function createFirstTables(db: Kysely<unknown>): Promise<void> {
       certificate_serial text, certificate_not_after_ms bigint, created_at_ms bigint not null,
       last_seen_at_ms bigint)`,
     `create table invites (
-      id text primary key, kind text not null, subject text not null, site_id text references sites (id),
+      id text primary key, kind text not null, subject text not null,
+      site_id text references sites (id) on delete cascade,
       secret_hash text not null unique, uses_left integer not null, expires_at_ms bigint not null,
       revoked integer not null default 0, details_json text not null, created_at_ms bigint not null)`,
     `create table sessions (
