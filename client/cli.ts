@@ -70,13 +70,14 @@ function withIdentityCommands(yargs: Global): void {
     'enrol this machine with a one-time code: CODE, - (standard input) or file:PATH',
     (y) =>
       y
-        .positional('code', { type: 'string', demandOption: true })
+        // Declared a string, yargs would make an empty one of `-`; left open, it makes `true` of it.
+        .positional('code', { demandOption: true })
         .option('replace', flag('give up the present enrolment'))
         .option('password-stdin', flag('read the password from standard input')),
     (a) =>
       runEnroll({
         ...globalOf(a),
-        code: single('code', a.code),
+        code: a.code === true ? '-' : single('code', a.code),
         isReplacing: a.replace,
         isPasswordOnStdin: a.passwordStdin,
       }),
@@ -196,7 +197,7 @@ function globalOf(parsed: Parsed): GlobalOptions {
   return { profile: optional('profile', parsed.profile), json: parsed.json };
 }
 
-const one = (describe: string) => ({ type: 'string', requiresArg: true, describe }) as const;
+const one = (describe: string) => ({ type: 'string', describe }) as const;
 
 const flag = (describe: string) => ({ type: 'boolean', default: false, describe }) as const;
 

@@ -3,7 +3,7 @@ import { errorRow, toZtnaError, ZtnaError } from '../../protocol/index.ts';
 import { fullJitterDelayMs } from '../../protocol/host/index.ts';
 import { toIsoTime, type TunnelReporter } from './tunnel-event.ts';
 import { explainEnd } from './tunnel-end.ts';
-import type { Agent, Permit } from './agent.ts';
+import type { Permit } from './agent.ts';
 import type { Tunnel } from './tunnel.ts';
 
 /** A tunnel that lasted this long was no flapping one: the next loss starts from the shortest delay. */
@@ -14,8 +14,21 @@ const shortLossMs = 30_000;
 const shortCapMs = 2_000;
 const longCapMs = 30_000;
 
+/** What a kept tunnel needs of a tunnel. */
+export type OpenedTunnel = Pick<
+  Tunnel,
+  'id' | 'untilMs' | 'isOpen' | 'accepted' | 'closed' | 'onVerified' | 'end' | 'openStream'
+>;
+
+/** What it needs of the agent. */
+export interface TunnelSource {
+  requestPermit(app: string): Promise<Permit>;
+  openTunnel(permit: Permit): Promise<OpenedTunnel>;
+  closeTunnel(tunnel: OpenedTunnel, reason: string): Promise<void>;
+}
+
 export interface KeptTunnelOptions {
-  readonly agent: Agent;
+  readonly agent: TunnelSource;
   readonly app: string;
   readonly reporter: TunnelReporter;
   /** Called with the first permission, before the tunnel is opened: the moment to listen. */
@@ -35,8 +48,8 @@ export class KeptTunnel {
   readonly #options: KeptTunnelOptions;
   readonly #stopping = new AbortController();
   #end!: (error: ZtnaError | undefined) => void;
-  #current: Tunnel | undefined;
-  #waiting = new Set<(tunnel: Tunnel | undefined) => void>();
+  #current: OpenedTunnel | undefined;
+  #waiting = new Set<(tunnel: OpenedTunnel | undefined) => void>();
 
   constructor(options: KeptTunnelOptions) {
     this.#options = options;
@@ -46,7 +59,7 @@ export class KeptTunnel {
   }
 
   /** The tunnel while it is open. */
-  get current(): Tunnel | undefined {
+  get current(): OpenedTunnel | undefined {
     return this.#current?.isOpen === true ? this.#current : undefined;
   }
 
@@ -55,7 +68,7 @@ export class KeptTunnel {
     const { agent, app, onPermit } = this.#options;
     const permit = await agent.requestPermit(app);
     await onPermit(permit);
-    let tunnel: Tunnel;
+    let tunnel: OpenedTunnel;
     try {
       tunnel = await this.#open(permit);
     } catch (error) {
@@ -67,11 +80,11 @@ export class KeptTunnel {
   }
 
   /** The tunnel as soon as there is one; undefined when `signal` aborts or all has ended before. */
-  async whenOpen(signal: AbortSignal): Promise<Tunnel | undefined> {
+  async whenOpen(signal: AbortSignal): Promise<OpenedTunnel | undefined> {
     if (this.current) return this.current;
-    if (signal.aborted || this.#isStopping) return undefined;
+    if (signal.aborted || this.#isStopping()) return undefined;
     return new Promise((resolve) => {
-      const finish = (tunnel: Tunnel | undefined): void => {
+      const finish = (tunnel: OpenedTunnel | undefined): void => {
         this.#waiting.delete(finish);
         signal.removeEventListener('abort', give);
         resolve(tunnel);
@@ -94,12 +107,12 @@ export class KeptTunnel {
   }
 
   /** Opens a tunnel. Local connections may use it from the handshake on; `open` is told at the connector's ACCEPT. */
-  async #open(permit: Permit): Promise<Tunnel> {
+  async #open(permit: Permit): Promise<OpenedTunnel> {
     const { agent, reporter } = this.#options;
     const tunnel = await agent.openTunnel(permit);
     const until = (): string => toIsoTime(tunnel.untilMs);
     this.#current = tunnel;
-    if (this.#isStopping) tunnel.end('ERR_TUNNEL_CLOSED', 'not_wanted');
+    if (this.#isStopping()) tunnel.end('ERR_TUNNEL_CLOSED', 'not_wanted');
     else this.#release(tunnel);
     try {
       await tunnel.accepted;
@@ -113,13 +126,13 @@ export class KeptTunnel {
     return tunnel;
   }
 
-  async #keep(first: Tunnel): Promise<void> {
-    let tunnel: Tunnel | undefined = first;
+  async #keep(first: OpenedTunnel): Promise<void> {
+    let tunnel: OpenedTunnel | undefined = first;
     let attempt = 0;
     while (tunnel) {
       const openedAtMs = performance.now();
       const error = explainEnd(await tunnel.closed);
-      if (this.#isStopping) return;
+      if (this.#isStopping()) return;
       this.#options.reporter.report({ event: 'closed', reason: error.reason, code: error.code });
       if (!isMendable(error)) {
         this.#stop(error);
@@ -128,12 +141,12 @@ export class KeptTunnel {
       if (performance.now() - openedAtMs >= steadyAfterMs) attempt = 0;
       const lostAtMs = performance.now();
       do tunnel = await this.#redial(attempt++, performance.now() - lostAtMs);
-      while (!tunnel && !this.#isStopping);
+      while (!tunnel && !this.#isStopping());
     }
   }
 
   /** One attempt, after a wait; undefined when it failed or is not wanted any more. */
-  async #redial(attempt: number, lostForMs: number): Promise<Tunnel | undefined> {
+  async #redial(attempt: number, lostForMs: number): Promise<OpenedTunnel | undefined> {
     const { agent, app, reporter } = this.#options;
     const capMs = lostForMs < shortLossMs ? shortCapMs : longCapMs;
     try {
@@ -141,7 +154,7 @@ export class KeptTunnel {
       await delay(fullJitterDelayMs(attempt, { capMs }), undefined, { signal });
       return await this.#open(await agent.requestPermit(app));
     } catch (thrown) {
-      if (this.#isStopping) return undefined;
+      if (this.#isStopping()) return undefined;
       const error = toZtnaError(thrown);
       if (isMendable(error)) reporter.say(`redialling: ${error.message} [${error.code}]`);
       else this.#stop(asLoss(error));
@@ -149,11 +162,11 @@ export class KeptTunnel {
     }
   }
 
-  get #isStopping(): boolean {
+  #isStopping(): boolean {
     return this.#stopping.signal.aborted;
   }
 
-  #release(tunnel: Tunnel | undefined): void {
+  #release(tunnel: OpenedTunnel | undefined): void {
     for (const give of [...this.#waiting]) give(tunnel);
   }
 
@@ -164,9 +177,13 @@ export class KeptTunnel {
   }
 }
 
+/** The exit code of access that ended while connected: a lost path is redialled, lost access never is. */
+const accessEndedCode = errorRow('ERR_TUNNEL_REVOKED').exitCode;
+
 /** True when a new tunnel may succeed where this one ended: the error table's word, in one place. */
 function isMendable(error: ZtnaError): boolean {
-  return errorRow(error.code).retry === 'backoff';
+  const { retry, exitCode } = errorRow(error.code);
+  return retry === 'backoff' && exitCode !== accessEndedCode;
 }
 
 /** A refusal to open again, told as what it is to someone who was connected: access that has ended. */

@@ -1,7 +1,6 @@
 import type { Socket } from 'node:net';
 import { bridgeStream, listenTcp } from '../../protocol/host/index.ts';
-import type { KeptTunnel } from '../agent/kept-tunnel.ts';
-import type { Tunnel } from '../agent/tunnel.ts';
+import type { KeptTunnel, OpenedTunnel } from '../agent/kept-tunnel.ts';
 import type { ListenAddress } from './listen-address.ts';
 
 /** A connection waits so long for a tunnel that is being redialled before it is reset. */
@@ -9,6 +8,9 @@ const maxWaitMs = 30_000;
 
 /** So many connections may wait for a tunnel at once; one more is reset. */
 const maxWaiting = 256;
+
+/** Where a connection finds its tunnel. */
+export type TunnelProvider = Pick<KeptTunnel, 'current' | 'whenOpen'>;
 
 /** A local listener whose every connection becomes a stream of the tunnel. */
 export interface LocalPort {
@@ -18,7 +20,10 @@ export interface LocalPort {
 }
 
 /** Listens at `address`. Throws ERR_CLIENT_PORT_BUSY. */
-export async function startLocalPort(address: ListenAddress, kept: KeptTunnel): Promise<LocalPort> {
+export async function startLocalPort(
+  address: ListenAddress,
+  kept: TunnelProvider,
+): Promise<LocalPort> {
   const sockets = new Set<Socket>();
   let waiting = 0;
 
@@ -53,7 +58,10 @@ export async function startLocalPort(address: ListenAddress, kept: KeptTunnel): 
   };
 }
 
-async function waitForTunnel(kept: KeptTunnel, socket: Socket): Promise<Tunnel | undefined> {
+async function waitForTunnel(
+  kept: TunnelProvider,
+  socket: Socket,
+): Promise<OpenedTunnel | undefined> {
   const gone = new AbortController();
   const giveUp = (): void => gone.abort();
   const timer = setTimeout(giveUp, maxWaitMs);
@@ -66,9 +74,10 @@ async function waitForTunnel(kept: KeptTunnel, socket: Socket): Promise<Tunnel |
   }
 }
 
-function connect(tunnel: Tunnel, socket: Socket): void {
+function connect(tunnel: OpenedTunnel, socket: Socket): void {
   try {
     bridgeStream(tunnel.openStream(), socket);
+    socket.resume();
   } catch {
     socket.resetAndDestroy(); // too many connections, or the tunnel closed in this very turn
   }

@@ -1,0 +1,180 @@
+import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { launchers, runProgram, type Finished } from '../support/program.ts';
+
+async function emptyHome(t: ExecutionContext): Promise<string> {
+  const home = await mkdtemp(join(tmpdir(), 'ztna-client-'));
+  t.teardown(() => rm(home, { recursive: true, force: true }));
+  return home;
+}
+
+async function ztna(
+  t: ExecutionContext,
+  args: readonly string[],
+  env: Record<string, string> = {},
+  input = '',
+): Promise<Finished> {
+  const home = await emptyHome(t);
+  return runProgram(launchers.ztna, args, { env: { ZTNA_HOME: home, ...env }, input });
+}
+
+const usageErrors: readonly (readonly string[])[] = [
+  [],
+  ['frob'],
+  ['connect'],
+  ['connect', '-rf'],
+  ['connect', '--', '-rf'],
+  ['connect', '__proto__'],
+  ['connect', '--__proto__.x=1', 'wiki'],
+  ['connect', '--constructor.prototype.x', 'wiki'],
+  ['connect', 'wiki', '--bogus'],
+  ['connect', 'wiki', 'extra'],
+  ['connect', '../wiki'],
+  ['connect', 'WIKI'],
+  ['connect', ''],
+  ['connect', 'wiki', '--listen'],
+  ['connect', 'wiki', '--listen', '99999'],
+  ['connect', 'wiki', '--listen', '1', '--listen', '2'],
+  ['connect', 'wiki', '--listen', '0.0.0.0:5432'],
+  ['connect', 'wiki', '--listen', 'example.com:5432'],
+  ['connect', 'wiki', '--stdio', '--listen', '5432'],
+  ['connect', 'wiki', '--remember'],
+  ['connect', 'wiki', '--listen', '0', '--remember'],
+  ['run', 'wiki'],
+  ['run', 'wiki', 'ls'],
+  ['why', '-rf'],
+  ['mfa'],
+  ['mfa', 'frob'],
+  ['status', '--profile', '../other'],
+  ['status', '--profile='],
+  ['enroll'],
+  ['enroll', 'no-code', '--password-stdin'],
+];
+
+for (const args of usageErrors) {
+  test(`ztna ${JSON.stringify(args)} - is a usage error that says what to do`, async (t) => {
+    const { code, stdout, stderr } = await ztna(t, args);
+    t.is(code, 2);
+    t.is(stdout, '');
+    t.regex(stderr, /^[a-z]+: .+ \[ERR_[A-Z_]+\]\nfix: .+/);
+  });
+}
+
+const later = [
+  'devices',
+  'open',
+  'ssh',
+  'ssh-config',
+  'proxy',
+  'agent',
+  'posture',
+  'doctor',
+  'completion',
+];
+
+for (const name of later) {
+  test(`ztna ${name} - answers that it is not available yet, whatever follows`, async (t) => {
+    const { code, stdout, stderr } = await ztna(t, [name, 'list', '--anything', '--', '-x']);
+    t.is(code, 2);
+    t.is(stdout, '');
+    t.regex(stderr, /not available yet: .*\[ERR_CONFIG_NOT_AVAILABLE\]/);
+  });
+}
+
+for (const args of [
+  ['login', '--provider', 'corp', '--password-stdin'],
+  ['login', '--device-code'],
+  ['enroll', 'https://relay.example.com'],
+  ['connect', 'wiki', '--listen', '0.0.0.0:5432', '--listen-anywhere'],
+]) {
+  test(`ztna ${args.join(' ')} - is refused as not available yet`, async (t) => {
+    const { code, stderr } = await ztna(t, args);
+    t.is(code, 2);
+    t.regex(stderr, /\[ERR_CONFIG_NOT_AVAILABLE\]/);
+  });
+}
+
+for (const args of [
+  ['status'],
+  ['apps'],
+  ['why', 'wiki'],
+  ['logout'],
+  ['connect', 'wiki'],
+  ['connect', 'wiki', '--stdio'],
+  ['run', 'wiki', '--', 'true'],
+  ['mfa', 'list'],
+  ['login', '--password-stdin'],
+]) {
+  test(`ztna ${args.join(' ')} - says that this machine is not enrolled`, async (t) => {
+    const { code, stdout, stderr } = await ztna(t, args);
+    t.is(code, 4);
+    t.is(stdout, '');
+    t.regex(stderr, /\[ERR_IDENTITY_NOT_ENROLLED\]\nfix: .*ztna enroll/);
+  });
+}
+
+test('ztna --json - tells an error as one object on standard error', async (t) => {
+  const { code, stdout, stderr } = await ztna(t, ['status', '--json']);
+  t.is(code, 4);
+  t.is(stdout, '');
+  const { error } = JSON.parse(stderr) as { error: Record<string, unknown> };
+  t.is(error['code'], 'ERR_IDENTITY_NOT_ENROLLED');
+  t.deepEqual(Object.keys(error).slice(0, 4), ['code', 'message', 'hint', 'ref']);
+});
+
+test('ztna - names the nearest command for one that is misspelt', async (t) => {
+  const { stderr } = await ztna(t, ['conect', 'wiki']);
+  t.regex(stderr, /connect/);
+});
+
+test('ztna --help - lists commands, exit codes and the closed list of environment names', async (t) => {
+  const { code, stdout } = await ztna(t, ['--help']);
+  t.is(code, 0);
+  for (const word of ['enroll', 'connect', 'Exit codes', 'ZTNA_HOME', 'ZTNA_NO_INPUT']) {
+    t.true(stdout.includes(word), word);
+  }
+});
+
+test('ztna - warns once of an environment name that it does not know', async (t) => {
+  const { stderr } = await ztna(t, ['status'], { ZTNA_LISTEN: '1', ZTNA_PORT: '2' });
+  t.is(stderr.match(/ZTNA_LISTEN/g)?.length, 1);
+  t.false(stderr.includes('ZTNA_PORT'));
+});
+
+test('ztna enroll - never takes a password without a terminal or --password-stdin', async (t) => {
+  const { code, stderr } = await ztna(t, ['enroll', '-'], {}, 'ztna1_code\n');
+  t.is(code, 2);
+  t.regex(stderr, /--password-stdin/);
+});
+
+test('ztna enroll - does not repeat a code that it refuses', async (t) => {
+  const canary = 'ztna1_Y2FuYXJ5Y2FuYXJ5';
+  const { code, stdout, stderr } = await ztna(
+    t,
+    ['enroll', '-', '--password-stdin'],
+    {},
+    `${canary}\npassword-canary\n`,
+  );
+  t.is(code, 2);
+  t.regex(stderr, /ERR_IDENTITY_CODE_REFUSED/);
+  t.false((stdout + stderr).includes(canary));
+  t.false((stdout + stderr).includes('password-canary'));
+});
+
+test('ztna - makes its state directories for its owner alone', async (t) => {
+  const home = join(await emptyHome(t), 'deep', 'state');
+  await runProgram(launchers.ztna, ['status', '--profile', 'acme'], { env: { ZTNA_HOME: home } });
+  for (const dir of [home, join(home, 'acme')]) t.is((await stat(dir)).mode & 0o777, 0o700);
+});
+
+test('ztna - refuses a state directory that others may enter', async (t) => {
+  const home = await emptyHome(t);
+  await chmod(home, 0o755);
+  const { code, stderr } = await runProgram(launchers.ztna, ['status'], {
+    env: { ZTNA_HOME: home },
+  });
+  t.is(code, 2);
+  t.regex(stderr, /\[ERR_CONFIG_PERMISSIONS\]\nfix: chmod 700/);
+});
