@@ -3,6 +3,7 @@ import { escapeTerminal } from './terminal.ts';
 /** Environment names that every program of the product reads, with their use. */
 export const environmentNames: Readonly<Record<string, string>> = {
   ZTNA_KEY_PASSPHRASE_FILE: 'file with the passphrase that seals the keys at rest',
+  ZTNA_RELAY_ADDRESS: 'ADDRESS:PORT to connect to in place of the relay URL’s own',
   ZTNA_NO_INPUT: '1: never ask',
   ZTNA_LOG_LEVEL: 'debug, info, warn or error',
   ZTNA_DEBUG: '1: show where an error came from',

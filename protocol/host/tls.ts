@@ -94,19 +94,37 @@ export function addressOf(url: string): { host: string; port: number } {
 }
 
 /**
+ * Where to connect: the URL's own host and port, unless `ZTNA_RELAY_ADDRESS` names another way there, such as a
+ * forwarder or an address that DNS does not know. Names and certificates are checked against the URL all the same.
+ * Throws ERR_CONFIG_USAGE.
+ */
+function connectAddress(url: string): { host: string; port: number } {
+  const override = process.env['ZTNA_RELAY_ADDRESS'];
+  if (override === undefined || override === '') return addressOf(url);
+  const [, host = '', port] = /^(?:\[([^\]]+)\]|[^:]+):(\d{1,5})$/.exec(override) ?? [];
+  if (port === undefined || Number(port) > 65_535) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'ZTNA_RELAY_ADDRESS must have the form ADDRESS:PORT',
+      hop: 'client',
+    });
+  }
+  return { host: host || override.slice(0, override.lastIndexOf(':')), port: Number(port) };
+}
+
+/**
  * Connects and finishes TLS. The other end is verified by CA, host name and role, and it speaks `alpn`; whether it
  * accepts *our* certificate shows only with its first answer (TLS 1.3). Throws ERR_RELAY_UNREACHABLE with hop and
  * hint, ERR_IDENTITY_ROLE or ERR_IDENTITY_UNAUTHENTICATED.
  */
 export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
-  const { host, port } = addressOf(dial.url);
+  const { host } = addressOf(dial.url);
   const { trust, signal } = dial;
   throwIfAborted(signal);
   return new Promise<TLSSocket>((resolve, reject) => {
     let stage: DialStage = 'connect';
     let issuer: string | undefined;
     const socket = connect({
-      ...(dial.socketPath === undefined ? { host, port } : { path: dial.socketPath }),
+      ...(dial.socketPath === undefined ? connectAddress(dial.url) : { path: dial.socketPath }),
       ...(isIP(host) ? {} : { servername: host }),
       secureContext: contextOf(dial),
       ALPNProtocols: [dial.alpn],
