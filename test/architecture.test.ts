@@ -18,10 +18,12 @@ function importsOf(folder: string): Import[] {
     .flatMap((file) => {
       const path = join(top, folder, file);
       const text = readFileSync(path, 'utf8');
-      return [...text.matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)'([^']+)'/g)].map(([, target = '']) => ({
-        from: join(folder, file),
-        to: target.startsWith('.') ? relative(top, join(dirname(path), target)) : target,
-      }));
+      return [...text.matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)'([^']+)'/g)].map(
+        ([, target = '']) => ({
+          from: join(folder, file),
+          to: target.startsWith('.') ? relative(top, join(dirname(path), target)) : target,
+        }),
+      );
     });
 }
 
@@ -32,7 +34,9 @@ function describe(found: readonly Import[]): string[] {
 test('programs - never import each other', (t) => {
   for (const program of programs) {
     const others = programs.filter((other) => other !== program).map((other) => `${other}/`);
-    const found = importsOf(program).filter(({ to }) => others.some((other) => to.startsWith(other)));
+    const found = importsOf(program).filter(({ to }) =>
+      others.some((other) => to.startsWith(other)),
+    );
     t.deepEqual(describe(found), []);
   }
 });
@@ -58,7 +62,10 @@ test('data plane - does not reach the control plane', (t) => {
     reached.add(file);
     queue.push(...(byFile.get(file) ?? []).map(({ to }) => to));
   }
-  t.deepEqual([...reached].filter((file) => file.startsWith('relay/control-plane/')), []);
+  t.deepEqual(
+    [...reached].filter((file) => file.startsWith('relay/control-plane/')),
+    [],
+  );
 });
 
 test('protocol - is pure outside its host folder', (t) => {

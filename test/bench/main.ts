@@ -39,7 +39,9 @@ const delayMs = Number(/^(\d+)ms$/.exec(values.delay)?.[1] ?? Number.NaN);
 const seconds = Number(values.seconds);
 const rounds = Number(values.rounds);
 if (!(delayMs >= 0) || !(seconds > 0) || !(rounds > 0)) {
-  console.error('error: --delay takes milliseconds such as 20ms; --seconds and --rounds take numbers');
+  console.error(
+    'error: --delay takes milliseconds such as 20ms; --seconds and --rounds take numbers',
+  );
   process.exit(2);
 }
 const wanted = values.only?.split(',');
@@ -73,7 +75,13 @@ async function link(port: number): Promise<number> {
 }
 
 async function plainPath(appPort: number): Promise<Path> {
-  return { name: 'plain TCP', isEndToEnd: false, port: await link(await link(appPort)), pids: [], stop: async () => undefined };
+  return {
+    name: 'plain TCP',
+    isEndToEnd: false,
+    port: await link(await link(appPort)),
+    pids: [],
+    stop: async () => undefined,
+  };
 }
 
 async function ztnaPath(appPort: number): Promise<Path> {
@@ -192,11 +200,16 @@ try {
     kernel: release(),
     node: process.version,
   };
-  const link_ = delayMs > 0 ? `${delayMs} ms one way on each of two links, delayed in user space` : 'loopback';
+  const link_ =
+    delayMs > 0 ? `${delayMs} ms one way on each of two links, delayed in user space` : 'loopback';
   printResults({ results, idle, left, machine, link: link_ });
   await writeFile(
     values.json,
-    JSON.stringify({ at: new Date().toISOString(), machine, link: link_, seconds, rounds, results, idle, left }, null, 2) + '\n',
+    JSON.stringify(
+      { at: new Date().toISOString(), machine, link: link_, seconds, rounds, results, idle, left },
+      null,
+      2,
+    ) + '\n',
   );
   console.error(`every figure: ${values.json}`);
 } finally {

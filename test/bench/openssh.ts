@@ -32,8 +32,10 @@ export async function startSshPath(options: {
       [
         '-N',
         ...sshd.clientArgs,
-        '-p', String(viaPort),
-        '-o', 'ExitOnForwardFailure=yes',
+        '-p',
+        String(viaPort),
+        '-o',
+        'ExitOnForwardFailure=yes',
         ...(options.cipher === undefined ? [] : ['-c', options.cipher]),
         ...rule,
         `${sshd.user}@127.0.0.1`,
@@ -45,7 +47,8 @@ export async function startSshPath(options: {
   };
   const remotePort = await freePort();
   const far = forward(await options.link(sshd.port), [
-    '-R', `127.0.0.1:${remotePort}:127.0.0.1:${options.appPort}`,
+    '-R',
+    `127.0.0.1:${remotePort}:127.0.0.1:${options.appPort}`,
   ]);
   await untilListening(remotePort);
   const nearLink = await options.link(sshd.port);

@@ -34,7 +34,7 @@ export function withDescendants(roots: readonly number[]): number[] {
   } catch {
     return [...found];
   }
-  for (let grew = true; grew; ) {
+  for (let grew = true; grew;) {
     grew = false;
     for (const [pid, { parent }] of all) {
       if (!found.has(pid) && found.has(parent)) {

@@ -33,9 +33,23 @@ export function printResults(report: {
   readonly link: string;
 }): void {
   const { results, idle, machine } = report;
-  console.log(`machine: ${machine.cpus}, ${machine.memoryGib} GiB, Linux ${machine.kernel}, Node ${machine.node}`);
+  console.log(
+    `machine: ${machine.cpus}, ${machine.memoryGib} GiB, Linux ${machine.kernel}, Node ${machine.node}`,
+  );
   console.log(`link: ${report.link}\n`);
-  console.log(row(['path', 'up Gbit/s', 'down Gbit/s', 'up CPU s/GB', 'down CPU s/GB', 'round trip ms', 'new connection ms', 'cold connect ms', 'end to end']));
+  console.log(
+    row([
+      'path',
+      'up Gbit/s',
+      'down Gbit/s',
+      'up CPU s/GB',
+      'down CPU s/GB',
+      'round trip ms',
+      'new connection ms',
+      'cold connect ms',
+      'end to end',
+    ]),
+  );
   console.log(row(Array<string>(9).fill('---')));
   for (const result of results) {
     console.log(
@@ -54,10 +68,13 @@ export function printResults(report: {
   }
   const ours = results.find(({ name }) => name === 'ztna');
   if (ours && results.length > 1) {
-    console.log(`\n${row(['ztna against', 'throughput up', 'throughput down', 'CPU per GB up', 'CPU per GB down', 'new connection', 'cold connect'])}`);
+    console.log(
+      `\n${row(['ztna against', 'throughput up', 'throughput down', 'CPU per GB up', 'CPU per GB down', 'new connection', 'cold connect'])}`,
+    );
     console.log(row(Array<string>(7).fill('---')));
     for (const other of results.filter((result) => result !== ours)) {
-      const ratio = (a: number, b: number): string => (Number.isNaN(a / b) ? '–' : `${(a / b).toFixed(2)} ×`);
+      const ratio = (a: number, b: number): string =>
+        Number.isNaN(a / b) ? '–' : `${(a / b).toFixed(2)} ×`;
       console.log(
         row([
           other.name,
@@ -76,8 +93,18 @@ export function printResults(report: {
   }
   if (idle) {
     console.log(`\n${row(['resident memory', 'KiB each'])}\n${row(['---', '---'])}`);
-    console.log(row([`data plane, per idle tunnel (${idle.tunnels} tunnels)`, figure(idle.bytesPerTunnel / 1024, 1)]));
-    console.log(row([`two bare mutual-TLS WebSockets (${idle.tunnels} pairs)`, figure(idle.bytesPerBarePair / 1024, 1)]));
+    console.log(
+      row([
+        `data plane, per idle tunnel (${idle.tunnels} tunnels)`,
+        figure(idle.bytesPerTunnel / 1024, 1),
+      ]),
+    );
+    console.log(
+      row([
+        `two bare mutual-TLS WebSockets (${idle.tunnels} pairs)`,
+        figure(idle.bytesPerBarePair / 1024, 1),
+      ]),
+    );
     console.log(row(['ratio', `${(idle.bytesPerTunnel / idle.bytesPerBarePair).toFixed(2)} ×`]));
   }
   for (const reason of report.left) console.log(`left out: ${reason}`);

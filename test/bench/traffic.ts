@@ -27,7 +27,10 @@ export async function upload(port: number, seconds: number): Promise<Moved> {
   }
   socket.end();
   const [count] = await answer;
-  return { bytes: Number(count.readBigUInt64BE()), seconds: (performance.now() - startedAt) / 1_000 };
+  return {
+    bytes: Number(count.readBigUInt64BE()),
+    seconds: (performance.now() - startedAt) / 1_000,
+  };
 }
 
 /** Has the app send for `seconds` and reads to the end. */

@@ -23,7 +23,9 @@ if (values.help) {
 }
 const own = /^([a-z0-9-]+)=(tcp:\/\/\S+:\d+)$/.exec(values.app ?? '');
 if (values.app !== undefined && !own) {
-  console.error('error: --app takes NAME=tcp://HOST:PORT, such as db=tcp://127.0.0.1:5432 [ERR_CONFIG_USAGE]');
+  console.error(
+    'error: --app takes NAME=tcp://HOST:PORT, such as db=tcp://127.0.0.1:5432 [ERR_CONFIG_USAGE]',
+  );
   process.exit(2);
 }
 
@@ -68,7 +70,9 @@ async function startWebApp(): Promise<{ name: string; target: string }> {
 
 try {
   const app = own ? { name: own[1] ?? '', target: own[2] ?? '' } : await startWebApp();
-  say(`a private app ${styleText('bold', app.name)} listens on ${app.target.slice(6)}, reachable from this host alone`);
+  say(
+    `a private app ${styleText('bold', app.name)} listens on ${app.target.slice(6)}, reachable from this host alone`,
+  );
 
   deployment = await Deployment.start({
     apps: [app],
@@ -77,8 +81,10 @@ try {
       const texts: Record<string, string> = {
         'relay: init': 'ztna-relay init: keys, root of trust and store are made',
         'relay: run': 'ztna-relay run: control plane and data plane start as two processes',
-        'policy: apply': 'ztna-relay policy apply: group staff may connect; everything else is denied',
-        'connector: invite and run': 'ztna-connector run: enrols with a one-time code and dials out; it opens no port',
+        'policy: apply':
+          'ztna-relay policy apply: group staff may connect; everything else is denied',
+        'connector: invite and run':
+          'ztna-connector run: enrols with a one-time code and dials out; it opens no port',
       };
       say(texts[text] ?? text);
     },
@@ -91,7 +97,9 @@ try {
   say(`ztna connect ${app.name}`);
   const { program, port } = await deployment.connect(machine, app.name);
   const open = await program.event('open');
-  note(`listening on 127.0.0.1:${port}; tunnel ${String(open['tunnel'])} may move bytes until ${String(open['until'])}`);
+  note(
+    `listening on 127.0.0.1:${port}; tunnel ${String(open['tunnel'])} may move bytes until ${String(open['until'])}`,
+  );
 
   if (!own) {
     const answer = await fetch(`http://127.0.0.1:${port}/`);
@@ -107,14 +115,18 @@ try {
     say('every step worked');
     await stop(0);
   }
-  console.log(`\nOpen ${styleText('bold', own ? `127.0.0.1:${port}` : `http://127.0.0.1:${port}/`)} while this runs. Try also:`);
+  console.log(
+    `\nOpen ${styleText('bold', own ? `127.0.0.1:${port}` : `http://127.0.0.1:${port}/`)} while this runs. Try also:`,
+  );
   const inDir = `--dir ${deployment.relayDir}`;
   console.log(`  relay/ztna-relay tunnel list ${inDir}`);
   console.log(`  relay/ztna-relay audit tail ${inDir}`);
   console.log(`  relay/ztna-relay user disable alice ${inDir}     # cuts the live tunnel`);
   console.log('Ctrl-C stops everything.');
   const end = await program.ended;
-  console.log(`\nthe tunnel ended (exit ${String(end.code)}):\n${program.transcript().split('\n').slice(-4).join('\n')}`);
+  console.log(
+    `\nthe tunnel ended (exit ${String(end.code)}):\n${program.transcript().split('\n').slice(-4).join('\n')}`,
+  );
   await stop(0);
 } catch (error) {
   if (!isStopping) {

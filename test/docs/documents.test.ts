@@ -16,9 +16,11 @@ const documents = [
 
 test('protocol.md - lists every error exactly as the table has it', (t) => {
   const text = read('docs/protocol.md');
-  const listed = text.match(/<!-- errors: begin[^\n]*-->\n([\s\S]*?)<!-- errors: end -->/)?.[1] ?? '';
+  const listed =
+    text.match(/<!-- errors: begin[^\n]*-->\n([\s\S]*?)<!-- errors: end -->/)?.[1] ?? '';
   const expected = errorRows().map(
-    (row) => `| \`${row.code}\` | ${row.family} | ${row.closeCode} | ${row.retry} | ${row.publicText} |`,
+    (row) =>
+      `| \`${row.code}\` | ${row.family} | ${row.closeCode} | ${row.retry} | ${row.publicText} |`,
   );
   t.deepEqual(listed.trim().split('\n').slice(2), expected);
 });
@@ -33,14 +35,19 @@ test('documents - link only to files that exist', (t) => {
 });
 
 test('threat-model.md - names a test that exists for every guarantee', (t) => {
-  const guarantees = [...read('docs/threat-model.md').matchAll(/^\| G\d+ .*$/gm)].map(([row]) => row);
+  const guarantees = [...read('docs/threat-model.md').matchAll(/^\| G\d+ .*$/gm)].map(
+    ([row]) => row,
+  );
   t.true(guarantees.length > 10);
   for (const guarantee of guarantees) {
     const named = [...guarantee.matchAll(/`(test\/[^`]+\.test\.ts)` – “([^”]+)”/g)];
     t.true(named.length > 0, `no test named: ${guarantee}`);
     for (const [, file = '', title = ''] of named) {
       t.true(existsSync(join(top, file)), `no such file: ${file}`);
-      t.true(existsSync(join(top, file)) && read(file).includes(title), `${file} has no test “${title}”`);
+      t.true(
+        existsSync(join(top, file)) && read(file).includes(title),
+        `${file} has no test “${title}”`,
+      );
     }
   }
 });

@@ -46,7 +46,11 @@ interface Live {
 }
 
 /** A user's own machine with a tunnel on which bytes are flowing. */
-async function openLive(t: ExecutionContext<Context>, user: string, group = 'staff'): Promise<Live> {
+async function openLive(
+  t: ExecutionContext<Context>,
+  user: string,
+  group = 'staff',
+): Promise<Live> {
   const machine = await t.context.deployment.enrol(user, [group]);
   const { program, port } = await t.context.deployment.connect(machine, 'ticker');
   const socket = connect({ port, host: '127.0.0.1' });
@@ -56,7 +60,11 @@ async function openLive(t: ExecutionContext<Context>, user: string, group = 'sta
 }
 
 /** The tunnel's end as the user sees it, when both sockets have ended with an error rather than a clean end. */
-async function assertCut(t: ExecutionContext<Context>, live: Live, act: () => Promise<unknown>): Promise<Record<string, unknown>> {
+async function assertCut(
+  t: ExecutionContext<Context>,
+  live: Live,
+  act: () => Promise<unknown>,
+): Promise<Record<string, unknown>> {
   let isClean = false;
   live.socket.once('end', () => (isClean = true));
   const appSockets = [...t.context.appSockets];
@@ -69,40 +77,73 @@ async function assertCut(t: ExecutionContext<Context>, live: Live, act: () => Pr
   return closed;
 }
 
+/** What `--json` lists: one object per line. */
 const json = (text: string): Record<string, unknown>[] =>
-  text.trim().split('\n').filter(Boolean).flatMap((line) => JSON.parse(line) as Record<string, unknown> | Record<string, unknown>[]);
+  text
+    .trim()
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
 
-test.serial('verification - a live tunnel is verified again and again, and its end moves on', async (t) => {
-  const live = await openLive(t, 'verified');
-  const first = await live.program.event('verified');
-  const seen = live.program.lines.length;
-  const second = await live.program.event('verified', seen);
-  t.true(Date.parse(String(second['until'])) > Date.parse(String(first['until'])));
-  live.socket.destroy();
-  t.is((await live.program.stop('SIGINT')).code, 130);
-});
+test.serial(
+  'verification - a live tunnel is verified again and again, and its end moves on',
+  async (t) => {
+    const live = await openLive(t, 'verified');
+    const first = await live.program.event('verified');
+    const seen = live.program.lines.length;
+    const second = await live.program.event('verified', seen);
+    t.true(Date.parse(String(second['until'])) > Date.parse(String(first['until'])));
+    live.socket.destroy();
+    t.is((await live.program.stop('SIGINT')).code, 130);
+  },
+);
 
-const revocations: readonly [name: string, act: (context: Context, live: Live) => Promise<unknown>][] = [
-  ['revoke user', ({ deployment }, { user }) => deployment.admin('revoke', 'user', user, '--reason', 'left_company')],
+const revocations: readonly [
+  name: string,
+  act: (context: Context, live: Live) => Promise<unknown>,
+][] = [
+  [
+    'revoke user',
+    ({ deployment }, { user }) =>
+      deployment.admin('revoke', 'user', user, '--reason', 'left_company'),
+  ],
   ['user disable', ({ deployment }, { user }) => deployment.admin('user', 'disable', user)],
-  ['revoke device', async ({ deployment }, { user }) => {
-    const devices = json(await deployment.admin('device', 'list', '--json'));
-    const id = devices.find((device) => device['user'] === user)?.['id'];
-    return deployment.admin('revoke', 'device', String(id), '--reason', 'laptop_lost');
-  }],
-  ['revoke session', async ({ deployment }, { user }) => {
-    const sessions = json(await deployment.admin('session', 'list', '--json'));
-    const id = sessions.find((session) => session['user'] === user)?.['id'];
-    return deployment.admin('revoke', 'session', String(id), '--reason', 'sign_in_again');
-  }],
-  ['revoke tunnel', async ({ deployment }, { user }) => {
-    const tunnels = json(await deployment.admin('tunnel', 'list', '--json'));
-    const id = tunnels.find((tunnel) => tunnel['user'] === user)?.['id'];
-    return deployment.admin('revoke', 'tunnel', String(id), '--reason', 'incident');
-  }],
-  ['group member remove', ({ deployment }, { user }) => deployment.admin('group', 'member', 'remove', 'staff', user)],
-  ['policy apply', ({ deployment }) =>
-    deployment.applyPolicies({ 'none.cedar': '@id("none") permit (principal in Group::"nobody", action == Action::"connect", resource);' })],
+  [
+    'revoke device',
+    async ({ deployment }, { user }) => {
+      const devices = json(await deployment.admin('device', 'list', '--json'));
+      const id = devices.find((device) => device['user'] === user)?.['id'];
+      return deployment.admin('revoke', 'device', String(id), '--reason', 'laptop_lost');
+    },
+  ],
+  [
+    'revoke session',
+    async ({ deployment }, { user }) => {
+      const sessions = json(await deployment.admin('session', 'list', '--json'));
+      const id = sessions.find((session) => session['user'] === user)?.['id'];
+      return deployment.admin('revoke', 'session', String(id), '--reason', 'sign_in_again');
+    },
+  ],
+  [
+    'revoke tunnel',
+    async ({ deployment }, { user }) => {
+      const tunnels = json(await deployment.admin('tunnel', 'list', '--json'));
+      const id = tunnels.find((tunnel) => tunnel['user'] === user)?.['id'];
+      return deployment.admin('revoke', 'tunnel', String(id), '--reason', 'incident');
+    },
+  ],
+  [
+    'group member remove',
+    ({ deployment }, { user }) => deployment.admin('group', 'member', 'remove', 'staff', user),
+  ],
+  [
+    'policy apply',
+    ({ deployment }) =>
+      deployment.applyPolicies({
+        'none.cedar':
+          '@id("none") permit (principal in Group::"nobody", action == Action::"connect", resource);',
+      }),
+  ],
   ['logout', (_context, { machine }) => machine.ztna('logout')],
 ];
 
@@ -115,7 +156,8 @@ for (const [name, act] of revocations) {
     t.regex(String(closed['code']), /^ERR_/);
     if (name === 'policy apply') {
       await t.context.deployment.applyPolicies({
-        'staff.cedar': '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);',
+        'staff.cedar':
+          '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);',
       });
     }
   });
@@ -124,27 +166,40 @@ for (const [name, act] of revocations) {
 test.serial('group member add --until - the tunnel ends when the membership does', async (t) => {
   const live = await openLive(t, 'visitor', 'staff');
   await assertCut(t, live, () =>
-    t.context.deployment.admin('group', 'member', 'add', 'staff', 'visitor', '--until', new Date(Date.now() + 3_000).toISOString()),
+    t.context.deployment.admin(
+      'group',
+      'member',
+      'add',
+      'staff',
+      'visitor',
+      '--until',
+      new Date(Date.now() + 3_000).toISOString(),
+    ),
   );
 });
 
-test.serial('control plane cut off - the connector ends the tunnel by itself when the lease is over', async (t) => {
-  const live = await openLive(t, 'partitioned');
-  const { deployment } = t.context;
-  // SIGSTOP leaves every socket open, as a partition would: nothing arrives, nothing is refused.
-  const supervisor = deployment.relay.child.pid ?? 0;
-  const controlPlane = await controlPlaneOf(supervisor);
-  process.kill(controlPlane, 'SIGSTOP');
-  t.teardown(() => process.kill(controlPlane, 'SIGCONT'));
-  await Promise.all([...t.context.appSockets].map((socket) => once(socket, 'close')));
-  const closed = await live.program.event('closed');
-  t.is(closed['code'], 'ERR_TUNNEL_LEASE_EXPIRED');
-  t.is((await live.program.ended).code, 7);
-});
+test.serial(
+  'control plane cut off - the connector ends the tunnel by itself when the lease is over',
+  async (t) => {
+    const live = await openLive(t, 'partitioned');
+    const { deployment } = t.context;
+    // SIGSTOP leaves every socket open, as a partition would: nothing arrives, nothing is refused.
+    const supervisor = deployment.relay.child.pid ?? 0;
+    const controlPlane = await controlPlaneOf(supervisor);
+    process.kill(controlPlane, 'SIGSTOP');
+    t.teardown(() => process.kill(controlPlane, 'SIGCONT'));
+    await Promise.all([...t.context.appSockets].map((socket) => once(socket, 'close')));
+    const closed = await live.program.event('closed');
+    t.is(closed['code'], 'ERR_TUNNEL_LEASE_EXPIRED');
+    t.is((await live.program.ended).code, 7);
+  },
+);
 
 async function controlPlaneOf(supervisor: number): Promise<number> {
   const { commandLine, withDescendants } = await import('../bench/processes.ts');
-  const found = withDescendants([supervisor]).find((pid) => commandLine(pid).includes('control-plane/main'));
+  const found = withDescendants([supervisor]).find((pid) =>
+    commandLine(pid).includes('control-plane/main'),
+  );
   if (found === undefined) throw new Error('no control plane process');
   return found;
 }

@@ -26,7 +26,9 @@ test.before('an HTTP server behind a connector', async (t) => {
   });
   server.on('connection', () => connections++);
   const sockets = new WebSocketServer({ server });
-  sockets.on('connection', (socket) => socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary })));
+  sockets.on('connection', (socket) =>
+    socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary })),
+  );
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   t.context.deployment = await Deployment.start({
@@ -72,7 +74,12 @@ test.serial('HTTP - chunked bodies arrive whole, both ways', async (t) => {
   const expected = Array.from({ length: 64 }, (_, i) => `${i}:${'c'.repeat(i * 97)}\n`).join('');
   t.is(await response.text(), `${expected}end`);
 
-  const upload = request({ port: t.context.port, host: '127.0.0.1', path: '/echo', method: 'POST' });
+  const upload = request({
+    port: t.context.port,
+    host: '127.0.0.1',
+    path: '/echo',
+    method: 'POST',
+  });
   for (let i = 0; i < 200; i++) upload.write(`${i},`.repeat(500));
   upload.end();
   const [echo] = (await once(upload, 'response')) as [IncomingMessage];
@@ -107,6 +114,9 @@ test.serial('HTTP - 200 parallel connections each get their own answer', async (
       return text(response);
     }),
   );
-  t.deepEqual(bodies, Array.from({ length: 200 }, (_, n) => `hello ${n}`));
+  t.deepEqual(
+    bodies,
+    Array.from({ length: 200 }, (_, n) => `hello ${n}`),
+  );
   t.is(t.context.connections() - before, 200);
 });

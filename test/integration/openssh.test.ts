@@ -50,7 +50,11 @@ test(`OpenSSH - ssh and scp of ${mebibytes} MiB each way work through ProxyComma
   const args = [...sshd.clientArgs, '-o', `ProxyCommand=${launchers.ztna} connect %h --stdio`];
   const host = `${sshd.user}@build-host`;
 
-  const said = await runProgram('ssh', [...args, host, 'echo', 'through', 'the', 'tunnel'], options);
+  const said = await runProgram(
+    'ssh',
+    [...args, host, 'echo', 'through', 'the', 'tunnel'],
+    options,
+  );
   t.is(said.code, 0, said.stderr);
   t.is(said.stdout, 'through the tunnel\n');
 
@@ -59,10 +63,18 @@ test(`OpenSSH - ssh and scp of ${mebibytes} MiB each way work through ProxyComma
 
   const original = join(dir, 'original');
   await writeRandom(original, mebibytes);
-  const up = await runProgram('scp', [...args, '-q', original, `${host}:${join(dir, 'up')}`], options);
+  const up = await runProgram(
+    'scp',
+    [...args, '-q', original, `${host}:${join(dir, 'up')}`],
+    options,
+  );
   t.is(up.code, 0, up.stderr);
   t.is(await digest(join(dir, 'up')), await digest(original));
-  const down = await runProgram('scp', [...args, '-q', `${host}:${join(dir, 'up')}`, join(dir, 'down')], options);
+  const down = await runProgram(
+    'scp',
+    [...args, '-q', `${host}:${join(dir, 'up')}`, join(dir, 'down')],
+    options,
+  );
   t.is(down.code, 0, down.stderr);
   t.is(await digest(join(dir, 'down')), await digest(original));
 });

@@ -31,11 +31,23 @@ test('PostgreSQL - psql and pgbench with 50 connections work through one tunnel'
   const { port } = await deployment.connect(machine, 'db');
   const to = ['-h', '127.0.0.1', '-p', String(port), '-U', 'ztna'];
 
-  const rows = await runProgram('psql', [...to, '-At', '-c', 'select sum(i) from generate_series(1, 200000) i', 'postgres']);
+  const rows = await runProgram('psql', [
+    ...to,
+    '-At',
+    '-c',
+    'select sum(i) from generate_series(1, 200000) i',
+    'postgres',
+  ]);
   t.is(rows.stderr, '');
   t.is(rows.stdout.trim(), '20000100000');
 
-  const large = await runProgram('psql', [...to, '-At', '-c', `select length(repeat('x', 8000000)), repeat('y', 1000000)`, 'postgres']);
+  const large = await runProgram('psql', [
+    ...to,
+    '-At',
+    '-c',
+    `select length(repeat('x', 8000000)), repeat('y', 1000000)`,
+    'postgres',
+  ]);
   t.is(large.stdout.length, '8000000|'.length + 1_000_000 + 1);
 
   const made = await runProgram('pgbench', [...to, '-q', '-i', '-s', '2', 'postgres']);

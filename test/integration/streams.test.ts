@@ -79,109 +79,127 @@ test.serial('half-close - the client ends first and still receives the whole ans
   t.true(data.equals(Buffer.concat([sent, Buffer.from('!')])));
 });
 
-test.serial('half-close - the app ends first and still receives everything the client sends', async (t) => {
-  const sent = randomBytes(700_000);
-  const atApp = new Promise<Received>((resolve) => {
-    t.context.behave((socket) => {
-      socket.end('greeting');
-      void receive(socket).then(resolve);
-    });
-  });
-  const socket = dial(t.context.port);
-  const greeting = await receive(socket);
-  t.deepEqual([greeting.data.toString(), greeting.how], ['greeting', 'end']);
-  socket.end(sent);
-  const { data, how } = await atApp;
-  t.is(how, 'end');
-  t.true(data.equals(sent));
-});
-
-test.serial('reset - by the app after any byte gives a prefix and then an error, never a clean end', async (t) => {
-  const whole = randomBytes(1 << 20);
-  for (const bytes of [0, 1, 1_000, 65_503, 65_504, 300_000, whole.length]) {
-    t.context.behave((socket) => {
-      socket.once('data', () => {
-        if (bytes === 0) socket.resetAndDestroy();
-        else socket.write(whole.subarray(0, bytes), () => setTimeout(() => socket.resetAndDestroy(), 50));
+test.serial(
+  'half-close - the app ends first and still receives everything the client sends',
+  async (t) => {
+    const sent = randomBytes(700_000);
+    const atApp = new Promise<Received>((resolve) => {
+      t.context.behave((socket) => {
+        socket.end('greeting');
+        void receive(socket).then(resolve);
       });
     });
     const socket = dial(t.context.port);
-    const received = receive(socket);
-    socket.write('go');
-    const { data, how } = await received;
-    t.is(how, 'error', `after ${bytes} bytes`);
-    t.true(data.equals(whole.subarray(0, data.length)), `after ${bytes} bytes`);
-  }
-});
-
-test.serial('reset - by the client reaches the app as an error, never as a clean end', async (t) => {
-  const whole = randomBytes(1 << 20);
-  for (const bytes of [1, 65_504, whole.length]) {
-    const atApp = new Promise<Received>((resolve) => {
-      t.context.behave((socket) => void receive(socket).then(resolve));
-    });
-    const socket = dial(t.context.port);
-    socket.on('error', () => undefined);
-    await once(socket, 'connect');
-    socket.write(whole.subarray(0, bytes), () => setTimeout(() => socket.resetAndDestroy(), 50));
+    const greeting = await receive(socket);
+    t.deepEqual([greeting.data.toString(), greeting.how], ['greeting', 'end']);
+    socket.end(sent);
     const { data, how } = await atApp;
-    t.is(how, 'error', `after ${bytes} bytes`);
-    t.true(data.equals(whole.subarray(0, data.length)), `after ${bytes} bytes`);
-  }
-});
+    t.is(how, 'end');
+    t.true(data.equals(sent));
+  },
+);
 
-test.serial('refusal - an app that refuses shows as a reset and leaves the tunnel usable', async (t) => {
-  for (let i = 0; i < 3; i++) {
-    const refused = await receive(dial(t.context.closedPort));
-    t.deepEqual([refused.data.length, refused.how], [0, 'error']);
-  }
-});
-
-test.serial('never reading - one stalled stream is bounded by its window while others go on', async (t) => {
-  t.context.behave((socket) => {
-    socket.once('data', (first: Buffer) => {
-      if (first.toString().startsWith('stall')) socket.pause();
-      else {
-        socket.write(first);
-        socket.on('data', (more) => socket.write(more));
-        socket.once('end', () => socket.end());
-      }
-    });
-  });
-  const stalled = dial(t.context.port);
-  stalled.on('error', () => undefined);
-  await once(stalled, 'connect');
-  stalled.write('stall');
-  const connectorPid = t.context.deployment.connector.child.pid ?? 0;
-  const before = residentBytes(connectorPid);
-  const megabyte = Buffer.alloc(1 << 20);
-  let taken = 0;
-  // Push until the local socket has taken nothing more for a while: the stream is stalled from end to end.
-  for (let idle = 0; idle < 10; ) {
-    if (stalled.writableLength === 0) {
-      stalled.write(megabyte);
-      taken += megabyte.length;
-      idle = 0;
-    } else idle++;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  t.log(`the stalled stream took ${taken >> 20} MiB before it stood still`);
-  t.true(taken < 64 << 20);
-
-  const echoes = await Promise.all(
-    Array.from({ length: 20 }, async () => {
-      const sent = randomBytes(200_000);
+test.serial(
+  'reset - by the app after any byte gives a prefix and then an error, never a clean end',
+  async (t) => {
+    const whole = randomBytes(1 << 20);
+    for (const bytes of [0, 1, 1_000, 65_503, 65_504, 300_000, whole.length]) {
+      t.context.behave((socket) => {
+        socket.once('data', () => {
+          if (bytes === 0) socket.resetAndDestroy();
+          else
+            socket.write(whole.subarray(0, bytes), () =>
+              setTimeout(() => socket.resetAndDestroy(), 50),
+            );
+        });
+      });
       const socket = dial(t.context.port);
       const received = receive(socket);
-      socket.end(sent);
+      socket.write('go');
       const { data, how } = await received;
-      return how === 'end' && data.equals(sent);
-    }),
-  );
-  t.deepEqual(new Set(echoes), new Set([true]));
-  t.true(residentBytes(connectorPid) - before < 160 << 20);
-  stalled.destroy();
-});
+      t.is(how, 'error', `after ${bytes} bytes`);
+      t.true(data.equals(whole.subarray(0, data.length)), `after ${bytes} bytes`);
+    }
+  },
+);
+
+test.serial(
+  'reset - by the client reaches the app as an error, never as a clean end',
+  async (t) => {
+    const whole = randomBytes(1 << 20);
+    for (const bytes of [1, 65_504, whole.length]) {
+      const atApp = new Promise<Received>((resolve) => {
+        t.context.behave((socket) => void receive(socket).then(resolve));
+      });
+      const socket = dial(t.context.port);
+      socket.on('error', () => undefined);
+      await once(socket, 'connect');
+      socket.write(whole.subarray(0, bytes), () => setTimeout(() => socket.resetAndDestroy(), 50));
+      const { data, how } = await atApp;
+      t.is(how, 'error', `after ${bytes} bytes`);
+      t.true(data.equals(whole.subarray(0, data.length)), `after ${bytes} bytes`);
+    }
+  },
+);
+
+test.serial(
+  'refusal - an app that refuses shows as a reset and leaves the tunnel usable',
+  async (t) => {
+    for (let i = 0; i < 3; i++) {
+      const refused = await receive(dial(t.context.closedPort));
+      t.deepEqual([refused.data.length, refused.how], [0, 'error']);
+    }
+  },
+);
+
+test.serial(
+  'never reading - one stalled stream is bounded by its window while others go on',
+  async (t) => {
+    t.context.behave((socket) => {
+      socket.once('data', (first: Buffer) => {
+        if (first.toString().startsWith('stall')) socket.pause();
+        else {
+          socket.write(first);
+          socket.on('data', (more) => socket.write(more));
+          socket.once('end', () => socket.end());
+        }
+      });
+    });
+    const stalled = dial(t.context.port);
+    stalled.on('error', () => undefined);
+    await once(stalled, 'connect');
+    stalled.write('stall');
+    const connectorPid = t.context.deployment.connector.child.pid ?? 0;
+    const before = residentBytes(connectorPid);
+    const megabyte = Buffer.alloc(1 << 20);
+    let taken = 0;
+    // Push until the local socket has taken nothing more for a while: the stream is stalled from end to end.
+    for (let idle = 0; idle < 10;) {
+      if (stalled.writableLength === 0) {
+        stalled.write(megabyte);
+        taken += megabyte.length;
+        idle = 0;
+      } else idle++;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    t.log(`the stalled stream took ${taken >> 20} MiB before it stood still`);
+    t.true(taken < 64 << 20);
+
+    const echoes = await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        const sent = randomBytes(200_000);
+        const socket = dial(t.context.port);
+        const received = receive(socket);
+        socket.end(sent);
+        const { data, how } = await received;
+        return how === 'end' && data.equals(sent);
+      }),
+    );
+    t.deepEqual(new Set(echoes), new Set([true]));
+    t.true(residentBytes(connectorPid) - before < 160 << 20);
+    stalled.destroy();
+  },
+);
 
 test.serial('bulk - 64 MiB each way at once arrive with equal digests', async (t) => {
   const sent = randomBytes(64 << 20);

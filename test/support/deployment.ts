@@ -22,7 +22,8 @@ export interface DeploymentOptions {
   readonly onStep?: (step: string) => void;
 }
 
-const openPolicy = '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);';
+const openPolicy =
+  '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);';
 
 /** An enrolled and signed-in machine. */
 export interface Machine {
@@ -78,14 +79,20 @@ export class Deployment {
     say('relay: init');
     await mustRun(launchers.relay, ['init', '--dir', this.relayDir, '--url', this.url]);
     const config = join(this.relayDir, 'relay.yaml');
-    await overlayYaml(config, { listen: `127.0.0.1:${this.port}`, adminListen: '127.0.0.1:0', ...options.relayConfig });
+    await overlayYaml(config, {
+      listen: `127.0.0.1:${this.port}`,
+      adminListen: '127.0.0.1:0',
+      ...options.relayConfig,
+    });
     say('relay: run');
     await this.startRelay();
     say('policy: apply');
     await this.applyPolicies(options.policies ?? { 'staff.cedar': openPolicy });
     say('connector: invite and run');
     const code = await this.admin(
-      'invite', 'connector', 'local',
+      'invite',
+      'connector',
+      'local',
       ...options.apps.flatMap((app) => ['--app', app.name]),
     );
     await this.startConnector(code.trim());
@@ -102,11 +109,17 @@ export class Deployment {
     const enrolment = join(this.dir, 'connector.code');
     if (code !== undefined) await writeFile(enrolment, code, { mode: 0o600 });
     this.connector = this.#track(
-      new RunningProgram(launchers.connector, [
-        'run', '--dir', this.connectorDir,
-        ...(code === undefined ? [] : ['--enroll', `file:${enrolment}`]),
-        ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
-      ], { env: await this.#linkEnv() }),
+      new RunningProgram(
+        launchers.connector,
+        [
+          'run',
+          '--dir',
+          this.connectorDir,
+          ...(code === undefined ? [] : ['--enroll', `file:${enrolment}`]),
+          ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
+        ],
+        { env: await this.#linkEnv() },
+      ),
     );
     await this.connector.line(/^ready$/);
   }
@@ -129,8 +142,16 @@ export class Deployment {
   }
 
   /** Invites `user` into the groups and enrols a machine for it, which signs it in. */
-  async enrol(user = this.options.user ?? 'alice', groups: readonly string[] = ['staff']): Promise<Machine> {
-    const code = await this.admin('invite', 'user', user, ...groups.flatMap((group) => ['--group', group]));
+  async enrol(
+    user = this.options.user ?? 'alice',
+    groups: readonly string[] = ['staff'],
+  ): Promise<Machine> {
+    const code = await this.admin(
+      'invite',
+      'user',
+      user,
+      ...groups.flatMap((group) => ['--group', group]),
+    );
     const machine = this.machine(await this.#linkEnv());
     await mustRun(launchers.ztna, ['enroll', '-', '--password-stdin'], {
       env: machine.env,

@@ -30,7 +30,9 @@ export async function startSshd(dir: string): Promise<Sshd> {
   for (const name of ['host', 'user']) {
     spawnSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(dir, name)]);
   }
-  await writeFile(join(dir, 'authorized_keys'), await readFile(join(dir, 'user.pub')), { mode: 0o600 });
+  await writeFile(join(dir, 'authorized_keys'), await readFile(join(dir, 'user.pub')), {
+    mode: 0o600,
+  });
   const port = await freePort();
   const config = {
     Port: port,
@@ -48,7 +50,9 @@ export async function startSshd(dir: string): Promise<Sshd> {
   };
   await writeFile(
     join(dir, 'sshd_config'),
-    Object.entries(config).map(([key, value]) => `${key} ${value}\n`).join(''),
+    Object.entries(config)
+      .map(([key, value]) => `${key} ${value}\n`)
+      .join(''),
   );
   // Debian's sshd wants this directory for privilege separation and does not make it itself.
   await mkdir('/run/sshd', { recursive: true }).catch(() => undefined);
@@ -62,12 +66,18 @@ export async function startSshd(dir: string): Promise<Sshd> {
     pid: child.pid ?? 0,
     user: userInfo().username,
     clientArgs: [
-      '-F', 'none',
-      '-i', join(dir, 'user'),
-      '-o', 'StrictHostKeyChecking=no',
-      '-o', `UserKnownHostsFile=${join(dir, 'known_hosts')}`,
-      '-o', 'LogLevel=ERROR',
-      '-o', 'BatchMode=yes',
+      '-F',
+      'none',
+      '-i',
+      join(dir, 'user'),
+      '-o',
+      'StrictHostKeyChecking=no',
+      '-o',
+      `UserKnownHostsFile=${join(dir, 'known_hosts')}`,
+      '-o',
+      'LogLevel=ERROR',
+      '-o',
+      'BatchMode=yes',
     ],
     stop: async () => {
       child.kill();

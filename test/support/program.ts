@@ -125,7 +125,11 @@ export class RunningProgram {
 
   /** The first line on standard output that matches, from line `from` on. */
   async line(pattern: RegExp, from = 0, timeoutMs = 30_000): Promise<string> {
-    return this.until(() => this.lines.slice(from).find((line) => pattern.test(line)), String(pattern), timeoutMs);
+    return this.until(
+      () => this.lines.slice(from).find((line) => pattern.test(line)),
+      String(pattern),
+      timeoutMs,
+    );
   }
 
   /** The first event (a JSON line) of that name, from line `from` on. */
@@ -139,7 +143,9 @@ export class RunningProgram {
   }
 
   /** Ends the program; SIGKILL follows when it does not go by itself. Safe to call twice. */
-  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+  async stop(
+    signal: NodeJS.Signals = 'SIGTERM',
+  ): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
     this.child.kill(signal);
     const timer = setTimeout(() => this.child.kill('SIGKILL'), 15_000);
     const result = await this.ended;

@@ -10,7 +10,11 @@ const top = fileURLToPath(new URL('../..', import.meta.url));
 const child = spawn(
   process.execPath,
   ['node_modules/ava/entrypoints/cli.mjs', '--tap', ...process.argv.slice(2)],
-  { cwd: top, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, NODE_NO_WARNINGS: '1' } },
+  {
+    cwd: top,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, NODE_NO_WARNINGS: '1' },
+  },
 );
 
 let passed = 0;
@@ -34,7 +38,10 @@ for await (const line of createInterface({ input: child.stdout })) {
 }
 const code = await new Promise<number | null>((resolve) => {
   if (child.exitCode !== null) resolve(child.exitCode);
-  else child.once('exit', (exitCode) => { resolve(exitCode); });
+  else
+    child.once('exit', (exitCode) => {
+      resolve(exitCode);
+    });
 });
 // A crash outside any test leaves no `not ok` line.
 if (code !== 0 && failed === 0) failed = 1;
