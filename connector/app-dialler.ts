@@ -116,8 +116,7 @@ function connectTo(host: string, port: number, limit: AbortSignal): Promise<Sock
     };
     const onAbort = () => {
       settle();
-      socket.on('error', () => undefined);
-      socket.destroy();
+      abandon(socket);
       reject(unreachable('timeout', limit.reason));
     };
     socket.on('connect', onConnect);
@@ -126,6 +125,18 @@ function connectTo(host: string, port: number, limit: AbortSignal): Promise<Sock
     else limit.addEventListener('abort', onAbort, { once: true });
   });
 }
+
+/** Where the connection was made meanwhile, the app must see a reset, not an empty but complete conversation. */
+function abandon(socket: Socket): void {
+  socket.on('error', () => undefined);
+  socket.resetAndDestroy(); // waits for a connection that is still being made
+  const timer = setTimeout(() => socket.destroy(), abandonWithinMs);
+  socket.once('close', () => {
+    clearTimeout(timer);
+  });
+}
+
+const abandonWithinMs = 1_000;
 
 function unreachable(reason: string, cause?: unknown): ZtnaError {
   return new ZtnaError('ERR_STREAM_UNREACHABLE', { hop: 'app', reason, cause });

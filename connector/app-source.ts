@@ -23,6 +23,7 @@ export class AppSource {
   readonly #options: AppSourceOptions;
   readonly #path: string;
   #apps: AppMap;
+  #hasFile: boolean;
   #reloading: Promise<void> = Promise.resolve();
   readonly #onFileChange = () => {
     void this.reload();
@@ -32,13 +33,14 @@ export class AppSource {
   static async open(options: AppSourceOptions): Promise<AppSource> {
     const path = join(options.dir, configFileName);
     const file = await readConfig(path);
-    return new AppSource(options, path, mergeAppMaps(file ?? new Map(), options.flags));
+    return new AppSource(options, path, file);
   }
 
-  private constructor(options: AppSourceOptions, path: string, apps: AppMap) {
+  private constructor(options: AppSourceOptions, path: string, file: AppMap | undefined) {
     this.#options = options;
     this.#path = path;
-    this.#apps = apps;
+    this.#hasFile = file !== undefined;
+    this.#apps = mergeAppMaps(file ?? new Map(), options.flags);
     // Polling also sees a file that is swapped by a link, as Kubernetes does.
     watchFile(path, { interval: 1_000, persistent: false }, this.#onFileChange);
   }
@@ -62,9 +64,11 @@ export class AppSource {
     try {
       const file = await readConfig(this.#path);
       if (file === undefined) {
-        logger.warn('apps_file_missing', { file: configFileName });
+        if (this.#hasFile) logger.warn('apps_file_missing', { file: configFileName });
+        this.#hasFile = false;
         return;
       }
+      this.#hasFile = true;
       const next = mergeAppMaps(file, flags);
       const gone = changedApps(this.#apps, next);
       const isSame = gone.length === 0 && next.size === this.#apps.size;

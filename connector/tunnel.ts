@@ -123,6 +123,7 @@ export class Tunnel implements OpenTunnel {
       bridgeStream(stream, socket, () => {
         this.#forget(socket);
       });
+      socket.resume();
     } catch (error) {
       const isRefused = error instanceof ZtnaError && error.code === 'ERR_STREAM_REFUSED';
       stream.reset(isRefused ? 'refused' : 'unreachable');

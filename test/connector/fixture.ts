@@ -4,10 +4,12 @@ import {
   leaseBatchSchema,
   logBatchSchema,
   signStatement,
+  type Grant,
   type LeaseBatch,
   type LogBatch,
   type ProvedClient,
   type Transport,
+  type VerifiedPermit,
 } from '../../protocol/index.ts';
 import { TestAuthority, testNowMs } from '../support/authority.ts';
 
@@ -29,6 +31,23 @@ export class Parties extends TestAuthority {
   clientHandshake(grantStatement: string): ClientHandshake {
     return new ClientHandshake({
       permit: this.verifyPermit({ grant: grantStatement, roster: this.signRoster() }),
+      rootId: this.bundle.rootId,
+      relay: this.relay,
+      deviceKeys: this.deviceKeys,
+    });
+  }
+
+  /** As `clientHandshake`, of a client that does not check what it was granted. */
+  uncheckedHandshake(grantStatement: string): ClientHandshake {
+    const [, , payload = ''] = grantStatement.split('.');
+    const claimed = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Grant;
+    const permit = this.permit();
+    return new ClientHandshake({
+      permit: {
+        grant: { ...claimed, statement: grantStatement },
+        connectorKey: permit.connectorKey,
+        rosterStatement: permit.rosterStatement,
+      } as unknown as VerifiedPermit,
       rootId: this.bundle.rootId,
       relay: this.relay,
       deviceKeys: this.deviceKeys,

@@ -1,0 +1,366 @@
+import test, { type ExecutionContext } from 'ava';
+import { once } from 'node:events';
+import { newId, type AppId } from '../../protocol/index.ts';
+import { createLogger } from '../../protocol/host/index.ts';
+import { parseAppArguments } from '../../connector/app-map.ts';
+import { Connector } from '../../connector/connector.ts';
+import { IdentityKeeper } from '../../connector/identity-keeper.ts';
+import { Metrics } from '../../connector/metrics.ts';
+import { FakeRelay } from './fake-relay.ts';
+import { appOutcome, TestApp } from './test-app.ts';
+
+interface Running {
+  readonly relay: FakeRelay;
+  readonly app: TestApp;
+  readonly connector: Connector;
+  readonly metrics: Metrics;
+  readonly log: string[];
+  readonly stop: () => Promise<void>;
+}
+
+/** A connector that serves one app through a relay of the test's own, once it is ready. */
+async function start(t: ExecutionContext): Promise<Running> {
+  const relay = await FakeRelay.start();
+  const app = await TestApp.start();
+  const log: string[] = [];
+  const logger = createLogger({
+    program: 'test',
+    level: 'debug',
+    format: 'json',
+    write: (line) => log.push(line),
+  });
+  const keeper = new IdentityKeeper({
+    dir: '/nowhere',
+    identity: relay.identity(),
+    logger,
+    save: () => Promise.resolve(),
+    onRevoked: () => undefined,
+  });
+  const metrics = new Metrics();
+  const ready = Promise.withResolvers<undefined>();
+  const connector = new Connector({
+    keeper,
+    apps: parseAppArguments([`app=tcp://127.0.0.1:${app.port}`]),
+    metrics,
+    logger,
+    software: 'test',
+    isSealed: false,
+    onReady: () => {
+      ready.resolve(undefined);
+    },
+  });
+  const ending = new AbortController();
+  const running = connector.run(ending.signal);
+  const stop = async () => {
+    ending.abort();
+    await running;
+  };
+  t.teardown(async () => {
+    await stop();
+    await app.stop();
+    await relay.stop();
+  });
+  await ready.promise;
+  return { relay, app, connector, metrics, log, stop };
+}
+
+test('Connector - says hello with its app names and keeps as many sockets idle as it is told', async (t) => {
+  const { relay, connector } = await start(t);
+  const hello = await relay.heard('hello');
+  t.deepEqual(hello.apps, ['app']);
+  t.deepEqual(hello.tunnels, []);
+  t.is(relay.idle.length, 2);
+  const status = connector.status();
+  t.is(status.state, 'ready');
+  t.is(status.slots, 2);
+  t.deepEqual(
+    status.apps.map(({ name, routed }) => [name, routed]),
+    [['app', true]],
+  );
+});
+
+test('Connector - carries bytes both ways and half-close as half-close', async (t) => {
+  const { relay, app } = await start(t);
+  const client = await relay.tunnel();
+  const arriving = app.next();
+  const stream = client.open(Buffer.from('question'));
+  stream.stream.end();
+  const connection = await arriving;
+  const chunks: Buffer[] = [];
+  connection.on('data', (chunk: Buffer) => chunks.push(chunk));
+  await once(connection, 'end');
+  t.is(Buffer.concat(chunks).toString(), 'question');
+  connection.end('answer');
+  t.is((await stream.bytes(6)).toString(), 'answer');
+  t.is(await stream.outcome(), 'end');
+  client.close();
+  const closed = await relay.heard('tunnel_closed');
+  t.is(closed.tunnel, client.grant.tunnel);
+  t.is(closed.reason, 'client_closed');
+  t.is(closed.bytesUp, 8);
+  t.is(closed.bytesDown, 6);
+});
+
+test('Connector - tells the control plane of a tunnel once it is open', async (t) => {
+  const { relay, connector, metrics } = await start(t);
+  const client = await relay.tunnel();
+  t.is((await relay.heard('tunnel_opened')).tunnel, client.grant.tunnel);
+  t.is(connector.status().tunnels, 1);
+  t.regex(metrics.render({}), /^ztna_connector_tunnels_opened_total 1$/m);
+});
+
+test('Connector - replaces a socket that was used', async (t) => {
+  const { relay } = await start(t);
+  const before = [...relay.idle];
+  await relay.tunnel();
+  await relay.until(() => relay.idle.some((slot) => !before.includes(slot)));
+  t.is(relay.idle.length, 2);
+});
+
+test('Connector - serves what the client sent right behind its handshake', async (t) => {
+  const { relay, app } = await start(t);
+  const arriving = app.next();
+  const client = await relay.client(relay.grant(), Buffer.from('at once'));
+  const connection = await arriving;
+  const [bytes] = (await once(connection, 'data')) as [Buffer];
+  t.is(bytes.toString(), 'at once');
+  await client.accepted;
+});
+
+test('Connector - resets the app at the end of the lease and says so to all', async (t) => {
+  const { relay, app } = await start(t);
+  const client = await relay.tunnel({ untilMs: relay.nowMs() + 400 });
+  const arriving = app.next();
+  const stream = client.open(Buffer.from('x'));
+  const outcome = appOutcome(await arriving);
+  t.is(await outcome, 'ECONNRESET');
+  t.is(await stream.outcome(), 'reset closed');
+  const error = await client.ended;
+  t.is(error.code, 'ERR_TUNNEL_LEASE_EXPIRED');
+  t.is(error.reason, 'lease_expired');
+  t.deepEqual(await client.slot.closed(), { code: 4411, text: 'ERR_TUNNEL_LEASE_EXPIRED' });
+  const closed = await relay.heard('tunnel_closed');
+  t.is(closed.code, 'ERR_TUNNEL_LEASE_EXPIRED');
+  t.is(closed.bytesUp, 1);
+});
+
+test('Connector - obeys a renewal that shortens', async (t) => {
+  const { relay } = await start(t);
+  const client = await relay.tunnel();
+  relay.pushLeases([[client.grant.tunnel, [1, 2], relay.nowMs()]]);
+  t.is((await client.ended).code, 'ERR_TUNNEL_LEASE_EXPIRED');
+});
+
+test('Connector - drops a channel that brings another connector’s leases', async (t) => {
+  const { relay, connector } = await start(t);
+  const client = await relay.tunnel();
+  const channel = relay.channel;
+  relay.pushLeases([[client.grant.tunnel, [1, 2], relay.nowMs()]], {
+    connector: newId('connector'),
+  });
+  const [code] = (await once(channel ?? t.fail(), 'close')) as [number];
+  t.is(code, 4401);
+  t.is(connector.status().tunnels, 1);
+});
+
+test('Connector - ends the tunnels that a log entry names, with its reason, and no others', async (t) => {
+  const { relay, app } = await start(t);
+  const [kept, revoked] = [await relay.tunnel(), await relay.tunnel()];
+  const arriving = app.next();
+  revoked.open(Buffer.from('x'));
+  const outcome = appOutcome(await arriving);
+  relay.pushLog({
+    entries: [
+      {
+        position: 1,
+        action: 'revoke',
+        subject: { kind: 'session', id: revoked.grant.session },
+        reason: 'session_ended',
+      },
+    ],
+    completeTo: 1,
+  });
+  const error = await revoked.ended;
+  t.is(error.code, 'ERR_TUNNEL_REVOKED');
+  t.is(error.reason, 'session_ended');
+  t.is(await outcome, 'ECONNRESET');
+  t.deepEqual(await revoked.slot.closed(), { code: 4410, text: 'ERR_TUNNEL_REVOKED' });
+  const closed = await relay.heard('tunnel_closed');
+  t.is(closed.tunnel, revoked.grant.tunnel);
+  t.is(closed.reason, 'session_ended');
+  const stillServed = app.next();
+  kept.open(Buffer.from('y'));
+  await stillServed;
+});
+
+test('Connector - lets a grant that runs ahead of the log wait for it', async (t) => {
+  const { relay } = await start(t);
+  const client = await relay.client(relay.grant({ position: 5 }));
+  relay.pushLog({ completeTo: 5 });
+  await client.accepted;
+  t.pass();
+});
+
+test('Connector - refuses a grant that was revoked before it came', async (t) => {
+  const { relay } = await start(t);
+  const grant = relay.grant({ position: 3 });
+  const entry = {
+    position: 4,
+    action: 'revoke',
+    subject: { kind: 'device', id: grant.device },
+    reason: 'device_lost',
+  } as const;
+  relay.pushLog({ entries: [entry], completeTo: 4 });
+  const client = await relay.client(grant);
+  t.is((await client.ended).code, 'ERR_GRANT_REVOKED');
+  const refused = await relay.heard('grant_refused');
+  t.is(refused.tunnel, grant.tunnel);
+  t.is(refused.code, 'ERR_GRANT_REVOKED');
+  t.is(refused.reason, 'device_lost');
+});
+
+const refusals = [
+  ['ERR_GRANT_MISMATCH', 4403, { instance: newId('instance') }],
+  ['ERR_GRANT_MISMATCH', 4403, { generation: 2 }],
+  ['ERR_GRANT_EXPIRED', 4403, { expiresAtMs: 0, issuedAtMs: 0 }],
+] as const;
+for (const [code, closeCode, changes] of refusals) {
+  test(`Connector - refuses with ${code} a grant with another ${Object.keys(changes)[0] ?? ''} and dials nothing`, async (t) => {
+    const { relay, app } = await start(t);
+    const grant = relay.grant();
+    // The device would not present such a grant; a client that cheats does.
+    const shown = relay.parties.signGrant({ ...grant, ...changes });
+    const slot = await relay.assign(grant, shown);
+    const client = relay.parties.uncheckedHandshake(shown);
+    slot.ws.send(client.message1());
+    slot.ws.send(client.receiveMessage2(await slot.nextBinary()).message3);
+    t.deepEqual(await slot.closed(), { code: closeCode, text: code });
+    t.is((await relay.heard('grant_refused')).code, code);
+    t.is(app.connections.length, 0);
+  });
+}
+
+test('Connector - takes a grant once', async (t) => {
+  const { relay } = await start(t);
+  const grant = relay.grant();
+  const first = await relay.client(grant);
+  await first.accepted;
+  const second = await relay.client(grant);
+  t.is((await second.ended).code, 'ERR_GRANT_USED');
+  first.close();
+  await relay.heard('tunnel_closed');
+  const third = await relay.client(grant);
+  t.is((await third.ended).code, 'ERR_GRANT_USED');
+});
+
+test('Connector - refuses an assignment whose grant nobody signed', async (t) => {
+  const { relay } = await start(t);
+  const grant = relay.grant();
+  const slot = await relay.assign(grant, relay.parties.signGrant(grant, relay.parties.rosterKey));
+  t.deepEqual(slot.answer, {
+    type: 'refused',
+    tunnel: grant.tunnel,
+    code: 'ERR_STATEMENT_REFUSED',
+  });
+  t.is((await slot.closed()).text, 'ERR_STATEMENT_REFUSED');
+});
+
+test('Connector - refuses a client whose message 3 was tampered with', async (t) => {
+  const { relay, app } = await start(t);
+  const grant = relay.grant();
+  const statement = relay.parties.signGrant(grant);
+  const slot = await relay.assign(grant, statement);
+  const handshake = relay.parties.clientHandshake(statement);
+  slot.ws.send(handshake.message1());
+  const { message3 } = handshake.receiveMessage2(await slot.nextBinary());
+  message3[100] = (message3[100] ?? 0) ^ 1;
+  slot.ws.send(message3);
+  t.deepEqual(await slot.closed(), { code: 4401, text: 'ERR_HANDSHAKE_FAILED' });
+  t.is(app.connections.length, 0);
+});
+
+test('Connector - says when the app refuses', async (t) => {
+  const { relay, app } = await start(t);
+  await app.stop();
+  const client = await relay.tunnel();
+  t.is(await client.open(Buffer.from('x')).outcome(), 'reset refused');
+});
+
+test('Connector - loses its idle sockets with the channel, keeps its tunnels and lists them again', async (t) => {
+  const { relay, app, connector } = await start(t);
+  const client = await relay.tunnel();
+  const idle = [...relay.idle];
+  relay.told.length = 0;
+  relay.channel?.terminate();
+  for (const slot of idle) await slot.closed();
+  const hello = await relay.heard('hello');
+  t.deepEqual(hello.tunnels, [client.grant.tunnel]);
+  const arriving = app.next();
+  client.open(Buffer.from('x'));
+  await arriving;
+  await relay.until(() => relay.idle.length === 2);
+  t.is(connector.status().tunnels, 1);
+});
+
+test('Connector - tells what ended while the channel was away once it is back', async (t) => {
+  const { relay } = await start(t);
+  const client = await relay.tunnel();
+  const idle = [...relay.idle];
+  relay.channel?.terminate();
+  for (const slot of idle) await slot.closed();
+  client.close();
+  t.is((await relay.heard('tunnel_closed')).tunnel, client.grant.tunnel);
+});
+
+test('Connector - ends the tunnels of an app that left the map', async (t) => {
+  const { relay, app, connector } = await start(t);
+  const client = await relay.tunnel();
+  const arriving = app.next();
+  client.open(Buffer.from('x'));
+  const outcome = appOutcome(await arriving);
+  connector.changeApps(new Map(), ['app']);
+  t.is((await client.ended).reason, 'app_removed');
+  t.is(await outcome, 'ECONNRESET');
+  t.deepEqual((await relay.heard('apps')).apps, []);
+  const refused = await relay.client(relay.grant());
+  t.is((await refused.ended).code, 'ERR_GRANT_MISMATCH');
+});
+
+test('Connector - serves an app as soon as the relay gives it an id', async (t) => {
+  const { relay } = await start(t);
+  relay.send({ type: 'app_ids', appIds: [] });
+  const before = await relay.client(relay.grant());
+  t.is((await before.ended).code, 'ERR_GRANT_MISMATCH');
+  const appIds: [string, AppId][] = [['app', relay.parties.app]];
+  relay.send({ type: 'app_ids', appIds });
+  await relay.tunnel();
+});
+
+test('Connector - when told to stop ends its tunnels with that reason and resets the app', async (t) => {
+  const { relay, app, stop } = await start(t);
+  const client = await relay.tunnel();
+  const arriving = app.next();
+  client.open(Buffer.from('x'));
+  const outcome = appOutcome(await arriving);
+  await stop();
+  t.is((await client.ended).reason, 'connector_stopping');
+  t.is(await outcome, 'ECONNRESET');
+  t.is((await relay.heard('tunnel_closed')).reason, 'connector_stopping');
+  await relay.until(() => relay.idle.length === 0);
+});
+
+test('Connector - writes no key, grant or payload to its log', async (t) => {
+  const { relay, app, log } = await start(t);
+  const grant = relay.grant();
+  const client = await relay.client(grant);
+  const arriving = app.next();
+  client.open(Buffer.from('canary-payload'));
+  await once(await arriving, 'data');
+  client.close();
+  await relay.heard('tunnel_closed');
+  const text = log.join('\n');
+  t.true(text.includes(grant.tunnel));
+  t.false(text.includes('canary-payload'));
+  t.false(text.includes(grant.deviceKey));
+  t.false(/(grant|lease|log)\.[0-9a-f]{16}\./.test(text));
+});
