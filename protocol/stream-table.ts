@@ -45,7 +45,7 @@ export class StreamTable {
       const last = this.#lastFrames.peek();
       if (last === undefined || last.number > number) return;
       this.#lastFrames.shift();
-      last.stream.lastAcknowledged();
+      last.stream.acknowledged(last.number);
       this.forgetWhenDone(last.stream);
     }
   }

@@ -84,6 +84,7 @@ export class Stream implements TunnelStream {
   #isReceiving = true;
   #ownReset: ResetCode | undefined;
   #peerReset: ResetCode | undefined;
+  #lastNumber: number | undefined; // of our FIN or RESET
   #isLastAcknowledged = false;
 
   readonly #queue = new ByteQueue();
@@ -173,6 +174,8 @@ export class Stream implements TunnelStream {
   reset(code: ResetCode): void {
     if (this.isOver) return;
     this.#ownReset = code;
+    this.#lastNumber = undefined;
+    this.#isLastAcknowledged = false;
     const lastBytes = code === 'reset' ? this.#sendableBytes : 0;
     this.#drop(this.#isOpenSent ? 'resetting' : 'gone', lastBytes);
     if (this.#isOpenSent) this.#owner.wantsTurn(this);
@@ -249,9 +252,9 @@ export class Stream implements TunnelStream {
     if (this.wantsTurn) this.#owner.wantsTurn(this);
   }
 
-  /** The peer has received our FIN or RESET. */
-  lastAcknowledged(): void {
-    this.#isLastAcknowledged = true;
+  /** The peer has received this frame of ours; a FIN that a RESET followed is not the last. */
+  acknowledged(number: number): void {
+    if (number === this.#lastNumber) this.#isLastAcknowledged = true;
   }
 
   get #isReset(): boolean {
@@ -290,6 +293,7 @@ export class Stream implements TunnelStream {
 
   #sendFin(record: RecordWriter): void {
     const number = this.#owner.nextNumber();
+    this.#lastNumber = number;
     record.addFrame(FrameType.Fin, this.id, number);
     this.#sending = 'ended';
     this.#owner.sentLast(this, number);
@@ -298,6 +302,7 @@ export class Stream implements TunnelStream {
 
   #sendReset(record: RecordWriter): void {
     const number = this.#owner.nextNumber();
+    this.#lastNumber = number;
     record.addFrame(FrameType.Reset, this.id, number, encodeReset(this.#ownReset ?? 'internal'));
     this.#sending = 'reset';
     this.#owner.sentLast(this, number);

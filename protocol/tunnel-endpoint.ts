@@ -11,6 +11,7 @@ import {
   readFrame,
   type CloseDetails,
   type Frame,
+  type ResetCode,
 } from './frame.ts';
 import { RecordWriter } from './record-writer.ts';
 import { RoundTrip } from './round-trip.ts';
@@ -274,18 +275,31 @@ export class TunnelEndpoint {
   }
 
   #receiveStreamFrame({ type, stream: id, payload }: Frame, nowMs: number): void {
+    if (type === FrameType.Reset) {
+      this.#receiveReset(id, decodeReset(payload), nowMs);
+      return;
+    }
     const stream = this.#stream(id);
     if (type === FrameType.Data) {
       this.#countData(payload.length, nowMs);
       stream.receiveData(payload, nowMs);
-    } else if (type === FrameType.Fin) {
-      stream.receiveFin();
     } else {
-      if (this.#options.role === 'connector' && nowMs - stream.openedAtMs < quickResetWithinMs) {
-        this.#countQuickReset(nowMs);
-      }
-      stream.receiveReset(decodeReset(payload));
+      stream.receiveFin();
     }
+    this.#streams.forgetWhenDone(stream);
+  }
+
+  #receiveReset(id: number, code: ResetCode, nowMs: number): void {
+    const stream = this.#streams.get(id);
+    if (stream === undefined) {
+      // The peer's ACK of our last frame may have overtaken a RESET that waited for its turn.
+      if (id > this.#lastStreamId || id % 2 === 0) throw this.#unexpected('RESET of no stream');
+      return;
+    }
+    if (this.#options.role === 'connector' && nowMs - stream.openedAtMs < quickResetWithinMs) {
+      this.#countQuickReset(nowMs);
+    }
+    stream.receiveReset(code);
     this.#streams.forgetWhenDone(stream);
   }
 

@@ -73,7 +73,7 @@ const leastDelayMs = 5;
 
 /**
  * How far a stream's peer may send: `limitBytes`, absolute. The window doubles whenever more than half of it was
- * consumed within twice the path's minimum delay, so it settles near four times bandwidth × minimum delay.
+ * consumed within twice the path's minimum delay, so it settles at four to eight times bandwidth × minimum delay.
  */
 export class ReceiveWindow {
   readonly #growth: WindowGrowth;
@@ -94,6 +94,10 @@ export class ReceiveWindow {
 
   get limitBytes(): number {
     return this.#limitBytes;
+  }
+
+  get consumedBytes(): number {
+    return this.#consumedBytes;
   }
 
   get unconsumedBytes(): number {

@@ -1,0 +1,162 @@
+import { newId } from '../../protocol/id.ts';
+import { TunnelEndpoint } from '../../protocol/tunnel-endpoint.ts';
+import type { VerifiedGrant, VerifiedPermit } from '../../protocol/grant.ts';
+import type { ByteBudget } from '../../protocol/window.ts';
+import type { StreamHandlers, TunnelStream } from '../../protocol/stream.ts';
+import type { TunnelHandlers } from '../../protocol/tunnel-options.ts';
+import type { TunnelLimits } from '../../protocol/tunnel-limits.ts';
+
+const ids = { tunnel: newId('tunnel'), decision: newId('decision') };
+
+/** Proofs for tests of what comes after them. */
+export const testGrant = ids as unknown as VerifiedGrant<'connector'>;
+export const testPermit = { grant: ids } as unknown as VerifiedPermit;
+
+/** Notes all that a stream tells; hands credit back at once unless told otherwise. */
+export class StreamLog implements StreamHandlers {
+  readonly stream: TunnelStream;
+  readonly events: string[] = [];
+  readonly #chunks: Buffer[] = [];
+  readonly #isReading: boolean;
+  receivedBytes = 0;
+
+  constructor(stream: TunnelStream, { isReading = true } = {}) {
+    this.stream = stream;
+    this.#isReading = isReading;
+    stream.attach(this);
+  }
+
+  get bytes(): Buffer {
+    return Buffer.concat(this.#chunks);
+  }
+
+  onData(chunk: Buffer): void {
+    this.#chunks.push(Buffer.from(chunk));
+    this.receivedBytes += chunk.length;
+    if (this.#isReading) this.stream.consumed(chunk.length);
+  }
+
+  onEnd(): void {
+    this.events.push('end');
+  }
+
+  onReset(code: string): void {
+    this.events.push(`reset ${code}`);
+  }
+
+  onWritable(): void {
+    this.events.push('writable');
+  }
+}
+
+export interface TunnelPairOptions {
+  readonly limits?: Partial<TunnelLimits>;
+  readonly budget?: ByteBudget;
+  /** What the connector does with a stream; without it a StreamLog that reads is kept in `served`. */
+  readonly onStream?: (stream: TunnelStream) => void;
+}
+
+/** Two ends of one tunnel, joined by nothing but the test. */
+export class TunnelPair {
+  readonly client: TunnelEndpoint;
+  readonly connector: TunnelEndpoint;
+  readonly served: StreamLog[] = [];
+  readonly events: string[] = [];
+  nowMs = 1_000;
+
+  constructor({ limits = {}, budget, onStream }: TunnelPairOptions = {}) {
+    const common = { limits, ...(budget && { budget }) };
+    this.client = new TunnelEndpoint({
+      ...common,
+      role: 'client',
+      permit: testPermit,
+      handlers: { ...this.#handlers('client'), onAccept: () => this.events.push('accept') },
+    });
+    this.connector = new TunnelEndpoint({
+      ...common,
+      role: 'connector',
+      grant: testGrant,
+      handlers: {
+        ...this.#handlers('connector'),
+        onStream: onStream ?? ((stream) => this.served.push(new StreamLog(stream))),
+      },
+    });
+  }
+
+  /** Moves records both ways until both ends are quiet; time stands still. */
+  settle(): void {
+    while (this.move(this.connector, this.client) || this.move(this.client, this.connector));
+  }
+
+  /** Moves what one end has to send; answers whether there was anything. */
+  move(from: TunnelEndpoint, to: TunnelEndpoint): boolean {
+    let hasMoved = false;
+    for (let record = pullRecord(from, this.nowMs); record; record = pullRecord(from, this.nowMs)) {
+      to.receive(record, this.nowMs);
+      hasMoved = true;
+    }
+    return hasMoved;
+  }
+
+  /** Lets time pass and both ends do what falls due. */
+  pass(ms: number): void {
+    this.nowMs += ms;
+    this.client.tick(this.nowMs);
+    this.connector.tick(this.nowMs);
+  }
+
+  #handlers(name: string): TunnelHandlers {
+    return {
+      onOutput: () => undefined,
+      onClose: (code, reason) => this.events.push(`${name} heard ${code} ${reason}`),
+    };
+  }
+}
+
+/** The next record as its receiver sees it. */
+export function pullRecord(endpoint: TunnelEndpoint, nowMs: number): Buffer | undefined {
+  const parts = endpoint.pull(nowMs);
+  return parts && Buffer.concat(parts);
+}
+
+/** A client's end alone, with what it told. */
+export function newClient(): { endpoint: TunnelEndpoint; events: string[] } {
+  const events: string[] = [];
+  const endpoint = new TunnelEndpoint({
+    role: 'client',
+    permit: testPermit,
+    handlers: {
+      onOutput: () => events.push('output'),
+      onClose: (code, reason) => events.push(`close ${code} ${reason}`),
+      onAccept: () => events.push('accept'),
+    },
+  });
+  return { endpoint, events };
+}
+
+/** A connector's end alone, with the streams that it was asked to serve. */
+export function newConnector(limits: Partial<TunnelLimits> = {}): {
+  endpoint: TunnelEndpoint;
+  served: StreamLog[];
+} {
+  const served: StreamLog[] = [];
+  const endpoint = new TunnelEndpoint({
+    role: 'connector',
+    grant: testGrant,
+    limits,
+    handlers: {
+      onOutput: () => undefined,
+      onClose: () => undefined,
+      onStream: (stream) => served.push(new StreamLog(stream)),
+    },
+  });
+  return { endpoint, served };
+}
+
+/** Bytes that are known by their place, so that a lost, doubled or moved byte shows. */
+export function pattern(seed: number, offset: number, length: number): Buffer {
+  const bytes = Buffer.allocUnsafe(length);
+  for (let i = 0; i < length; i++)
+    bytes[i] = Math.imul(offset + i + 1, 2_654_435_761 + seed) >>> 24;
+  return bytes;
+}
