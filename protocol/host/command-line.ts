@@ -20,7 +20,7 @@ export async function runCommandLine(options: {
   watchShutdown();
   try {
     const { default: yargs } = await import('yargs');
-    const base = yargs([...argv])
+    const base = yargs(hideDashes(argv))
       .scriptName(program)
       .parserConfiguration({
         'populate--': true,
@@ -33,6 +33,9 @@ export async function runCommandLine(options: {
       .strict()
       .recommendCommands()
       .demandCommand(1, 'say what to do')
+      .middleware((parsed) => {
+        for (const [name, value] of Object.entries(parsed)) parsed[name] = showDashes(value);
+      })
       .help()
       .alias('help', 'h')
       .version(softwareVersion())
@@ -55,10 +58,27 @@ export async function runCommandLine(options: {
   }
 }
 
+/** Stands for the argument `-`, which yargs would read as nothing at all. No real argument holds a NUL. */
+const dash = '\0-';
+
+function hideDashes(argv: readonly string[]): string[] {
+  const end = argv.indexOf('--');
+  return argv.map((word, i) => (word === '-' && (end === -1 || i < end) ? dash : word));
+}
+
+function showDash(text: string): string {
+  return text.replaceAll(dash, '-');
+}
+
+function showDashes(value: unknown): unknown {
+  if (typeof value === 'string') return showDash(value);
+  return Array.isArray(value) ? value.map(showDashes) : value;
+}
+
 function usageError(program: string, argv: readonly string[], message: string): ZtnaError {
   const command = argv.find((word) => /^[a-z][a-z-]*$/.test(word));
   return new ZtnaError('ERR_CONFIG_USAGE', {
-    message: message.trim().replaceAll(/\s*\n\s*/g, '; '),
+    message: showDash(message.trim()).replaceAll(/\s*\n\s*/g, '; '),
     hint: `see: ${program}${command === undefined ? '' : ` ${command}`} --help`,
     hop: 'client',
     reason: 'usage',

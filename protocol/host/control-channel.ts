@@ -1,20 +1,25 @@
 import { randomBytes } from 'node:crypto';
-import * as v from 'valibot';
+import type * as v from 'valibot';
 import type { RawData, WebSocket } from 'ws';
 import { verifyBundle, type Bundle } from '../bundle.ts';
 import type { LocalClocks } from '../control-time.ts';
-import { fromCloseFrame, isErrorCode, toCloseFrame, toZtnaError, ZtnaError } from '../errors.ts';
-import { decodeMessage, encodeMessage, maxMessageBytes } from '../message.ts';
+import { toZtnaError, ZtnaError } from '../errors.ts';
+import { encodeMessage } from '../message.ts';
 import type { refusal, timeAnswer } from '../messages/channel.ts';
 import { channelPath } from '../messages/data.ts';
+import { greet, readMessage, type WelcomeOf } from './channel-greeting.ts';
 import type { ControlClock } from './clock.ts';
 import { dialWebSocket, type DialOptions } from './dial.ts';
 import type { Logger } from './log.ts';
 import { startLiveness } from './liveness.ts';
+import { aborted, closeError, closeSoon, closeWith } from './web-socket-close.ts';
 
-const welcomeWithinMs = 5_000;
+export type { WelcomeOf } from './channel-greeting.ts';
+
 const timeEveryMs = 5_000;
-const closeWithinMs = 1_000;
+
+/** A control plane that answers pings but not this for so long is not a working one. */
+const timeWithinMs = 15_000;
 
 /** A peer that takes nothing for so long that this much waits is a lost one. */
 const maxUnsentBytes = 4 * 1_048_576;
@@ -36,8 +41,6 @@ export type AnswerOf<In> = Exclude<
   Extract<In, { readonly id: number }>,
   { readonly type: 'refusal' }
 >;
-
-export type WelcomeOf<In> = Extract<In, { readonly type: 'welcome' }>;
 
 export interface ControlChannelOptions<In extends ChannelMessage, Out extends ChannelMessage> {
   readonly dial: DialOptions;
@@ -96,7 +99,11 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
   ): Promise<ControlChannel<In, Out>> {
     const { dial, signal } = options;
     const ws = await dialWebSocket({ ...dial, signal: dial.signal ?? signal, path: channelPath });
-    const channel = await greet(ws, options).catch((error: unknown) => {
+    const channel = await greet(
+      ws,
+      options,
+      (welcome) => new ControlChannel<In, Out>(ws, options, welcome),
+    ).catch((error: unknown) => {
       closeWith(ws, error);
       throw error;
     });
@@ -131,7 +138,7 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
       closeWith(ws, undefined);
     };
     const timer = setInterval(() => {
-      this.#askTime();
+      this.#keepTime();
     }, timeEveryMs);
     ws.on('message', onMessage);
     ws.once('close', (code, text) => {
@@ -253,6 +260,16 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
     }
   }
 
+  /** One exchange at a time: a second nonce would make the answer to the first look forged. */
+  #keepTime(): void {
+    const askedAtMs = this.#exchange?.sentAt.monotonicMs;
+    if (askedAtMs === undefined) {
+      this.#askTime();
+    } else if (this.#options.clock.readClocks().monotonicMs - askedAtMs > timeWithinMs) {
+      this.#fail(new ZtnaError('ERR_RELAY_UNAVAILABLE', { hop: 'relay', reason: 'time_silent' }));
+    }
+  }
+
   #askTime(): void {
     const nonce = randomBytes(16).toString('base64url');
     this.#exchange = { nonce, sentAt: this.#options.clock.readClocks() };
@@ -320,114 +337,3 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
 }
 
 type Refusal = v.InferOutput<typeof refusal>;
-
-function readMessage<In>(
-  schema: v.GenericSchema<unknown, In>,
-  data: RawData,
-  isBinary: boolean,
-): In {
-  if (isBinary || !Buffer.isBuffer(data)) throw new ZtnaError('ERR_MESSAGE_MALFORMED');
-  return decodeMessage(schema, data, maxMessageBytes);
-}
-
-/** Sends hello and awaits the welcome, which must be the first message. */
-async function greet<In extends ChannelMessage, Out extends ChannelMessage>(
-  ws: WebSocket,
-  options: ControlChannelOptions<In, Out>,
-): Promise<ControlChannel<In, Out>> {
-  return new Promise((resolve, reject) => {
-    const settle = () => {
-      clearTimeout(timer);
-      ws.off('message', onMessage);
-      ws.off('close', onClose);
-      options.signal.removeEventListener('abort', onAbort);
-    };
-    const fail = (error: ZtnaError) => {
-      settle();
-      reject(error);
-    };
-    const onClose = (code: number, text: Buffer) => {
-      fail(closeError(code, text.toString()));
-    };
-    const onAbort = () => {
-      fail(aborted(options.signal));
-    };
-    const onMessage = (data: RawData, isBinary: boolean) => {
-      try {
-        const message = readMessage(options.toSchema, data, isBinary);
-        if (message.type !== 'welcome') throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
-        refuseOtherVersion(options.hello, message);
-        settle();
-        // Made in this very turn: the next message is its own.
-        resolve(new ControlChannel(ws, options, message as WelcomeOf<In>));
-      } catch (error) {
-        fail(toZtnaError(error));
-      }
-    };
-    const timer = setTimeout(() => {
-      fail(new ZtnaError('ERR_HANDSHAKE_TIMEOUT', { hop: 'relay', reason: 'welcome_timeout' }));
-    }, welcomeWithinMs);
-    options.signal.addEventListener('abort', onAbort, { once: true });
-    ws.on('close', onClose);
-    ws.on('message', onMessage);
-    ws.send(encodeMessage(options.fromSchema, options.hello));
-    if (options.signal.aborted) onAbort();
-  });
-}
-
-const versionsSchema = v.object({ versions: v.object({ min: v.number(), max: v.number() }) });
-const versionSchema = v.object({ version: v.number() });
-
-function refuseOtherVersion(hello: unknown, welcome: unknown): void {
-  const offered = v.safeParse(versionsSchema, hello);
-  const chosen = v.safeParse(versionSchema, welcome);
-  if (!offered.success || !chosen.success) return;
-  const { min, max } = offered.output.versions;
-  if (chosen.output.version < min || chosen.output.version > max) {
-    throw new ZtnaError('ERR_HANDSHAKE_VERSION', { hop: 'relay' });
-  }
-}
-
-/** Why the other end closed: its error code, or else a lost connection. */
-function closeError(closeCode: number, text: string): ZtnaError {
-  const error = fromCloseFrame(closeCode, text);
-  if (isErrorCode(text) && error.code === text) {
-    return new ZtnaError(error.code, { hop: 'relay' });
-  }
-  return new ZtnaError('ERR_RELAY_UNREACHABLE', {
-    message: `the connection to the relay was lost (${closeCode})`,
-    hop: 'network',
-    reason: 'channel_lost',
-  });
-}
-
-function aborted(signal: AbortSignal): ZtnaError {
-  const reason: unknown = signal.reason;
-  if (reason instanceof ZtnaError) return reason;
-  return new ZtnaError('ERR_TUNNEL_CLOSED', {
-    message: 'the control channel was closed here',
-    reason: 'closed_here',
-    cause: reason,
-  });
-}
-
-function closeWith(ws: WebSocket, error: unknown): void {
-  if (error === undefined) {
-    closeSoon(ws, 1_000, '');
-    return;
-  }
-  const { closeCode, text } = toCloseFrame(error);
-  closeSoon(ws, closeCode, text);
-}
-
-/** Closes, and cuts the connection when the other end does not answer in time. */
-function closeSoon(ws: WebSocket, closeCode: number, text: string): void {
-  if (ws.readyState === ws.CLOSED) return;
-  ws.close(closeCode, text);
-  const timer = setTimeout(() => {
-    ws.terminate();
-  }, closeWithinMs);
-  ws.once('close', () => {
-    clearTimeout(timer);
-  });
-}

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { newId } from '../../protocol/id.ts';
 import { controlProtocol } from '../../protocol/messages/data.ts';
@@ -51,7 +52,7 @@ export async function startTestServer(options: TestServerOptions): Promise<TestS
       refuseUpgrade(socket, options.refusal);
       return;
     }
-    peerIdentity(request.socket as import('node:tls').TLSSocket);
+    if (request.socket instanceof TLSSocket) peerIdentity(request.socket);
     upgrader.handleUpgrade(request, socket, head, (ws) => {
       ws.on('error', () => undefined);
       options.onSocket?.(ws);
@@ -84,6 +85,7 @@ export function actAsControlPlane(
   hooks: {
     readonly welcome?: Record<string, unknown>;
     readonly timeMs?: () => number;
+    readonly signTime?: (nonce: string) => string;
     readonly onMessage?: (message: Record<string, unknown>) => void;
   } = {},
 ): void {
@@ -99,7 +101,9 @@ export function actAsControlPlane(
       };
       ws.send(JSON.stringify({ ...welcome, ...hooks.welcome }));
     } else if (message['type'] === 'time') {
-      const statement = pki.signTime(String(message['nonce']), hooks.timeMs?.() ?? Date.now());
+      const nonce = String(message['nonce']);
+      const statement =
+        hooks.signTime?.(nonce) ?? pki.signTime(nonce, hooks.timeMs?.() ?? Date.now());
       ws.send(JSON.stringify({ type: 'time', statement }));
     } else hooks.onMessage?.(message);
   });

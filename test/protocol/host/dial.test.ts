@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
 import { createServer as createTcpServer, type AddressInfo, type Server } from 'node:net';
 import { join } from 'node:path';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -45,8 +46,7 @@ function dial(url: string, changes: Partial<DialOptions> = {}) {
 }
 
 async function refused(t: ExecutionContext, dialling: Promise<WebSocket>): Promise<ZtnaError> {
-  const error = await t.throwsAsync(dialling, { instanceOf: ZtnaError });
-  return error as ZtnaError;
+  return t.throwsAsync<ZtnaError>(dialling, { instanceOf: ZtnaError });
 }
 
 test('dialWebSocket - opens over mutual TLS 1.3 and loses no message that came with the upgrade', async (t) => {
@@ -93,7 +93,7 @@ test('dialWebSocket - sends frames with a zero mask', async (t) => {
 test('dialWebSocket - sends the headers it was given, to the path it was given', async (t) => {
   const server = await startTestServer({ pki, alpn: dataProtocol, certificate: dataPlane() });
   t.teardown(() => server.stop());
-  const upgrade = once(server.server, 'upgrade') as Promise<[import('node:http').IncomingMessage]>;
+  const upgrade = once(server.server, 'upgrade') as Promise<[IncomingMessage]>;
   const ws = await dial(server.url, {
     alpn: dataProtocol,
     serverRole: 'data-plane',
