@@ -9,6 +9,9 @@ const minModulusBits = 2048;
 const maxModulusBits = 4096;
 const publicExponent = 65_537n;
 
+/** AlgorithmIdentifier of RSA PKCS#1 v1.5 with SHA-256: the one signature that we ask for. */
+const sha256WithRsa = Buffer.from('300d06092a864886f70d01010b0500', 'hex');
+
 /** A public key whose owner proved to hold the private one. Made only by `verifyCertificateRequest`. */
 export interface ProvedPublicKey {
   readonly __proved: unique symbol;
@@ -49,21 +52,17 @@ interface RequestParts {
 
 /** CertificationRequest ::= SEQUENCE { info SEQUENCE { version, subject, key, attributes }, algorithm, signature } */
 function takeApart(pem: string): RequestParts {
-  const { asn1, pki } = forge;
+  const { asn1 } = forge;
   try {
     const [message, ...rest] = forge.pem.decode(pem);
     if (message?.type !== 'CERTIFICATE REQUEST' || rest.length > 0) throw refused('request_form');
     const der = asn1.fromDer(message.body, true); // strict, and no byte left over
     const [info, algorithm, signature] = members(der, 3);
     const key = members(info, 4)[2];
-    const algorithmId = members(algorithm, 2)[0];
-    if (!info || !key || !signature || typeof algorithmId?.value !== 'string') {
+    if (!info || !key || !algorithm || signature?.type !== asn1.Type.BITSTRING) {
       throw refused('request_form');
     }
-    // RSA PKCS#1 v1.5 with SHA-256 is the one algorithm that we ask for.
-    if (asn1.derToOid(algorithmId.value) !== pki.oids['sha256WithRSAEncryption']) {
-      throw refused('request_algorithm');
-    }
+    if (!toBuffer(algorithm).equals(sha256WithRsa)) throw refused('request_algorithm');
     return {
       signedBytes: toBuffer(info),
       keyDer: toBuffer(key),
@@ -78,8 +77,9 @@ function members(
   node: forge.asn1.Asn1 | undefined,
   count: number,
 ): (forge.asn1.Asn1 | undefined)[] {
-  if (!Array.isArray(node?.value) || node.value.length !== count) throw refused('request_form');
-  return node.value;
+  const list = node?.type === forge.asn1.Type.SEQUENCE ? node.value : undefined;
+  if (!Array.isArray(list) || list.length !== count) throw refused('request_form');
+  return list;
 }
 
 /** forge decodes bits that happen to look like DER; it keeps the text they came from. */
