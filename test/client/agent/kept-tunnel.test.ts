@@ -1,0 +1,233 @@
+import test from 'ava';
+import type { Permit } from '../../../client/agent/agent.ts';
+import {
+  KeptTunnel,
+  type OpenedTunnel,
+  type TunnelSource,
+} from '../../../client/agent/kept-tunnel.ts';
+import type { TunnelEvent } from '../../../client/agent/tunnel-event.ts';
+import { ZtnaError, type ErrorCode, type TunnelStream } from '../../../protocol/index.ts';
+
+/** A tunnel that a test ends as it likes. */
+class FakeTunnel implements OpenedTunnel {
+  readonly id: string;
+  readonly untilMs = 1_900_000_000_000;
+  isOpen = true;
+  onVerified: () => void = () => undefined;
+  readonly accepted: Promise<undefined>;
+  readonly closed: Promise<ZtnaError>;
+  readonly #closed = Promise.withResolvers<ZtnaError>();
+
+  constructor(id: string, refusal?: ErrorCode) {
+    this.id = id;
+    this.closed = this.#closed.promise;
+    this.accepted = refusal ? Promise.reject(new ZtnaError(refusal)) : Promise.resolve(undefined);
+    if (refusal) this.isOpen = false;
+  }
+
+  end(code: ErrorCode, reason: string): void {
+    this.isOpen = false;
+    this.#closed.resolve(new ZtnaError(code, { reason }));
+  }
+
+  openStream(): TunnelStream {
+    throw new Error('not in these tests');
+  }
+}
+
+/** Gives out what a test lined up: tunnels, or codes with which a request is refused. */
+class FakeAgent implements TunnelSource {
+  readonly opened: FakeTunnel[] = [];
+  readonly #answers: (ErrorCode | FakeTunnel)[];
+  asked = 0;
+
+  constructor(...answers: (ErrorCode | FakeTunnel)[]) {
+    this.#answers = answers;
+  }
+
+  async requestPermit(): Promise<Permit> {
+    this.asked++;
+    const next = this.#answers[0];
+    if (typeof next === 'string') {
+      this.#answers.shift();
+      return Promise.reject(new ZtnaError(next, { ref: 'dec_1' }));
+    }
+    return Promise.resolve({ portHint: 5432 } as Permit);
+  }
+
+  async openTunnel(): Promise<OpenedTunnel> {
+    const next = this.#answers.shift();
+    if (!(next instanceof FakeTunnel))
+      return Promise.reject(new ZtnaError('ERR_CONNECTOR_OFFLINE'));
+    this.opened.push(next);
+    return Promise.resolve(next);
+  }
+
+  async closeTunnel(tunnel: OpenedTunnel, reason: string): Promise<void> {
+    tunnel.end('ERR_TUNNEL_CLOSED', reason);
+    return Promise.resolve();
+  }
+}
+
+interface Kept {
+  readonly kept: KeptTunnel;
+  readonly events: TunnelEvent[];
+  /** Resolves when so many `open` events have come. */
+  opened(count: number): Promise<void>;
+}
+
+function keep(agent: FakeAgent, onPermit: () => void = () => undefined): Kept {
+  const events: TunnelEvent[] = [];
+  const wakes = new Set<() => void>();
+  const kept = new KeptTunnel({
+    agent,
+    app: 'wiki',
+    reporter: {
+      report: (event) => {
+        events.push(event);
+        for (const wake of wakes) wake();
+      },
+      say: () => undefined,
+    },
+    onPermit: async () => {
+      onPermit();
+      return Promise.resolve();
+    },
+  });
+  const openCount = (): number => events.filter(({ event }) => event === 'open').length;
+  return {
+    kept,
+    events,
+    opened: async (count) =>
+      new Promise((resolve) => {
+        const check = (): void => {
+          if (openCount() >= count) resolve();
+        };
+        wakes.add(check);
+        check();
+      }),
+  };
+}
+
+const names = (events: readonly TunnelEvent[]): string[] => events.map(({ event }) => event);
+
+test('KeptTunnel - listens between permission and opening, and tells open only after ACCEPT', async (t) => {
+  const order: string[] = [];
+  const tunnel = new FakeTunnel('tun_1');
+  const agent = new FakeAgent(tunnel);
+  const { kept, events } = keep(agent, () => order.push(`permit, ${agent.opened.length} opened`));
+  await kept.start();
+  t.deepEqual(order, ['permit, 0 opened']);
+  t.deepEqual(names(events), ['open']);
+  t.is(kept.current, tunnel);
+  tunnel.onVerified();
+  t.deepEqual(names(events), ['open', 'verified']);
+  await kept.close('done');
+});
+
+test('KeptTunnel - does not retry a first request that was refused', async (t) => {
+  const agent = new FakeAgent('ERR_POLICY_DENIED');
+  await t.throwsAsync(keep(agent).kept.start(), { code: 'ERR_POLICY_DENIED' });
+  t.is(agent.asked, 1);
+});
+
+test('KeptTunnel - asks once more when the first path failed for a passing reason', async (t) => {
+  const agent = new FakeAgent(
+    new FakeTunnel('tun_1', 'ERR_TUNNEL_PATH_LOST'),
+    new FakeTunnel('tun_2'),
+  );
+  const { kept, events } = keep(agent);
+  await kept.start();
+  t.is(agent.asked, 2);
+  t.deepEqual(names(events), ['open']);
+  await kept.close('done');
+});
+
+test('KeptTunnel - does not ask again when the connector refused the grant for good', async (t) => {
+  const agent = new FakeAgent(new FakeTunnel('tun_1', 'ERR_GRANT_REVOKED'));
+  await t.throwsAsync(keep(agent).kept.start(), { code: 'ERR_GRANT_REVOKED' });
+  t.is(agent.asked, 1);
+});
+
+for (const code of ['ERR_TUNNEL_PATH_LOST', 'ERR_RELAY_DRAINING', 'ERR_RECORD_TAMPERED'] as const) {
+  test(`KeptTunnel - opens a new tunnel after ${code}, through refusals that pass`, async (t) => {
+    const first = new FakeTunnel('tun_1');
+    const second = new FakeTunnel('tun_2');
+    const agent = new FakeAgent(first, 'ERR_CONNECTOR_OFFLINE', second);
+    const { kept, events, opened } = keep(agent);
+    await kept.start();
+    first.end(code, 'gone');
+    await opened(2);
+    t.deepEqual(names(events), ['open', 'closed', 'open']);
+    t.is(kept.current, second);
+    await kept.close('done');
+    t.is(await kept.ended, undefined);
+  });
+}
+
+for (const code of [
+  'ERR_TUNNEL_REVOKED',
+  'ERR_TUNNEL_LEASE_EXPIRED',
+  'ERR_IDENTITY_REVOKED',
+] as const) {
+  test(`KeptTunnel - ends with ${code} and its reason, and never redials`, async (t) => {
+    const tunnel = new FakeTunnel('tun_1');
+    const agent = new FakeAgent(tunnel, new FakeTunnel('tun_2'));
+    const { kept, events } = keep(agent);
+    await kept.start();
+    tunnel.end(code, 'user_disabled');
+    const error = await kept.ended;
+    t.is(error?.code, code);
+    t.regex(error?.message ?? '', /user disabled/);
+    t.deepEqual(events.at(-1), { event: 'closed', reason: 'user_disabled', code });
+    t.is(agent.asked, 1);
+    t.is(await kept.whenOpen(new AbortController().signal), undefined);
+  });
+}
+
+test('KeptTunnel - takes a denial on redialling for access that ended while connected', async (t) => {
+  const tunnel = new FakeTunnel('tun_1');
+  const agent = new FakeAgent(tunnel, 'ERR_POLICY_DENIED');
+  const { kept } = keep(agent);
+  await kept.start();
+  tunnel.end('ERR_TUNNEL_PATH_LOST', 'gone');
+  const error = await kept.ended;
+  t.is(error?.code, 'ERR_TUNNEL_REVOKED');
+  t.is(error?.ref, 'dec_1');
+});
+
+test('KeptTunnel - says that a sign-in is needed when the session has ended meanwhile', async (t) => {
+  const tunnel = new FakeTunnel('tun_1');
+  const { kept } = keep(new FakeAgent(tunnel, 'ERR_IDENTITY_SIGN_IN_NEEDED'));
+  await kept.start();
+  tunnel.end('ERR_TUNNEL_PATH_LOST', 'gone');
+  t.is((await kept.ended)?.code, 'ERR_IDENTITY_SIGN_IN_NEEDED');
+});
+
+test('KeptTunnel.whenOpen - gives waiting connections the next tunnel, or nothing when they give up', async (t) => {
+  const first = new FakeTunnel('tun_1');
+  const second = new FakeTunnel('tun_2');
+  const { kept } = keep(
+    new FakeAgent(first, 'ERR_CONNECTOR_OFFLINE', 'ERR_CONNECTOR_OFFLINE', second),
+  );
+  await kept.start();
+  first.end('ERR_TUNNEL_PATH_LOST', 'gone');
+  const impatient = new AbortController();
+  const waiting = kept.whenOpen(new AbortController().signal);
+  const leaving = kept.whenOpen(impatient.signal);
+  impatient.abort();
+  t.is(await leaving, undefined);
+  t.is(await waiting, second);
+  await kept.close('done');
+});
+
+test('KeptTunnel.close - ends a redial that is under way, and may be called again', async (t) => {
+  const tunnel = new FakeTunnel('tun_1');
+  const { kept, events } = keep(new FakeAgent(tunnel));
+  await kept.start();
+  tunnel.end('ERR_TUNNEL_PATH_LOST', 'gone');
+  await kept.close('interrupted');
+  await kept.close('interrupted');
+  t.is(await kept.ended, undefined);
+  t.is(names(events).filter((name) => name === 'open').length, 1);
+});
