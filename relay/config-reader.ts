@@ -1,4 +1,4 @@
-import { isMap, isScalar, LineCounter, parseDocument, type ParsedNode, type YAMLMap } from 'yaml';
+import { isMap, isScalar, LineCounter, parseDocument, type ParsedNode } from 'yaml';
 import { ZtnaError, type ErrorCode } from '../protocol/index.ts';
 import { nearestWord } from './nearest-word.ts';
 
@@ -38,7 +38,7 @@ export class ConfigReader {
       const { line } = this.#lines.linePos(problem.pos[0]);
       throw this.#error('ERR_CONFIG_INVALID', line, problem.message.split('\n')[0] ?? 'not YAML');
     }
-    return { name: '', key: '', line: 1, node: document.contents as ParsedNode | null };
+    return { name: '', key: '', line: 1, node: document.contents };
   }
 
   /**
@@ -80,7 +80,7 @@ export class ConfigReader {
   entries(value: ConfigValue | undefined): ConfigValue[] {
     if (!value?.node || (isScalar(value.node) && value.node.value === null)) return [];
     if (!isMap(value.node)) throw this.invalid(value, 'must be a mapping of keys to values');
-    return (value.node as YAMLMap.Parsed).items.map((pair) => {
+    return value.node.items.map((pair) => {
       const name = isScalar(pair.key) ? String(pair.key.value) : '';
       const at = pair.key.range[0];
       return {
@@ -95,10 +95,10 @@ export class ConfigReader {
   /** The text of a scalar as it was written: `443` and `"443"` alike. */
   text(value: ConfigValue): string {
     const { node } = value;
-    if (!isScalar(node) || node.value === null || node.value === '') {
+    if (!isScalar(node) || node.value === null || node.source === '') {
       throw this.invalid(value, 'must have a value');
     }
-    return node.source ?? String(node.value);
+    return node.source;
   }
 
   invalid(value: ConfigValue, what: string, hint?: string): ZtnaError {

@@ -184,28 +184,36 @@ function notifySystemd(): void {
 }
 
 /**
- * `ztna-relay run`: runs until a signal, prints `ready` on stdout when both processes serve. Answers the exit code:
- * 0 after SIGTERM, 130 after SIGINT. Throws what made a first start hopeless.
+ * `ztna-relay run`: runs until `signal` aborts, then drains both processes. Prints `ready` on stdout when both serve.
+ * Throws what made a first start hopeless.
  */
-export async function runSupervisor(options: Omit<SupervisorOptions, 'onReady'>): Promise<number> {
+export async function runSupervisor(
+  options: Omit<SupervisorOptions, 'onReady'> & { readonly signal: AbortSignal },
+): Promise<void> {
   const supervisor = new Supervisor({
     ...options,
     onReady: () => {
       process.stdout.write('ready\n');
     },
   });
-  const signalled = new Promise<number>((resolve) => {
-    process.once('SIGTERM', () => {
-      resolve(0);
-    });
-    process.once('SIGINT', () => {
-      resolve(130);
-    });
-  });
+  const { signal } = options;
   supervisor.start();
   try {
-    return await Promise.race([signalled, supervisor.failed]);
+    await Promise.race([aborted(signal), supervisor.failed]);
   } finally {
     await supervisor.stop();
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    signal.addEventListener(
+      'abort',
+      () => {
+        resolve();
+      },
+      { once: true },
+    );
+  });
 }

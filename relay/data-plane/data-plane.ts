@@ -115,8 +115,8 @@ export class DataPlane {
     this.#door = await FrontDoor.open({
       ...listen,
       controlSocket,
-      onData: (socket) => {
-        this.#server.accept(socket);
+      onData: (socket, { remoteAddress }) => {
+        this.#server.accept(socket, remoteAddress);
       },
       logger,
     });

@@ -13,7 +13,6 @@ import {
   type Logger,
   type PeerIdentity,
 } from '../../protocol/host/index.ts';
-import { plainAddress } from './address.ts';
 import { limits } from './limits.ts';
 
 /** Whom a valid certificate names, and until when. */
@@ -84,17 +83,21 @@ export class DataServer {
     this.#tls.setSecureContext(tlsOptions(identity));
   }
 
-  /** Takes an accepted connection whose bytes are still unread. */
-  accept(socket: Socket): void {
+  /** Takes an accepted connection from `address` whose bytes are still unread. */
+  accept(socket: Socket, address: string): void {
+    addresses.set(socket, address);
     this.#tls.emit('connection', socket);
   }
 
   #handshakeFailed(error: NodeJS.ErrnoException, socket: TLSSocket): void {
-    // Peers that merely went away say nothing; everyone else failed to authenticate.
-    const reason = String(socket.authorizationError ?? error.code ?? 'handshake_failed');
+    const verdict: unknown = socket.authorizationError; // OpenSSL's code, whatever the types say
+    const hasVerdict = typeof verdict === 'string';
+    // A peer that merely went away was not refused.
+    if (!hasVerdict && error.code === 'ECONNRESET') return;
+    const reason = hasVerdict ? verdict : (error.code ?? 'handshake_failed');
     this.#options.onRefused(
       new ZtnaError('ERR_IDENTITY_UNAUTHENTICATED', { reason: toReason(reason), cause: error }),
-      plainAddress(socket.remoteAddress ?? ''),
+      addressOf(socket),
     );
     socket.destroy();
   }
@@ -105,7 +108,7 @@ export class DataServer {
       socket.destroy();
       return;
     }
-    this.#options.onAuthenticated(plainAddress(socket.remoteAddress ?? ''));
+    this.#options.onAuthenticated(addressOf(socket));
     const timer = setTimeout(() => socket.destroy(), limits.requestMs);
     deadlines.set(socket, timer);
     socket.once('close', () => {
@@ -120,7 +123,7 @@ export class DataServer {
       return;
     }
     clearTimeout(deadlines.get(socket));
-    const address = plainAddress(socket.remoteAddress ?? '');
+    const address = addressOf(socket);
     let peer: Peer;
     try {
       peer = readPeer(socket, address);
@@ -157,6 +160,14 @@ function tlsOptions(identity: DataServerOptions['identity']) {
     alpn: [dataProtocol],
     handshakeTimeoutMs: limits.handshakeMs,
   });
+}
+
+/** By raw socket: a TLS socket that failed no longer knows its own. */
+const addresses = new WeakMap<Socket, string>();
+
+function addressOf(socket: TLSSocket): string {
+  const { _parent: raw } = socket as TLSSocket & { readonly _parent?: Socket };
+  return (raw && addresses.get(raw)) ?? '';
 }
 
 const deadlines = new WeakMap<TLSSocket, NodeJS.Timeout>();

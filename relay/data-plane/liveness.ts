@@ -42,7 +42,7 @@ export class Liveness {
     const stalledMs = Math.max(0, nowMs - this.#steppedAtMs - 4 * limits.tickMs);
     this.#steppedAtMs = nowMs;
     if (this.#owingSinceMs !== undefined) this.#owingSinceMs += stalledMs;
-    if (wasSent) this.#lastSentMs = nowMs;
+    if (wasSent || hasDrained) this.#lastSentMs = nowMs;
 
     const cannotBeHeard = isPaused && queuedBytes === 0;
     if (wasHeard || hasDrained || cannotBeHeard) {

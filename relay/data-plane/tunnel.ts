@@ -46,8 +46,8 @@ export class Tunnel {
 
   /** Bytes move from here on. A tunnel that has ended meanwhile closes the slot. */
   join(slot: AssignedSlot): void {
-    const { reason } = this.signal;
     if (this.signal.aborted) {
+      const reason: unknown = this.signal.reason;
       closeSoon(slot.ws, reason instanceof ZtnaError ? reason : new ZtnaError('ERR_TUNNEL_CLOSED'));
       return;
     }

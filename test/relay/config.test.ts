@@ -1,0 +1,126 @@
+import test from 'ava';
+import { ZtnaError } from '../../protocol/index.ts';
+import { parseListenAddress, parseRelayConfig } from '../../relay/config.ts';
+
+function refusal(text: string): { code: string; message: string; hint: string | undefined } {
+  try {
+    parseRelayConfig(text);
+  } catch (error) {
+    if (!(error instanceof ZtnaError)) throw error;
+    const { code, message, hint } = error;
+    return { code, message, hint };
+  }
+  throw new Error('it was accepted');
+}
+
+test('parseRelayConfig - fills in what the file leaves out', (t) => {
+  t.deepEqual(parseRelayConfig('url: https://relay.example.com:8443\n'), {
+    url: 'https://relay.example.com:8443',
+    listen: { host: '0.0.0.0', port: 8443 },
+    adminListen: null,
+    maxDevicesPerUser: 3,
+    session: { idleMs: 43_200_000, absoluteMs: 86_400_000 },
+    verification: { intervalMs: 20_000, holdMs: 300_000 },
+    apps: {},
+  });
+});
+
+test('parseRelayConfig - reads every key that does something', (t) => {
+  const config = parseRelayConfig(`
+url: https://relay.example.com:443/
+listen: "[::]:443"
+adminListen: 127.0.0.1:9080
+store: sqlite
+enrolment: { mode: invite, maxDevicesPerUser: 5 }
+session: { idle: 30m, absolute: 400d }
+verification: { interval: 5s }
+apps:
+  db.prod: { verification: { interval: 1s } }
+`);
+  t.is(config.url, 'https://relay.example.com:443');
+  t.deepEqual(config.listen, { host: '::', port: 443 });
+  t.deepEqual(config.adminListen, { host: '127.0.0.1', port: 9080 });
+  t.is(config.maxDevicesPerUser, 5);
+  t.deepEqual(config.session, { idleMs: 1_800_000, absoluteMs: 34_560_000_000 });
+  t.is(config.verification.intervalMs, 5_000);
+  t.deepEqual(config.apps, { 'db.prod': { intervalMs: 1_000 } });
+});
+
+test('parseRelayConfig - names line and nearest known word of an unknown key, also inside', (t) => {
+  t.deepEqual(refusal('url: https://a:1\n\nsesion: { idle: 1h }\n'), {
+    code: 'ERR_CONFIG_INVALID',
+    message: 'relay.yaml:3: unknown key "sesion"',
+    hint: 'did you mean session?',
+  });
+  t.deepEqual(refusal('url: https://a:1\nsession:\n  idle: 1h\n  absolut: 2h\n'), {
+    code: 'ERR_CONFIG_INVALID',
+    message: 'relay.yaml:4: unknown key "session.absolut"',
+    hint: 'did you mean absolute?',
+  });
+});
+
+test('parseRelayConfig - says of keys without a part behind them that they are not available yet', (t) => {
+  for (const line of [
+    'tls: { cert: a, key: b }',
+    'proxyProtocol: { from: [10.0.0.0/8] }',
+    'posture: { maxAge: 45s }',
+    'audit: { keep: 400d }',
+    'drainFor: 25s',
+    'store: postgres://db/ztna',
+    'enrolment: { mode: sso }',
+    'verification: { holdFor: 5m }',
+  ]) {
+    const { code, message } = refusal(`url: https://a:1\n${line}\n`);
+    t.is(code, 'ERR_CONFIG_NOT_AVAILABLE', line);
+    t.regex(message, /^relay\.yaml:2: .+ is not available yet$/);
+  }
+});
+
+test('parseRelayConfig - refuses values that it cannot mean', (t) => {
+  for (const line of [
+    'url: http://a:1',
+    'url: https://a:1/path',
+    'url: https://user@a:1',
+    'listen: 0.0.0.0',
+    'listen: example.com:443',
+    'listen: 0.0.0.0:70000',
+    'adminListen: 0.0.0.0:9080',
+    'store: mysql',
+    'session: 12h',
+    'session: { idle: soon }',
+    'session: { idle: 1s }',
+    'verification: { interval: 500ms }',
+    'verification: { interval: 21s }',
+    'enrolment: { maxDevicesPerUser: 0 }',
+    'enrolment: { maxDevicesPerUser: }',
+    'apps: { "no spaces": { verification: { interval: 1s } } }',
+    'apps: { wiki: {} }',
+  ]) {
+    const text = line.startsWith('url') ? line : `url: https://a:1\n${line}`;
+    const { code, message } = refusal(text);
+    t.is(code, 'ERR_CONFIG_INVALID', line);
+    t.regex(message, /^relay\.yaml:\d+: /);
+  }
+});
+
+test('parseRelayConfig - refuses what is not one plain mapping', (t) => {
+  for (const text of [
+    '',
+    '- a',
+    'url: [',
+    'url: https://a:1\nurl: https://b:1\n',
+    'listen: 1:2',
+    '*x',
+    'a: &a [*a]',
+  ]) {
+    t.is(refusal(text).code, 'ERR_CONFIG_INVALID', text);
+  }
+});
+
+test('parseListenAddress - reads addresses and bare ports', (t) => {
+  t.deepEqual(parseListenAddress('443'), { host: '0.0.0.0', port: 443 });
+  t.deepEqual(parseListenAddress('127.0.0.1:0'), { host: '127.0.0.1', port: 0 });
+  t.deepEqual(parseListenAddress('[::1]:8443'), { host: '::1', port: 8443 });
+  t.is(parseListenAddress('::1:8443'), undefined);
+  t.is(parseListenAddress(':443'), undefined);
+});
