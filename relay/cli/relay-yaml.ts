@@ -1,0 +1,34 @@
+/** The relay.yaml that `init` writes: what must be said, and what can be, with its default. */
+export function relayConfigText(url: string): string {
+  return `# How agents and connectors reach this relay. Their codes and certificates name it.
+url: ${url}
+
+# Where it listens; by default on every address, on the port of the url.
+#listen: 0.0.0.0:443
+
+# /livez, /readyz and /metrics, on loopback only.
+#adminListen: 127.0.0.1:9080
+
+store: sqlite
+
+#enrolment:
+#  mode: invite
+#  maxDevicesPerUser: 3
+
+# When a sign-in ends: unused for so long, and at the latest.
+#session:
+#  idle: 12h
+#  absolute: 24h
+
+# How often each open tunnel is verified again (1s to 20s). It may move bytes for max(5s, 3 × interval) at most
+# without a new verdict.
+#verification:
+#  interval: 20s
+
+# Apps with an interval of their own.
+#apps:
+#  NAME:
+#    verification:
+#      interval: 5s
+`;
+}

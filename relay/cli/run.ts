@@ -1,0 +1,47 @@
+import { createLogger, notAvailableYet, shutdownSignal } from '../../protocol/host/index.ts';
+import { ZtnaError } from '../../protocol/index.ts';
+import { isLoopback, parseListenAddress, readRelayConfig, type ListenAddress } from '../config.ts';
+import { runSupervisor } from '../supervisor.ts';
+import { dirOf, type Arguments, type Leaf } from './command.ts';
+
+function addressOf(argv: Arguments, name: string, flag: string): ListenAddress | undefined {
+  const text = argv[name];
+  if (typeof text !== 'string') return undefined;
+  const address = parseListenAddress(text);
+  if (address) return address;
+  throw new ZtnaError('ERR_CONFIG_USAGE', {
+    message: `--${flag} ${text} is no address`,
+    hint: 'write ADDR:PORT',
+  });
+}
+
+/** `ztna-relay run`: control plane and data plane as two processes, kept running until a signal. */
+export const runLeaf: Leaf = {
+  usage: 'run',
+  describe: 'run the relay: control plane and data plane',
+  options: {
+    listen: { type: 'string', describe: 'ADDR:PORT to accept agents and connectors on' },
+    'admin-listen': { type: 'string', describe: '127.0.0.1:PORT for probes and metrics' },
+    'data-plane': { type: 'boolean', describe: 'a data plane alone (not available yet)' },
+    enroll: { type: 'string', describe: 'code of a data plane (not available yet)' },
+  },
+  run: async (argv) => {
+    if (argv['dataPlane'] === true || argv['enroll'] !== undefined)
+      notAvailableYet('run --data-plane');
+    const dir = dirOf(argv);
+    const config = await readRelayConfig(dir);
+    const adminListen = addressOf(argv, 'adminListen', 'admin-listen') ?? config.adminListen;
+    if (adminListen && !isLoopback(adminListen.host)) {
+      throw new ZtnaError('ERR_CONFIG_USAGE', {
+        message: '--admin-listen takes a loopback address',
+      });
+    }
+    await runSupervisor({
+      dir,
+      listen: addressOf(argv, 'listen', 'listen') ?? config.listen,
+      adminListen,
+      logger: createLogger({ program: 'ztna-relay' }),
+      signal: shutdownSignal(),
+    });
+  },
+};

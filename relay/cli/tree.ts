@@ -1,0 +1,55 @@
+import { auditLeaves } from './audit.ts';
+import { addGroup, addLeaf } from './command.ts';
+import { addGroupCommands } from './group.ts';
+import { initLeaf } from './init.ts';
+import { inviteLeaves } from './invite.ts';
+import { addLaterCommands } from './later.ts';
+import {
+  connectorLeaves,
+  decisionLeaves,
+  deviceLeaves,
+  revokeLeaf,
+  sessionLeaves,
+  tunnelLeaves,
+} from './object.ts';
+import { policyLeaves } from './policy.ts';
+import { runLeaf } from './run.ts';
+import { appLeaves, siteLeaves } from './site.ts';
+import { userLeaves } from './user.ts';
+import type { Argv } from 'yargs';
+
+/** Where a relay keeps its state unless told otherwise. */
+export const defaultDir = '/var/lib/ztna-relay';
+
+/** The environment that this program reads; another `ZTNA_*` is ignored with a warning. */
+export const environment = ['ZTNA_RELAY_DIR', 'ZTNA_NO_INPUT', 'ZTNA_KEY_PASSPHRASE_FILE'];
+
+/** The whole command tree of `ztna-relay`. */
+export function buildRelayCommands(y: Argv): Argv {
+  const global = y.option('dir', {
+    type: 'string',
+    describe: 'state directory (ZTNA_RELAY_DIR)',
+    default: process.env['ZTNA_RELAY_DIR'] ?? defaultDir,
+    global: true,
+    requiresArg: true,
+  });
+  const withStarts = addLeaf(addLeaf(global, initLeaf), runLeaf);
+  const groups: readonly (readonly [string, string, Parameters<typeof addGroup>[3]])[] = [
+    ['user', 'users', userLeaves],
+    ['site', 'sites', siteLeaves],
+    ['app', 'private apps', appLeaves],
+    ['connector', 'connectors', connectorLeaves],
+    ['device', 'enrolled machines', deviceLeaves],
+    ['session', 'signed-in users', sessionLeaves],
+    ['tunnel', 'tunnels', tunnelLeaves],
+    ['decision', 'policy decisions', decisionLeaves],
+    ['invite', 'one-time enrolment codes', inviteLeaves],
+    ['policy', 'who may reach what', policyLeaves],
+    ['audit', 'the audit log', auditLeaves],
+  ];
+  const all = groups.reduce(
+    (tree, [word, describe, leaves]) => addGroup(tree, word, describe, leaves),
+    withStarts,
+  );
+  return addLaterCommands(addLeaf(addGroupCommands(all), revokeLeaf));
+}

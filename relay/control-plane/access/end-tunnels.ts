@@ -1,0 +1,104 @@
+import type { ErrorCode, Subject } from '../../../protocol/index.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
+import type { Services } from '../services.ts';
+import type { Tx } from '../store/index.ts';
+
+/** Why something ends: a word for logs and close messages, and the code that goes with it. */
+export interface Ending {
+  readonly reason: string;
+  readonly code: ErrorCode;
+}
+
+/** Ends permission: one entry in the revocation log, pushed to everyone concerned as soon as `tx` is durable. */
+export async function revokeSubject(
+  services: Services,
+  tx: Tx,
+  subject: Subject,
+  reason: string,
+): Promise<number> {
+  await services.revocations.append(tx, { action: 'revoke', subject, reason });
+  const tunnels = services.tunnels.about(subject.kind, subject.id);
+  await endTunnels(services, tx, tunnels, { reason, code: 'ERR_TUNNEL_REVOKED' });
+  return tunnels.length;
+}
+
+/**
+ * Closes tunnels in `tx`: their rows, the audit log and, once durable, this process's index and the agents that
+ * hold them. The enforcers learn of it from the revocation log, or end the tunnel themselves at the end of its lease.
+ */
+export async function endTunnels(
+  services: Services,
+  tx: Tx,
+  tunnels: readonly LiveTunnel[],
+  ending: Ending,
+  byteCounts: { readonly bytesUp: number; readonly bytesDown: number } | null = null,
+): Promise<void> {
+  const { store, clock, audit } = services;
+  const nowMs = clock.nowMs();
+  for (const tunnel of tunnels) {
+    const closed = await tx
+      .updateTable('tunnels')
+      .set({
+        state: 'closed',
+        closedAtMs: nowMs,
+        closeReason: ending.reason,
+        untilMs: Math.min(tunnel.untilMs, nowMs),
+        ...(byteCounts ?? {}),
+      })
+      .where('id', '=', tunnel.id)
+      .where('state', '!=', 'closed')
+      .returning('id')
+      .executeTakeFirst();
+    if (!closed) continue;
+    await flushConfirmations(tx, tunnel, nowMs);
+    await audit.append(
+      {
+        actor: 'system',
+        action: 'tunnel.end',
+        subject: tunnel.id,
+        outcome: 'ok',
+        ref: tunnel.decision,
+        user: tunnel.userName,
+        app: tunnel.appName,
+        details: { reason: ending.reason, code: ending.code, ...(byteCounts ?? {}) },
+      },
+      tx,
+    );
+  }
+  if (tunnels.length === 0) return;
+  store.afterCommit(tx, () => {
+    // Who hears of an entry is decided by the index, so what is pending goes out before the index changes.
+    services.feed.flush();
+    for (const tunnel of tunnels) forget(services, tunnel, ending);
+  });
+}
+
+/** Writes down how often a decision was confirmed since it was written last. */
+export async function flushConfirmations(tx: Tx, tunnel: LiveTunnel, nowMs: number): Promise<void> {
+  const count = tunnel.confirmations;
+  if (count === 0) return;
+  tunnel.confirmations = 0;
+  await tx
+    .updateTable('decisions')
+    .set((eb) => ({
+      confirmations: eb('confirmations', '+', count),
+      lastConfirmedAtMs: nowMs,
+    }))
+    .where('id', '=', tunnel.decision)
+    .execute();
+}
+
+function forget(services: Services, tunnel: LiveTunnel, ending: Ending): void {
+  tunnel.state = 'closed';
+  services.schedule.delete(tunnel.id);
+  for (const device of services.peers.devices(tunnel.device)) {
+    device.send({
+      type: 'tunnel_ended',
+      tunnel: tunnel.id,
+      code: ending.code,
+      reason: ending.reason,
+    });
+  }
+  // A grant that could still be used keeps its place: later entries about it must reach its connector.
+  if (tunnel.grantExpiresAtMs <= services.clock.nowMs()) services.tunnels.delete(tunnel.id);
+}

@@ -1,0 +1,155 @@
+import * as v from 'valibot';
+import { newId, ZtnaError, type UserId } from '../../../../protocol/index.ts';
+import { reevaluate } from '../../verification/reevaluate.ts';
+import { defineCommand, type Command } from '../command.ts';
+import { alreadyThere, checkName, getGroup, getUser } from '../lookup.ts';
+import { byName, instantMs, none, word } from './schema.ts';
+import type { LiveTunnel } from '../../live/tunnel-index.ts';
+import type { Services } from '../../services.ts';
+import type { Group, Reader } from '../../store/index.ts';
+
+async function readMembers(db: Reader, group: Group) {
+  return db
+    .selectFrom('memberships')
+    .innerJoin('users', 'users.id', 'memberships.userId')
+    .select(['users.name', 'users.id', 'memberships.untilMs'])
+    .where('memberships.groupId', '=', group.id)
+    .orderBy('users.name')
+    .execute();
+}
+
+function tunnelsOf(services: Services, users: readonly UserId[]): LiveTunnel[] {
+  return users.flatMap((id) => services.tunnels.about('user', id));
+}
+
+const member = v.strictObject({ group: word, user: word });
+
+export const groupCommands: readonly Command[] = [
+  defineCommand('group.add', 'change', byName, async ({ store, clock, audit }, { name }, actor) => {
+    checkName('group', name);
+    return store.write(async (tx) => {
+      const row: Group = { id: newId('group'), name, createdAtMs: clock.nowMs() };
+      const added = await tx
+        .insertInto('groups')
+        .values(row)
+        .onConflict((conflict) => conflict.column('name').doNothing())
+        .returning('id')
+        .executeTakeFirst();
+      if (!added) throw alreadyThere('group', name);
+      await audit.append({ actor, action: 'group.add', subject: name, outcome: 'ok' }, tx);
+      return { id: row.id, name };
+    });
+  }),
+
+  defineCommand('group.remove', 'change', byName, async (services, { name }, actor) =>
+    services.store.write(async (tx) => {
+      const group = await getGroup(tx, name);
+      const members = await readMembers(tx, group);
+      await tx.deleteFrom('groups').where('id', '=', group.id).execute();
+      const tunnels = tunnelsOf(
+        services,
+        members.map(({ id }) => id),
+      );
+      const tunnelsEnded = await reevaluate(services, tx, tunnels, 'group_removed');
+      await services.audit.append(
+        { actor, action: 'group.remove', subject: name, outcome: 'ok', details: { tunnelsEnded } },
+        tx,
+      );
+      return { name, tunnelsEnded };
+    }),
+  ),
+
+  defineCommand('group.list', 'read', none, async ({ store }) => {
+    const groups = await store.db.selectFrom('groups').selectAll().orderBy('name').execute();
+    return Promise.all(
+      groups.map(async (group) => ({
+        id: group.id,
+        name: group.name,
+        members: (await readMembers(store.db, group)).length,
+      })),
+    );
+  }),
+
+  defineCommand('group.show', 'read', byName, async ({ store }, { name }) => {
+    const group = await getGroup(store.db, name);
+    const members = await readMembers(store.db, group);
+    return {
+      id: group.id,
+      name: group.name,
+      members: members.map((row) =>
+        row.untilMs === null
+          ? row.name
+          : `${row.name} (until ${new Date(row.untilMs).toISOString()})`,
+      ),
+    };
+  }),
+
+  defineCommand(
+    'group.member.add',
+    'change',
+    v.strictObject({ ...member.entries, untilMs: v.optional(instantMs) }),
+    async (services, args, actor) =>
+      services.store.write(async (tx) => {
+        const nowMs = services.clock.nowMs();
+        if (args.untilMs !== undefined && args.untilMs <= nowMs) {
+          throw new ZtnaError('ERR_CONFIG_USAGE', { message: '--until lies in the past' });
+        }
+        const group = await getGroup(tx, args.group);
+        const user = await getUser(tx, args.user);
+        const untilMs = args.untilMs ?? null;
+        await tx
+          .insertInto('memberships')
+          .values({ userId: user.id, groupId: group.id, untilMs, createdAtMs: nowMs })
+          .onConflict((conflict) =>
+            conflict.columns(['userId', 'groupId']).doUpdateSet({ untilMs }),
+          )
+          .execute();
+        // A forbid may name the group, and a place that was open-ended may now end.
+        await reevaluate(services, tx, services.tunnels.about('user', user.id), 'group_changed');
+        await services.audit.append(
+          {
+            actor,
+            action: 'group.member.add',
+            subject: group.name,
+            outcome: 'ok',
+            user: user.name,
+            details: { untilMs },
+          },
+          tx,
+        );
+        return { group: group.name, user: user.name, untilMs };
+      }),
+  ),
+
+  defineCommand('group.member.remove', 'change', member, async (services, args, actor) =>
+    services.store.write(async (tx) => {
+      const group = await getGroup(tx, args.group);
+      const user = await getUser(tx, args.user);
+      const removed = await tx
+        .deleteFrom('memberships')
+        .where('groupId', '=', group.id)
+        .where('userId', '=', user.id)
+        .returning('userId')
+        .executeTakeFirst();
+      if (!removed) {
+        throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
+          message: `${user.name} is not in ${group.name}`,
+        });
+      }
+      const tunnels = services.tunnels.about('user', user.id);
+      const tunnelsEnded = await reevaluate(services, tx, tunnels, 'group_member_removed');
+      await services.audit.append(
+        {
+          actor,
+          action: 'group.member.remove',
+          subject: group.name,
+          outcome: 'ok',
+          user: user.name,
+          details: { tunnelsEnded },
+        },
+        tx,
+      );
+      return { group: group.name, user: user.name, tunnelsEnded };
+    }),
+  ),
+];

@@ -1,0 +1,250 @@
+import * as v from 'valibot';
+import { ZtnaError } from '../../../../protocol/index.ts';
+import { toPolicyRequest } from '../../grant/decide.ts';
+import { disqualificationOf, readApp, readGroups, type SubjectFacts } from '../../grant/facts.ts';
+import { sessionMethods } from '../../identity/index.ts';
+import {
+  checkPolicies,
+  explainDecision,
+  PolicyEngine,
+  readPolicy,
+  storePolicy,
+} from '../../policy/index.ts';
+import { reevaluate } from '../../verification/reevaluate.ts';
+import { defineCommand, type Command } from '../command.ts';
+import { getApp, getDevice, getUser } from '../lookup.ts';
+import { none, word } from './schema.ts';
+import type { CheckedPolicies } from '../../policy/index.ts';
+import type { Services } from '../../services.ts';
+import type { Device, Reader, Session, User } from '../../store/index.ts';
+
+const files = v.record(
+  v.pipe(v.string(), v.minLength(1), v.maxLength(255)),
+  v.pipe(v.string(), v.maxLength(65_536)),
+);
+
+/** Thrown to undo a dry run. */
+class DryRun extends Error {
+  readonly tunnelsEnded: number;
+  constructor(tunnelsEnded: number) {
+    super('dry run');
+    this.tunnelsEnded = tunnelsEnded;
+  }
+}
+
+/** Makes checked files the whole policy and ends what it now denies, or changes nothing at all. */
+async function apply(
+  services: Services,
+  checked: CheckedPolicies,
+  actor: string,
+  isDryRun: boolean,
+): Promise<{ version: number; tunnelsEnded: number }> {
+  const { store, policy: old, clock, audit, tunnels } = services;
+  try {
+    return await store.write(async (tx) => {
+      const { version, digest } = await storePolicy(tx, {
+        files: checked.files,
+        actor,
+        nowMs: clock.nowMs(),
+      });
+      const candidate = new PolicyEngine({ extraChecks: old.extraChecks });
+      candidate.activate(checked, version);
+      // Before the commit, so that no grant decided after it can be decided by the old one.
+      services.policy = candidate;
+      const all = [...tunnels.all()];
+      const tunnelsEnded = await reevaluate(services, tx, all, 'policy_changed');
+      await audit.append(
+        {
+          actor,
+          action: 'policy.apply',
+          subject: String(version),
+          outcome: 'ok',
+          details: { digest, files: Object.keys(checked.files), tunnelsEnded },
+        },
+        tx,
+      );
+      if (isDryRun) throw new DryRun(tunnelsEnded);
+      return { version, tunnelsEnded };
+    });
+  } catch (error) {
+    services.policy = old;
+    if (error instanceof DryRun) return { version: old.version, tunnelsEnded: error.tunnelsEnded };
+    throw error;
+  }
+}
+
+/** What policy would be asked about a user who signed in just now, or is signed in, on a device. */
+async function subjectFor(
+  services: Services,
+  db: Reader,
+  user: User,
+  device: Device | undefined,
+): Promise<SubjectFacts> {
+  const nowMs = services.clock.nowMs();
+  const live =
+    device &&
+    (await db
+      .selectFrom('sessions')
+      .selectAll()
+      .where('deviceId', '=', device.id)
+      .where('endedAtMs', 'is', null)
+      .orderBy('createdAtMs', 'desc')
+      .executeTakeFirst());
+  const session = live ?? freshSession(user, device, nowMs);
+  return {
+    user,
+    device: device ?? noDevice(user, nowMs),
+    session,
+    methods: sessionMethods(session),
+    groups: await readGroups(db, user.id, nowMs),
+    address: device ? (services.peers.devices(device.id).at(-1)?.address ?? 'unknown') : 'unknown',
+    nowMs,
+  };
+}
+
+function freshSession(user: User, device: Device | undefined, nowMs: number): Session {
+  return {
+    id: 'none' as Session['id'],
+    userId: user.id,
+    deviceId: device?.id ?? ('none' as Device['id']),
+    provider: 'local',
+    methodsJson: '["password"]',
+    authenticatedAtMs: nowMs,
+    createdAtMs: nowMs,
+    lastSeenAtMs: nowMs,
+    idleMs: 3_600_000,
+    absoluteEndAtMs: nowMs + 3_600_000,
+    endedAtMs: null,
+    endReason: null,
+  };
+}
+
+function noDevice(user: User, nowMs: number): Device {
+  return {
+    id: 'none' as Device['id'],
+    userId: user.id,
+    hostname: 'unknown',
+    platform: 'unknown',
+    noiseKey: '',
+    signingKey: '',
+    certificateSerial: null,
+    certificateNotAfterMs: null,
+    state: 'enrolled',
+    createdAtMs: nowMs,
+    lastSeenAtMs: null,
+  };
+}
+
+async function devicesOf(db: Reader, user: User): Promise<Device[]> {
+  return await db
+    .selectFrom('devices')
+    .selectAll()
+    .where('userId', '=', user.id)
+    .where('state', '!=', 'revoked')
+    .orderBy('lastSeenAtMs', 'desc')
+    .execute();
+}
+
+async function explain(services: Services, subject: SubjectFacts, appName: string) {
+  const app = await readApp(services.store.db, { name: appName });
+  if (!app) throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { message: `there is no app ${appName}` });
+  const explained = explainDecision(
+    services.policy,
+    toPolicyRequest(services.policy, subject, app),
+  );
+  const blocked = disqualificationOf(subject);
+  return { explained, blocked, allowed: explained.verdict === 'allow' && blocked === undefined };
+}
+
+export const policyCommands: readonly Command[] = [
+  defineCommand(
+    'policy.apply',
+    'change',
+    v.strictObject({ files, dryRun: v.optional(v.boolean(), false) }),
+    async (services, args, actor) => {
+      let checked: CheckedPolicies;
+      try {
+        checked = await checkPolicies(args.files, { extraChecks: services.policy.extraChecks });
+      } catch (error) {
+        if (!args.dryRun) {
+          await services.audit.append({
+            actor,
+            action: 'policy.apply',
+            subject: 'new',
+            outcome: 'refused',
+            details: { error: error instanceof Error ? error.message.slice(0, 500) : 'unknown' },
+          });
+        }
+        throw error;
+      }
+      return apply(services, checked, actor, args.dryRun);
+    },
+  ),
+
+  defineCommand('policy.show', 'read', none, async ({ store }) => {
+    const active = await readPolicy(store.db);
+    if (!active) {
+      throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
+        message: 'no policy is active, so everything is denied',
+        hint: 'apply one: ztna-relay policy apply DIR',
+      });
+    }
+    return active;
+  }),
+
+  defineCommand('policy.schema', 'read', none, ({ policy }) =>
+    Promise.resolve({ schema: policy.schema }),
+  ),
+
+  defineCommand(
+    'policy.why',
+    'read',
+    v.strictObject({ user: word, app: word, device: v.optional(word) }),
+    async (services, args) => {
+      const { db } = services.store;
+      const user = await getUser(db, args.user);
+      const device =
+        args.device === undefined
+          ? (await devicesOf(db, user))[0]
+          : await getDevice(db, args.device);
+      const subject = await subjectFor(services, db, user, device);
+      const { explained, blocked, allowed } = await explain(services, subject, args.app);
+      return {
+        user: user.name,
+        app: args.app,
+        device: device?.id ?? null,
+        allowed,
+        blockedBy: blocked ?? null,
+        permittedBy: explained.permitting,
+        forbiddenBy: explained.forbidding,
+        errors: explained.errors,
+        remedies: explained.remedies,
+        conditions: explained.conditions,
+        groups: subject.groups.map((group) => group.name),
+        policyVersion: explained.policyVersion,
+      };
+    },
+  ),
+
+  defineCommand('policy.who', 'read', v.strictObject({ app: word }), async (services, args) => {
+    const { db } = services.store;
+    await getApp(db, args.app);
+    const users = await db.selectFrom('users').selectAll().orderBy('name').execute();
+    const rows: Record<string, unknown>[] = [];
+    for (const user of users) {
+      const devices = await devicesOf(db, user);
+      for (const device of devices.length > 0 ? devices : [undefined]) {
+        const subject = await subjectFor(services, db, user, device);
+        const { explained, allowed } = await explain(services, subject, args.app);
+        if (!allowed) continue;
+        rows.push({
+          user: user.name,
+          device: device?.id ?? null,
+          allowed,
+          policies: explained.reasons,
+        });
+      }
+    }
+    return rows;
+  }),
+];

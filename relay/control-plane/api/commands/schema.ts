@@ -1,0 +1,8 @@
+import * as v from 'valibot';
+
+export const none = v.strictObject({});
+export const word = v.pipe(v.string(), v.minLength(1), v.maxLength(128));
+export const byName = v.strictObject({ name: word });
+export const byId = v.strictObject({ id: word });
+export const instantMs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+export const words = v.optional(v.pipe(v.array(word), v.maxLength(256)), []);

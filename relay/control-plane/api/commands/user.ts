@@ -1,0 +1,213 @@
+import * as v from 'valibot';
+import { newId } from '../../../../protocol/index.ts';
+import { revokeSubject } from '../../access/end-tunnels.ts';
+import { reevaluate } from '../../verification/reevaluate.ts';
+import { readGroups } from '../../grant/facts.ts';
+import { endSessions, preparePassword } from '../../identity/index.ts';
+import { defineCommand, type Command } from '../command.ts';
+import { alreadyThere, checkName, ensureGroup, getUser } from '../lookup.ts';
+import { byName, instantMs, none, word, words } from './schema.ts';
+import type { Services } from '../../services.ts';
+import type { Tx, User } from '../../store/index.ts';
+
+const settings = v.strictObject({
+  name: word,
+  groups: words,
+  role: v.optional(v.picklist(['admin', 'helpdesk', 'auditor'])),
+  expiresAtMs: v.optional(instantMs),
+  password: v.optional(v.pipe(v.string(), v.maxLength(4096))),
+});
+type Settings = v.InferOutput<typeof settings>;
+
+/** Adds a user without password or groups. Throws ERR_CONFIG_EXISTS. */
+export async function addUser(tx: Tx, name: string, nowMs: number): Promise<User> {
+  checkName('user', name);
+  const user: User = {
+    id: newId('user'),
+    name,
+    role: null,
+    disabled: 0,
+    passwordHash: null,
+    expiresAtMs: null,
+    createdAtMs: nowMs,
+  };
+  const added = await tx
+    .insertInto('users')
+    .values(user)
+    .onConflict((conflict) => conflict.column('name').doNothing())
+    .returning('id')
+    .executeTakeFirst();
+  if (!added) throw alreadyThere('user', name);
+  return user;
+}
+
+/** Puts a user into groups, which are made if need be; a place that was to end is kept for good. */
+export async function joinGroups(
+  tx: Tx,
+  user: User,
+  groups: readonly string[],
+  nowMs: number,
+): Promise<void> {
+  for (const name of groups) {
+    const { id: groupId } = await ensureGroup(tx, name, nowMs);
+    await tx
+      .insertInto('memberships')
+      .values({ userId: user.id, groupId, untilMs: null, createdAtMs: nowMs })
+      .onConflict((conflict) =>
+        conflict.columns(['userId', 'groupId']).doUpdateSet({ untilMs: null }),
+      )
+      .execute();
+  }
+}
+
+async function change(services: Services, tx: Tx, user: User, args: Settings, hash: string | null) {
+  const nowMs = services.clock.nowMs();
+  const set = {
+    ...(args.role === undefined ? {} : { role: args.role }),
+    ...(args.expiresAtMs === undefined ? {} : { expiresAtMs: args.expiresAtMs }),
+    ...(hash === null ? {} : { passwordHash: hash }),
+  };
+  if (Object.keys(set).length > 0) {
+    await tx.updateTable('users').set(set).where('id', '=', user.id).execute();
+  }
+  await joinGroups(tx, user, args.groups, nowMs);
+}
+
+function details(args: Settings): Record<string, unknown> {
+  const { password, ...rest } = args;
+  return { ...rest, password: password !== undefined };
+}
+
+async function describe(services: Services, user: User): Promise<Record<string, unknown>> {
+  const nowMs = services.clock.nowMs();
+  const groups = await readGroups(services.store.db, user.id, nowMs);
+  const hasExpired = user.expiresAtMs !== null && user.expiresAtMs <= nowMs;
+  return {
+    id: user.id,
+    name: user.name,
+    groups: groups.map((group) => group.name),
+    state: user.disabled === 1 ? 'disabled' : hasExpired ? 'expired' : 'active',
+    role: user.role,
+    hasPassword: user.passwordHash !== null,
+    expiresAtMs: user.expiresAtMs,
+    createdAtMs: user.createdAtMs,
+  };
+}
+
+export const userCommands: readonly Command[] = [
+  defineCommand('user.add', 'change', settings, async (services, args, actor) => {
+    checkName('user', args.name);
+    const hash =
+      args.password === undefined ? null : await preparePassword(args.password, args.name);
+    const user = await services.store.write(async (tx) => {
+      const added = await addUser(tx, args.name, services.clock.nowMs());
+      await change(services, tx, added, args, hash);
+      await record(services, tx, actor, 'user.add', added, details(args));
+      return added;
+    });
+    return describe(services, await getUser(services.store.db, user.name));
+  }),
+
+  defineCommand('user.set', 'change', settings, async (services, args, actor) => {
+    const hash =
+      args.password === undefined ? null : await preparePassword(args.password, args.name);
+    await services.store.write(async (tx) => {
+      const user = await getUser(tx, args.name);
+      await change(services, tx, user, args, hash);
+      await record(services, tx, actor, 'user.set', user, details(args));
+      await reevaluate(services, tx, services.tunnels.about('user', user.id), 'user_changed');
+    });
+    return describe(services, await getUser(services.store.db, args.name));
+  }),
+
+  defineCommand('user.list', 'read', none, async (services) => {
+    const users = await services.store.db.selectFrom('users').selectAll().orderBy('name').execute();
+    return Promise.all(users.map((user) => describe(services, user)));
+  }),
+
+  defineCommand('user.show', 'read', byName, async (services, { name }) => {
+    const user = await getUser(services.store.db, name);
+    const devices = await services.store.db
+      .selectFrom('devices')
+      .select(['id', 'hostname', 'state'])
+      .where('userId', '=', user.id)
+      .execute();
+    return {
+      ...(await describe(services, user)),
+      devices: devices.map((device) => `${device.id} ${device.hostname} ${device.state}`),
+      openTunnels: services.tunnels.about('user', user.id).length,
+    };
+  }),
+
+  defineCommand('user.disable', 'change', byName, async (services, { name }, actor) =>
+    services.store.write(async (tx) => {
+      const user = await getUser(tx, name);
+      const tunnelsEnded = await cutOff(services, tx, user, 'user_disabled');
+      await tx.updateTable('users').set({ disabled: 1 }).where('id', '=', user.id).execute();
+      await record(services, tx, actor, 'user.disable', user, { tunnelsEnded });
+      return { name: user.name, tunnelsEnded };
+    }),
+  ),
+
+  defineCommand('user.enable', 'change', byName, async (services, { name }, actor) =>
+    services.store.write(async (tx) => {
+      const user = await getUser(tx, name);
+      await tx.updateTable('users').set({ disabled: 0 }).where('id', '=', user.id).execute();
+      await record(services, tx, actor, 'user.enable', user, {});
+      return { name: user.name };
+    }),
+  ),
+
+  defineCommand('user.remove', 'change', byName, async (services, { name }, actor) =>
+    services.store.write(async (tx) => {
+      const user = await getUser(tx, name);
+      const tunnelsEnded = await cutOff(services, tx, user, 'user_removed');
+      await tx.deleteFrom('sessions').where('userId', '=', user.id).execute();
+      await tx.deleteFrom('devices').where('userId', '=', user.id).execute();
+      await tx
+        .deleteFrom('invites')
+        .where('kind', '=', 'user')
+        .where('subject', '=', user.id)
+        .execute();
+      await tx.deleteFrom('users').where('id', '=', user.id).execute();
+      await record(services, tx, actor, 'user.remove', user, { tunnelsEnded });
+      return { name: user.name, tunnelsEnded };
+    }),
+  ),
+];
+
+/** Ends every session and tunnel of a user, at once and everywhere. */
+export async function cutOff(
+  services: Services,
+  tx: Tx,
+  user: User,
+  reason: string,
+): Promise<number> {
+  await endSessions(tx, { userId: user.id }, reason, services.clock.nowMs());
+  const count = await revokeSubject(services, tx, { kind: 'user', id: user.id }, reason);
+  const devices = await tx
+    .selectFrom('devices')
+    .select('id')
+    .where('userId', '=', user.id)
+    .execute();
+  services.store.afterCommit(tx, () => {
+    for (const { id } of devices) {
+      for (const peer of services.peers.devices(id)) peer.send({ type: 'session_ended', reason });
+    }
+  });
+  return count;
+}
+
+async function record(
+  services: Services,
+  tx: Tx,
+  actor: string,
+  action: string,
+  user: User,
+  facts: Record<string, unknown>,
+): Promise<void> {
+  await services.audit.append(
+    { actor, action, subject: user.id, outcome: 'ok', user: user.name, details: facts },
+    tx,
+  );
+}

@@ -1,0 +1,153 @@
+import {
+  signStatement,
+  timeSchema,
+  wireVersion,
+  ZtnaError,
+  type RevocationEntry,
+  type Subject,
+} from '../../../protocol/index.ts';
+import type { LogFeed } from '../live/log-feed.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
+import type { Services } from '../services.ts';
+
+/** Control time for a nonce, signed. */
+export function answerTime(services: Services, nonce: string) {
+  const { clock, authority } = services;
+  const statement = signStatement(
+    'time',
+    timeSchema,
+    { nonce, timeMs: clock.nowMs() },
+    authority.grantKey,
+  );
+  return { type: 'time', statement } as const;
+}
+
+/** The highest version that both sides speak. Throws ERR_HANDSHAKE_VERSION. */
+export function chooseVersion(versions: { readonly min: number; readonly max: number }): number {
+  if (versions.min > wireVersion || versions.max < wireVersion) {
+    throw new ZtnaError('ERR_HANDSHAKE_VERSION');
+  }
+  return wireVersion;
+}
+
+/** The bundle, for a peer that has an older one. */
+export function newerBundle(services: Services, known: number): string | null {
+  return services.bundle.version > known ? services.bundle.statement : null;
+}
+
+/** A batch of the log is no longer than this; a peer that was away gets as many as it needs. */
+const pageEntries = 256;
+
+/** How far back entries can matter to a grant that is still good, with room for clocks and slow paths. */
+const grantHorizonMs = 5 * 60_000;
+
+/**
+ * Entries that a peer may have missed: everything since the oldest tunnel it still has, and since any grant that
+ * could still be used. `concerns` says which are its own.
+ */
+async function missedEntries(
+  services: Services,
+  tunnels: readonly string[],
+  concerns: (entry: RevocationEntry) => boolean,
+): Promise<RevocationEntry[]> {
+  const { store, clock, feed } = services;
+  const horizonMs = clock.nowMs() - grantHorizonMs;
+  const startsMs: number[] = [horizonMs];
+  for (const id of tunnels) {
+    const row = await store.db
+      .selectFrom('tunnels')
+      .select('createdAtMs')
+      .where('id', '=', id as LiveTunnel['id'])
+      .executeTakeFirst();
+    if (row) startsMs.push(row.createdAtMs);
+  }
+  const first = await store.db
+    .selectFrom('revocations')
+    .select('position')
+    .where('incarnation', '=', feed.incarnation)
+    .where(
+      'atMs',
+      '>=',
+      startsMs.reduce((a, b) => Math.min(a, b)),
+    )
+    .orderBy('position')
+    .limit(1)
+    .executeTakeFirst();
+  if (!first) return [];
+  const missed: RevocationEntry[] = [];
+  let position = first.position - 1;
+  for (;;) {
+    const page = await services.revocations.since(store.db, position, pageEntries);
+    missed.push(...page.filter(concerns));
+    position = page.at(-1)?.position ?? position;
+    if (page.length < pageEntries) return missed;
+  }
+}
+
+/**
+ * Makes a peer known and tells it what it missed, with nothing in between: an entry that becomes durable while the
+ * store is read is either read or pushed. `register` makes the peer known and welcomes it.
+ */
+export async function registerPeer<P extends Parameters<LogFeed['catchUp']>[0]>(
+  services: Services,
+  tunnels: readonly string[],
+  concerns: (entry: RevocationEntry) => boolean,
+  register: () => P,
+): Promise<P> {
+  const { feed } = services;
+  for (;;) {
+    const { head } = feed;
+    const missed = await missedEntries(services, tunnels, concerns);
+    if (feed.head !== head) continue;
+    feed.flush();
+    const peer = register();
+    feed.catchUp(peer, missed);
+    return peer;
+  }
+}
+
+/** True when an entry names a tunnel of `rows` or one of the peer's own subjects. */
+export function concernsAny(
+  entry: RevocationEntry,
+  own: Subject,
+  rows: readonly TunnelSubjects[],
+): boolean {
+  const { kind, id } = entry.subject;
+  if (kind === own.kind && id === own.id) return true;
+  return rows.some((row) => row[kind] === id);
+}
+
+/** The ids that a tunnel can be revoked by. */
+export type TunnelSubjects = Readonly<Record<Subject['kind'], string>>;
+
+/** Reads what the store knows of tunnels by id; unknown ids are left out. */
+export async function readTunnelSubjects(
+  services: Services,
+  ids: readonly string[],
+): Promise<(TunnelSubjects & { readonly state: string })[]> {
+  const found: (TunnelSubjects & { readonly state: string })[] = [];
+  for (const id of ids) {
+    const row = await services.store.db
+      .selectFrom('tunnels')
+      .selectAll()
+      .where('id', '=', id as LiveTunnel['id'])
+      .executeTakeFirst();
+    if (!row) continue;
+    found.push({
+      user: row.userId,
+      session: row.sessionId,
+      device: row.deviceId,
+      app: row.appId,
+      connector: row.connectorId,
+      tunnel: row.id,
+      state: row.state,
+    });
+  }
+  return found;
+}
+
+/** A live tunnel's ids in the same shape. */
+export function subjectsOf(tunnel: LiveTunnel): TunnelSubjects {
+  const { user, session, device, app, connector, id } = tunnel;
+  return { user, session, device, app, connector, tunnel: id };
+}

@@ -1,0 +1,273 @@
+import type { WebSocket } from 'ws';
+import {
+  fromConnector,
+  toConnector,
+  toZtnaError,
+  ZtnaError,
+  type ConnectorId,
+  type FromConnector,
+  type RevocationEntry,
+  type ToConnector,
+  type TunnelId,
+} from '../../../protocol/index.ts';
+import { endTunnels } from '../access/end-tunnels.ts';
+import type { ConnectorPeer } from '../live/peers.ts';
+import type { ControlPeer } from '../listener/secure-listener.ts';
+import type { Services } from '../services.ts';
+import { readAppIds } from './connector-apps.ts';
+import {
+  answerTime,
+  chooseVersion,
+  concernsAny,
+  newerBundle,
+  readTunnelSubjects,
+  registerPeer,
+  subjectsOf,
+} from './common.ts';
+import { ServerChannel } from './server-channel.ts';
+
+/** A connector that comes back with every tunnel it may carry names them all in its hello. */
+export const maxConnectorMessageBytes = 262_144;
+
+/** Data WebSockets that a connector keeps dialled ahead on each relay. */
+const slotsAhead = 4;
+
+type Hello = Extract<FromConnector, { type: 'hello' }>;
+
+/** Serves one connector's control channel until it closes. */
+export function serveConnector(services: Services, socket: WebSocket, dialler: ControlPeer): void {
+  const id = dialler.id as ConnectorId;
+  const logger = services.logger.child({ connector: id });
+  let peer: ConnectorPeer | undefined;
+  const channel = new ServerChannel<FromConnector, ToConnector>(socket, {
+    from: fromConnector,
+    to: toConnector,
+    maxMessageBytes: maxConnectorMessageBytes,
+    messagesPerSecond: 500,
+    logger,
+    answerTime: (nonce) => answerTime(services, nonce),
+    onMessage: async (message) => {
+      if (message.type === 'hello') {
+        peer = await greet(services, channel, dialler, message);
+        logger.info('connector_online', { instance: message.instance, apps: message.apps.length });
+      } else if (peer) await handle(services, peer, message);
+    },
+  });
+  const certificateTimer = closeAtCertificateEnd(dialler, () => {
+    channel.close(new ZtnaError('ERR_IDENTITY_UNAUTHENTICATED'));
+  });
+  void channel.closed.then(() => {
+    clearTimeout(certificateTimer);
+    if (peer && services.peers.removeConnector(peer)) logger.info('connector_offline');
+  });
+}
+
+/** Live sockets end with the certificate that opened them. */
+export function closeAtCertificateEnd(
+  dialler: Pick<ControlPeer, 'certificateUntilMs'>,
+  close: () => void,
+): NodeJS.Timeout {
+  const leftMs = dialler.certificateUntilMs - Date.now();
+  return setTimeout(close, Math.min(Math.max(leftMs, 0), 2_147_483_647));
+}
+
+async function greet(
+  services: Services,
+  channel: ServerChannel<FromConnector, ToConnector>,
+  dialler: ControlPeer,
+  hello: Hello,
+): Promise<ConnectorPeer> {
+  const { store, clock, peers, tunnels } = services;
+  const version = chooseVersion(hello.versions);
+  const id = dialler.id as ConnectorId;
+  const row = await store.write((tx) =>
+    tx
+      .updateTable('connectors')
+      .set({ instance: hello.instance, lastSeenAtMs: clock.nowMs() })
+      .where('id', '=', id)
+      .where('state', '=', 'enrolled')
+      .returningAll()
+      .executeTakeFirst(),
+  );
+  if (!row) throw new ZtnaError('ERR_IDENTITY_REVOKED');
+  const known = await readTunnelSubjects(services, hello.tunnels);
+  const appIds = await readAppIds(store.db, row.siteId);
+  const relays = await readRelays(services);
+  const concerns = (entry: RevocationEntry) => {
+    const live = tunnels.about('connector', id).map(subjectsOf);
+    return concernsAny(entry, { kind: 'connector', id }, [...known, ...live]);
+  };
+  const peer = await registerPeer(services, hello.tunnels, concerns, () => {
+    const registered: ConnectorPeer = {
+      id,
+      name: row.name,
+      site: row.siteId,
+      instance: hello.instance,
+      address: dialler.address,
+      apps: new Set(hello.apps),
+      toldTo: 0,
+      send: (message) => {
+        channel.send(message);
+      },
+      close: (error) => {
+        channel.close(error);
+      },
+    };
+    // Whoever dialled last is the connector; an older process of it, or a stolen key's, must yield and shows in the log.
+    const older = peers.addConnector(registered);
+    if (older) {
+      services.logger.warn('connector_replaced', { connector: id, instance: older.instance });
+      older.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
+    }
+    registered.send({
+      type: 'welcome',
+      version,
+      connector: id,
+      name: row.name,
+      bundle: newerBundle(services, hello.bundleVersion),
+      appIds,
+      relays,
+      slots: slotsAhead,
+    });
+    return registered;
+  });
+  await reconcile(services, peer, hello.tunnels, known);
+  return peer;
+}
+
+async function readRelays(services: Services) {
+  return await services.store.db
+    .selectFrom('relays')
+    .select(['id', 'url'])
+    .where('state', '=', 'enrolled')
+    .orderBy('id')
+    .execute();
+}
+
+/** Brings store, index and connector to one view of which tunnels there are. */
+async function reconcile(
+  services: Services,
+  peer: ConnectorPeer,
+  reported: readonly TunnelId[],
+  known: readonly { readonly tunnel: string; readonly connector: string; readonly state: string }[],
+): Promise<void> {
+  const { store, tunnels, schedule, clock, revocations } = services;
+  const there = new Set<string>(reported);
+  const gone = tunnels
+    .about('connector', peer.id)
+    .filter(
+      (tunnel) =>
+        tunnel.instance !== peer.instance || (tunnel.state === 'open' && !there.has(tunnel.id)),
+    );
+  // Closed here but open there: an entry ends it at once, where a missing lease would only in a while.
+  const closed = known.filter(
+    (row) =>
+      row.connector === peer.id &&
+      (row.state === 'closed' || tunnels.get(row.tunnel)?.state === 'closed'),
+  );
+  if (gone.length > 0 || closed.length > 0) {
+    await store.write(async (tx) => {
+      await endTunnels(services, tx, gone, {
+        reason: 'connector_restarted',
+        code: 'ERR_CONNECTOR_OFFLINE',
+      });
+      for (const row of closed) {
+        await revocations.append(tx, {
+          action: 'revoke',
+          subject: { kind: 'tunnel', id: row.tunnel as TunnelId },
+          reason: 'tunnel_closed',
+        });
+      }
+    });
+  }
+  for (const id of reported) {
+    const tunnel = tunnels.get(id);
+    if (!tunnel || tunnel.state === 'closed' || tunnel.connector !== peer.id) continue;
+    await noteOpened(services, id);
+    schedule.hasten(id, clock.nowMs());
+  }
+}
+
+async function handle(
+  services: Services,
+  peer: ConnectorPeer,
+  message: Exclude<FromConnector, Hello>,
+): Promise<void> {
+  const { tunnels, audit, schedule, clock } = services;
+  switch (message.type) {
+    case 'apps':
+      peer.apps = new Set(message.apps);
+      return;
+    case 'tunnel_opened': {
+      const tunnel = tunnels.get(message.tunnel);
+      if (tunnel?.connector !== peer.id) return;
+      await noteOpened(services, message.tunnel);
+      schedule.hasten(message.tunnel, clock.nowMs());
+      return;
+    }
+    case 'tunnel_closed': {
+      const { bytesUp, bytesDown, reason, code } = message;
+      await services.store.write(async (tx) => {
+        // The data plane may have told of the end before; only the connector knows what reached the app.
+        await tx
+          .updateTable('tunnels')
+          .set({ bytesUp, bytesDown })
+          .where('id', '=', message.tunnel)
+          .where('connectorId', '=', peer.id)
+          .execute();
+        const tunnel = tunnels.get(message.tunnel);
+        if (tunnel?.connector !== peer.id || tunnel.state === 'closed') return;
+        await endTunnels(services, tx, [tunnel], { reason, code }, { bytesUp, bytesDown });
+      });
+      return;
+    }
+    case 'grant_refused': {
+      const tunnel = tunnels.get(message.tunnel);
+      const isOurs = tunnel?.connector === peer.id;
+      await audit.append({
+        actor: `connector:${peer.id}`,
+        action: 'grant.refused',
+        subject: message.tunnel,
+        outcome: 'refused',
+        ref: isOurs ? tunnel.decision : null,
+        user: isOurs ? tunnel.userName : null,
+        app: isOurs ? tunnel.appName : null,
+        details: { code: message.code, reason: message.reason },
+      });
+      return;
+    }
+    case 'time':
+      return; // answered by the channel itself
+  }
+}
+
+async function noteOpened(services: Services, id: TunnelId): Promise<void> {
+  const { store, clock, audit, tunnels } = services;
+  const tunnel = tunnels.get(id);
+  if (tunnel?.state !== 'granted') return;
+  tunnel.state = 'open';
+  try {
+    await store.write(async (tx) => {
+      await tx
+        .updateTable('tunnels')
+        .set({ state: 'open', openedAtMs: clock.nowMs() })
+        .where('id', '=', id)
+        .where('state', '=', 'granted')
+        .execute();
+      await audit.append(
+        {
+          actor: `connector:${tunnel.connector}`,
+          action: 'tunnel.open',
+          subject: id,
+          outcome: 'ok',
+          ref: tunnel.decision,
+          user: tunnel.userName,
+          app: tunnel.appName,
+        },
+        tx,
+      );
+    });
+  } catch (error) {
+    services.logger.error('tunnel_open_not_recorded', { code: toZtnaError(error).code });
+  }
+}

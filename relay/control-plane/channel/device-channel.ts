@@ -1,0 +1,176 @@
+import type { WebSocket } from 'ws';
+import {
+  fromDevice,
+  toDevice,
+  toZtnaError,
+  ZtnaError,
+  type DeviceId,
+  type FromDevice,
+  type RevocationEntry,
+  type ToDevice,
+} from '../../../protocol/index.ts';
+import { endTunnels } from '../access/end-tunnels.ts';
+import { findLiveSession } from '../identity/index.ts';
+import type { ControlPeer } from '../listener/secure-listener.ts';
+import type { DevicePeer } from '../live/peers.ts';
+import type { Services } from '../services.ts';
+import {
+  answerTime,
+  chooseVersion,
+  concernsAny,
+  newerBundle,
+  readTunnelSubjects,
+  registerPeer,
+  subjectsOf,
+} from './common.ts';
+import { closeAtCertificateEnd } from './connector-channel.ts';
+import { answerDevice, sessionFactsOf } from './device-requests.ts';
+import { ServerChannel } from './server-channel.ts';
+
+export const maxDeviceMessageBytes = 65_536;
+
+type Hello = Extract<FromDevice, { type: 'hello' }>;
+export type DeviceRequest = Extract<FromDevice, { id: number }>;
+
+/** Serves one control channel of a device until it closes. */
+export function serveDevice(services: Services, socket: WebSocket, dialler: ControlPeer): void {
+  const id = dialler.id as DeviceId;
+  const logger = services.logger.child({ device: id });
+  let peer: DevicePeer | undefined;
+  const channel = new ServerChannel<FromDevice, ToDevice>(socket, {
+    from: fromDevice,
+    to: toDevice,
+    maxMessageBytes: maxDeviceMessageBytes,
+    messagesPerSecond: 50,
+    logger,
+    answerTime: (nonce) => answerTime(services, nonce),
+    onMessage: async (message) => {
+      if (message.type === 'hello') {
+        peer = await greet(services, channel, dialler, message);
+        logger.info('device_online', { address: dialler.address });
+      } else if (peer && message.type === 'tunnel_closed') {
+        await noteClosed(services, id, message.tunnel, message.reason);
+      } else if (peer && 'id' in message) {
+        channel.send(await answer(services, peer, dialler, message));
+      }
+    },
+  });
+  const certificateTimer = closeAtCertificateEnd(dialler, () => {
+    channel.close(new ZtnaError('ERR_IDENTITY_UNAUTHENTICATED'));
+  });
+  void channel.closed.then(() => {
+    clearTimeout(certificateTimer);
+    if (!peer) return;
+    services.peers.removeDevice(peer);
+    logger.info('device_offline');
+  });
+}
+
+async function greet(
+  services: Services,
+  channel: ServerChannel<FromDevice, ToDevice>,
+  dialler: ControlPeer,
+  hello: Hello,
+): Promise<DevicePeer> {
+  const { store, clock, peers, settings, tunnels } = services;
+  const version = chooseVersion(hello.versions);
+  const id = dialler.id as DeviceId;
+  if (peers.devices(id).length >= settings.limits.channelsPerDevice) {
+    throw new ZtnaError('ERR_LIMIT_RATE');
+  }
+  const row = await store.write((tx) =>
+    tx
+      .updateTable('devices')
+      .set({ lastSeenAtMs: clock.nowMs() })
+      .where('id', '=', id)
+      .where('state', 'in', ['enrolled', 'pending', 'disabled'])
+      .returningAll()
+      .executeTakeFirst(),
+  );
+  if (!row) throw new ZtnaError('ERR_IDENTITY_REVOKED');
+  const known = (await readTunnelSubjects(services, hello.tunnels)).filter(
+    (tunnel) => tunnel.device === id,
+  );
+  const session = await findLiveSession(store.db, id, clock.nowMs());
+  const facts = session ? await sessionFactsOf(services, session) : null;
+  const concerns = (entry: RevocationEntry) => {
+    const live = tunnels.about('device', id).map(subjectsOf);
+    return concernsAny(entry, { kind: 'device', id }, [...known, ...live]);
+  };
+  const peer = await registerPeer(services, hello.tunnels, concerns, () => {
+    const registered: DevicePeer = {
+      id,
+      address: dialler.address,
+      toldTo: 0,
+      send: (message) => {
+        channel.send(message);
+      },
+      close: (error) => {
+        channel.close(error);
+      },
+    };
+    peers.addDevice(registered);
+    registered.send({
+      type: 'welcome',
+      version,
+      device: id,
+      bundle: newerBundle(services, hello.bundleVersion),
+      session: facts,
+    });
+    return registered;
+  });
+  for (const tunnel of known) {
+    const isOver = tunnel.state === 'closed' || !tunnels.get(tunnel.tunnel);
+    if (isOver) {
+      peer.send({
+        type: 'tunnel_ended',
+        tunnel: tunnel.tunnel as Hello['tunnels'][number],
+        code: 'ERR_TUNNEL_CLOSED',
+        reason: 'tunnel_closed',
+      });
+    } else services.schedule.hasten(tunnel.tunnel, clock.nowMs());
+  }
+  return peer;
+}
+
+async function answer(
+  services: Services,
+  peer: DevicePeer,
+  dialler: ControlPeer,
+  request: DeviceRequest,
+): Promise<ToDevice> {
+  try {
+    return await answerDevice(services, peer, dialler, request);
+  } catch (error) {
+    return refusalOf(services, request.id, error);
+  }
+}
+
+/** What a person may be told of an error; everything else stays in the log. */
+function refusalOf(services: Services, id: number, error: unknown): ToDevice {
+  const { code, message, hint, ref, cause } = toZtnaError(error);
+  if (code === 'ERR_INTERNAL') {
+    services.logger.error('request_failed', {
+      error: message,
+      cause: cause instanceof Error ? (cause.stack ?? cause.message) : null,
+    });
+    return { type: 'refusal', id, code, message: null, fix: null, ref: null };
+  }
+  const fix = hint === undefined ? null : hint.replace(/^fix: /, '').slice(0, 500);
+  return { type: 'refusal', id, code, message: message.slice(0, 500), fix, ref: ref ?? null };
+}
+
+/** An agent closed its end: no more renewals, and its place in the limits is free. */
+async function noteClosed(
+  services: Services,
+  device: DeviceId,
+  id: string,
+  reason: string,
+): Promise<void> {
+  const tunnel = services.tunnels.get(id);
+  if (tunnel?.device !== device || tunnel.state === 'closed') return;
+
+  await services.store.write((tx) =>
+    endTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_CLOSED' }),
+  );
+}

@@ -1,0 +1,352 @@
+import {
+  ZtnaError,
+  type AppRow,
+  type DeviceId,
+  type SessionFacts,
+  type ToDevice,
+} from '../../../protocol/index.ts';
+import { revokeSubject } from '../access/end-tunnels.ts';
+import { connectorsServing, relaysHolding } from '../grant/choose-connector.ts';
+import {
+  decideAccess,
+  recordDecision,
+  recordUnknownApp,
+  toPolicyRequest,
+} from '../grant/decide.ts';
+import { disqualificationOf, readApp, readApps, readSubject } from '../grant/facts.ts';
+import { grantTunnel } from '../grant/grant.ts';
+import {
+  beginTotp,
+  confirmTotp,
+  endSessions,
+  findLiveSession,
+  hasTotp,
+  removeTotp,
+  sessionEndMs,
+  sessionMethods,
+  signIn,
+  startSession,
+  useTotp,
+} from '../identity/index.ts';
+import type { ControlPeer } from '../listener/secure-listener.ts';
+import type { DevicePeer } from '../live/peers.ts';
+import { fixOf } from '../grant/remedy.ts';
+import { explainDecision } from '../policy/index.ts';
+import type { Services } from '../services.ts';
+import type { Session, Tx, User } from '../store/index.ts';
+import type { DeviceRequest } from './device-channel.ts';
+
+type Answer<T extends ToDevice['type']> = Extract<ToDevice, { type: T }>;
+
+/** Carries out one request of a device. Throws what it is refused with. */
+export async function answerDevice(
+  services: Services,
+  peer: DevicePeer,
+  dialler: ControlPeer,
+  request: DeviceRequest,
+): Promise<ToDevice> {
+  const { id } = request;
+  switch (request.type) {
+    case 'sign_in':
+      return { type: 'signed_in', id, session: await handleSignIn(services, peer, request) };
+    case 'sign_out':
+      await handleSignOut(services, peer);
+      return { type: 'done', id };
+    case 'status':
+      return await handleStatus(services, peer, dialler, id);
+    case 'apps':
+      return { type: 'apps', id, apps: await listApps(services, peer) };
+    case 'grant': {
+      if (!services.grantThrottle.take(peer.id, services.clock.nowMs())) {
+        throw new ZtnaError('ERR_LIMIT_RATE');
+      }
+      const session = await needSession(services, peer.id);
+      const asker = { device: peer.id, session: session.id, address: peer.address };
+      return { type: 'permit', id, ...(await grantTunnel(services, asker, request.app)) };
+    }
+    case 'why':
+      return await handleWhy(services, peer, id, request.app);
+    case 'otp_begin':
+      return await handleOtpBegin(services, peer, id);
+    case 'otp_confirm':
+      return await changeOtp(services, peer, id, 'otp.confirm', async (tx, user) => {
+        await confirmTotp(tx, user.id, request.otp, Date.now());
+        return true;
+      });
+    case 'otp_list': {
+      const session = await needSession(services, peer.id);
+      return { type: 'otp_state', id, enabled: await hasTotp(services.store.db, session.userId) };
+    }
+    case 'otp_remove':
+      return await changeOtp(services, peer, id, 'otp.remove', async (tx, user) => {
+        await useTotp(tx, user.id, request.otp, Date.now());
+        await removeTotp(tx, user.id);
+        return false;
+      });
+  }
+}
+
+/** The device's live session. Throws ERR_IDENTITY_SIGN_IN_NEEDED. */
+async function needSession(services: Services, device: DeviceId): Promise<Session> {
+  const session = await findLiveSession(services.store.db, device, services.clock.nowMs());
+  if (!session) {
+    throw new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', { hint: 'run: ztna login', hop: 'client' });
+  }
+  return session;
+}
+
+export async function sessionFactsOf(services: Services, session: Session): Promise<SessionFacts> {
+  const user = await services.store.db
+    .selectFrom('users')
+    .select('name')
+    .where('id', '=', session.userId)
+    .executeTakeFirstOrThrow();
+  return {
+    session: session.id,
+    user: user.name,
+    methods: sessionMethods(session),
+    signedInAtMs: session.authenticatedAtMs,
+    untilMs: sessionEndMs(session),
+  };
+}
+
+async function handleSignIn(
+  services: Services,
+  peer: DevicePeer,
+  request: Extract<DeviceRequest, { type: 'sign_in' }>,
+): Promise<SessionFacts> {
+  const { store, clock, audit, settings, signInThrottle: throttle } = services;
+  const actor = `device:${peer.id}`;
+  try {
+    const { user, methods } = await signIn(
+      { store, throttle, clock },
+      { ...request, device: peer.id, address: peer.address },
+    );
+    const session = await store.write(async (tx) => {
+      const device = await tx
+        .selectFrom('devices')
+        .select(['userId', 'state'])
+        .where('id', '=', peer.id)
+        .executeTakeFirst();
+      // A device is its user's own: another's password on it is no better than a wrong one.
+      if (device?.userId !== user.id || device.state !== 'enrolled') {
+        throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'device_not_of_user' });
+      }
+      const started = await startSession(tx, {
+        userId: user.id,
+        deviceId: peer.id,
+        provider: 'local',
+        methods,
+        limits: settings.session,
+        notAfterMs: user.expiresAtMs,
+        nowMs: clock.nowMs(),
+      });
+      for (const replaced of started.replaced) {
+        await revokeSubject(services, tx, { kind: 'session', id: replaced }, 'signed_in_again');
+      }
+      await audit.append(
+        {
+          actor,
+          action: 'session.sign_in',
+          subject: started.session.id,
+          outcome: 'ok',
+          user: user.name,
+          details: { methods, address: peer.address },
+        },
+        tx,
+      );
+      return started.session;
+    });
+    return await sessionFactsOf(services, session);
+  } catch (error) {
+    if (error instanceof ZtnaError) {
+      await audit.append({
+        actor,
+        action: 'session.sign_in',
+        subject: peer.id,
+        outcome: 'refused',
+        user: request.user,
+        details: { code: error.code, reason: error.reason ?? null, address: peer.address },
+      });
+    }
+    throw error;
+  }
+}
+
+async function handleSignOut(services: Services, peer: DevicePeer): Promise<void> {
+  const { store, clock, audit } = services;
+  await store.write(async (tx) => {
+    const ended = await endSessions(tx, { deviceId: peer.id }, 'signed_out', clock.nowMs());
+    for (const session of ended) {
+      await revokeSubject(services, tx, { kind: 'session', id: session }, 'signed_out');
+      await audit.append(
+        {
+          actor: `device:${peer.id}`,
+          action: 'session.sign_out',
+          subject: session,
+          outcome: 'ok',
+        },
+        tx,
+      );
+    }
+  });
+}
+
+async function handleStatus(
+  services: Services,
+  peer: DevicePeer,
+  dialler: ControlPeer,
+  id: number,
+): Promise<Answer<'status'>> {
+  const { store, clock } = services;
+  const session = await findLiveSession(store.db, peer.id, clock.nowMs());
+  const device = await store.db
+    .selectFrom('devices')
+    .select('hostname')
+    .where('id', '=', peer.id)
+    .executeTakeFirstOrThrow();
+  return {
+    type: 'status',
+    id,
+    session: session ? await sessionFactsOf(services, session) : null,
+    device: {
+      id: peer.id,
+      hostname: device.hostname,
+      certificateUntilMs: dialler.certificateUntilMs,
+    },
+  };
+}
+
+async function needSubject(services: Services, peer: DevicePeer) {
+  const session = await needSession(services, peer.id);
+  const at = { address: peer.address, nowMs: services.clock.nowMs() };
+  const subject = await readSubject(
+    services.store.db,
+    { device: peer.id, session: session.id },
+    at,
+  );
+  if (!subject || disqualificationOf(subject) !== undefined) {
+    throw new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', { hint: 'run: ztna login', hop: 'client' });
+  }
+  return subject;
+}
+
+/** What the user may reach, or could by a remedy of his or her own; nothing else shows. */
+async function listApps(services: Services, peer: DevicePeer): Promise<AppRow[]> {
+  const subject = await needSubject(services, peer);
+  const rows: AppRow[] = [];
+  for (const app of await readApps(services.store.db)) {
+    const explained = explainDecision(
+      services.policy,
+      toPolicyRequest(services.policy, subject, app),
+    );
+    const fix = fixOf(explained);
+    if (explained.verdict === 'deny' && fix === null) continue;
+    const serving = await connectorsServing(services, app.app);
+    const isOnline = serving.some((connector) => relaysHolding(services, connector).length > 0);
+    rows.push({
+      name: app.app.name,
+      kind: app.app.kind,
+      state: explained.verdict === 'deny' ? 'needs_remedy' : isOnline ? 'online' : 'offline',
+      fix,
+      portHint: app.app.portHint,
+    });
+  }
+  return rows;
+}
+
+async function handleWhy(
+  services: Services,
+  peer: DevicePeer,
+  id: number,
+  appName: string,
+): Promise<Answer<'why'>> {
+  const { store, policy } = services;
+  const subject = await needSubject(services, peer);
+  const app = await readApp(store.db, { name: appName });
+  const explained = app && explainDecision(policy, toPolicyRequest(policy, subject, app));
+  const fix = explained ? fixOf(explained) : null;
+  const decision = await store.write((tx) =>
+    app
+      ? recordDecision(tx, decideAccess(policy, subject, app, 0), { subject, app, tunnel: null })
+      : recordUnknownApp(tx, subject, appName, policy.version),
+  );
+  const isShown = explained !== undefined && (explained.verdict === 'allow' || fix !== null);
+  return {
+    type: 'why',
+    id,
+    app: appName,
+    allowed: explained?.verdict === 'allow',
+    decision,
+    conditions: isShown
+      ? explained.conditions.map((condition) => ({
+          what: condition.what.slice(0, 128),
+          actual: condition.actual.slice(0, 128),
+          required: condition.required.slice(0, 128),
+          met: false,
+        }))
+      : [],
+    fix,
+  };
+}
+
+async function handleOtpBegin(
+  services: Services,
+  peer: DevicePeer,
+  id: number,
+): Promise<Answer<'otp_secret'>> {
+  const { store, audit } = services;
+  const session = await needSession(services, peer.id);
+  const uri = await store.write(async (tx) => {
+    const user = await tx
+      .selectFrom('users')
+      .selectAll()
+      .where('id', '=', session.userId)
+      .executeTakeFirstOrThrow();
+    const secret = await beginTotp(tx, user, Date.now());
+    await audit.append(
+      {
+        actor: `device:${peer.id}`,
+        action: 'otp.begin',
+        subject: user.id,
+        outcome: 'ok',
+        user: user.name,
+      },
+      tx,
+    );
+    return secret;
+  });
+  return { type: 'otp_secret', id, uri };
+}
+
+async function changeOtp(
+  services: Services,
+  peer: DevicePeer,
+  id: number,
+  action: string,
+  change: (tx: Tx, user: User) => Promise<boolean>,
+): Promise<Answer<'otp_state'>> {
+  const { store, audit, clock, otpThrottle } = services;
+  const session = await needSession(services, peer.id);
+  if (!otpThrottle.take(session.userId, clock.nowMs())) throw new ZtnaError('ERR_LIMIT_RATE');
+  const enabled = await store.write(async (tx) => {
+    const user = await tx
+      .selectFrom('users')
+      .selectAll()
+      .where('id', '=', session.userId)
+      .executeTakeFirstOrThrow();
+    const result = await change(tx, user);
+    await audit.append(
+      {
+        actor: `device:${peer.id}`,
+        action,
+        subject: user.id,
+        outcome: 'ok',
+        user: user.name,
+      },
+      tx,
+    );
+    return result;
+  });
+  return { type: 'otp_state', id, enabled };
+}

@@ -1,0 +1,127 @@
+import type { WebSocket } from 'ws';
+import {
+  fromRelay,
+  toRelay,
+  ZtnaError,
+  type FromRelay,
+  type RelayId,
+  type ToRelay,
+} from '../../../protocol/index.ts';
+import { endTunnels } from '../access/end-tunnels.ts';
+import type { ControlPeer } from '../listener/secure-listener.ts';
+import type { RelayPeer } from '../live/peers.ts';
+import type { Services } from '../services.ts';
+import { answerTime, chooseVersion, newerBundle, registerPeer } from './common.ts';
+import { closeAtCertificateEnd } from './connector-channel.ts';
+import { ServerChannel } from './server-channel.ts';
+
+/** A data plane that comes back names every tunnel it carries. */
+export const maxRelayMessageBytes = 4_194_304;
+
+type Hello = Extract<FromRelay, { type: 'hello' }>;
+
+/** Serves one data plane's control channel until it closes. */
+export function serveRelay(services: Services, socket: WebSocket, dialler: ControlPeer): void {
+  const logger = services.logger.child({ relay: dialler.id });
+  let peer: RelayPeer | undefined;
+  const channel = new ServerChannel<FromRelay, ToRelay>(socket, {
+    from: fromRelay,
+    to: toRelay,
+    maxMessageBytes: maxRelayMessageBytes,
+    messagesPerSecond: 2_000,
+    logger,
+    answerTime: (nonce) => answerTime(services, nonce),
+    onMessage: async (message) => {
+      if (message.type === 'hello') {
+        peer = await greet(services, channel, dialler, message);
+        logger.info('data_plane_online', { tunnels: message.tunnels.length });
+      } else if (peer) await handle(services, peer, message);
+    },
+  });
+  const certificateTimer = closeAtCertificateEnd(dialler, () => {
+    channel.close(new ZtnaError('ERR_IDENTITY_UNAUTHENTICATED'));
+  });
+  void channel.closed.then(() => {
+    clearTimeout(certificateTimer);
+    if (peer && services.peers.removeRelay(peer)) logger.warn('data_plane_offline');
+  });
+}
+
+async function greet(
+  services: Services,
+  channel: ServerChannel<FromRelay, ToRelay>,
+  dialler: ControlPeer,
+  hello: Hello,
+): Promise<RelayPeer> {
+  const { store, clock, peers } = services;
+  const version = chooseVersion(hello.versions);
+  const id = dialler.id as RelayId;
+  const row = await store.write((tx) =>
+    tx
+      .updateTable('relays')
+      .set({ lastSeenAtMs: clock.nowMs() })
+      .where('id', '=', id)
+      .where('state', '=', 'enrolled')
+      .returningAll()
+      .executeTakeFirst(),
+  );
+  if (!row) throw new ZtnaError('ERR_IDENTITY_REVOKED');
+  const peer = await registerPeer(
+    services,
+    hello.tunnels,
+    () => true,
+    () => {
+      const registered: RelayPeer = {
+        id,
+        url: row.url,
+        address: dialler.address,
+        slots: new Map(),
+        toldTo: 0,
+        send: (message) => {
+          channel.send(message);
+        },
+        close: (error) => {
+          channel.close(error);
+        },
+      };
+      peers.addRelay(registered)?.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
+      const bundle = newerBundle(services, hello.bundleVersion);
+      registered.send({ type: 'welcome', version, relay: id, bundle });
+      return registered;
+    },
+  );
+  const nowMs = clock.nowMs();
+  for (const tunnel of hello.tunnels) services.schedule.hasten(tunnel, nowMs);
+  return peer;
+}
+
+async function handle(
+  services: Services,
+  peer: RelayPeer,
+  message: Exclude<FromRelay, Hello>,
+): Promise<void> {
+  switch (message.type) {
+    case 'slots':
+      peer.slots.set(message.connector, { instance: message.instance, idle: message.idle });
+      return;
+    case 'tunnel_closed': {
+      const tunnel = services.tunnels.get(message.tunnel);
+      if (!tunnel || tunnel.state === 'closed') return;
+      // Sealed bytes are counted here; what reached the app is the connector's to say.
+      const { code, reason } = message;
+      await services.store.write((tx) => endTunnels(services, tx, [tunnel], { reason, code }));
+      return;
+    }
+    case 'admission_refused':
+      await services.audit.append({
+        actor: `relay:${peer.id}`,
+        action: 'admission.refused',
+        subject: message.peer ?? message.address,
+        outcome: 'refused',
+        details: { code: message.code, reason: message.reason, address: message.address },
+      });
+      return;
+    case 'time':
+      return; // answered by the channel itself
+  }
+}

@@ -1,0 +1,166 @@
+import { performance } from 'node:perf_hooks';
+import type { WebSocket } from 'ws';
+import {
+  decodeMessage,
+  encodeMessage,
+  toCloseFrame,
+  toZtnaError,
+  ZtnaError,
+  type MessageSchema,
+} from '../../../protocol/index.ts';
+import { startLiveness, type Logger } from '../../../protocol/host/index.ts';
+
+/** A dialler says hello within this time or is dropped. */
+const helloTimeoutMs = 5_000;
+/** What a peer that stops reading may leave unsent before it is dropped. */
+const maxUnsentBytes = 4 * 1_048_576;
+/** Messages may wait for earlier ones of the same channel, as many as come in this time. */
+const maxWaitingSeconds = 2;
+const burstSeconds = 4;
+export interface ServerChannelOptions<In, Out> {
+  readonly from: MessageSchema;
+  readonly to: MessageSchema;
+  readonly maxMessageBytes: number;
+  /** Messages a second that the peer may send for long; four seconds' worth at once. */
+  readonly messagesPerSecond: number;
+  readonly logger: Logger;
+  /** Answers the time for a nonce; served ahead of everything that waits. */
+  readonly answerTime: (nonce: string) => Out;
+  /** Handles one message; the next of the same channel waits for it. What it throws closes the channel. */
+  readonly onMessage: (message: In) => Promise<void> | void;
+}
+
+/**
+ * The control plane's end of one control channel: strict messages in order, liveness, and bounds on what the peer
+ * may queue either way. The first message must be `hello`; whoever handles it answers `welcome`.
+ */
+export class ServerChannel<In extends { readonly type: string }, Out> {
+  /** Resolves when the socket is gone, whoever closed it. */
+  readonly closed: Promise<void>;
+  readonly #socket: WebSocket;
+  readonly #options: ServerChannelOptions<In, Out>;
+  readonly #waiting: In[] = [];
+  #isBusy = false;
+  #isOver = false;
+  #hasGreeted = false;
+  #tokens: number;
+  #refilledAtMs = performance.now();
+  readonly #helloTimer: NodeJS.Timeout;
+  readonly #stopLiveness: () => void;
+
+  constructor(socket: WebSocket, options: ServerChannelOptions<In, Out>) {
+    this.#socket = socket;
+    this.#options = options;
+    this.#tokens = options.messagesPerSecond * burstSeconds;
+    this.#helloTimer = setTimeout(() => {
+      this.close(new ZtnaError('ERR_HANDSHAKE_TIMEOUT'));
+    }, helloTimeoutMs);
+    this.#stopLiveness = startLiveness(socket, () => {
+      options.logger.info('channel_silent');
+      socket.terminate();
+    });
+    socket.on('message', (data, isBinary) => {
+      this.#onText(data as Buffer, isBinary);
+    });
+    socket.on('error', (error) => {
+      options.logger.debug('channel_error', { error: error.message });
+    });
+    this.closed = new Promise((resolve) => {
+      socket.on('close', () => {
+        this.#end();
+        resolve();
+      });
+    });
+  }
+
+  /** Sends a message; does nothing on a channel that is over. */
+  send(message: Out): void {
+    if (this.#isOver) return;
+    this.#socket.send(encodeMessage(this.#options.to, message));
+    if (this.#socket.bufferedAmount > maxUnsentBytes) {
+      this.#options.logger.warn('channel_too_slow');
+      this.#socket.terminate();
+    }
+  }
+
+  /** Closes with the code of `error`; a peer that does not answer the close is cut off. */
+  close(error: unknown): void {
+    if (this.#isOver) return;
+    const { closeCode, text } = toCloseFrame(error);
+    this.#end();
+    this.#socket.close(closeCode, text);
+    setTimeout(() => {
+      this.#socket.terminate();
+    }, 1_000).unref();
+  }
+
+  #end(): void {
+    this.#isOver = true;
+    clearTimeout(this.#helloTimer);
+    this.#stopLiveness();
+    this.#waiting.length = 0;
+  }
+
+  #onText(data: Buffer, isBinary: boolean): void {
+    if (this.#isOver) return;
+    try {
+      if (isBinary) throw new ZtnaError('ERR_MESSAGE_MALFORMED');
+      if (!this.#takeToken()) throw new ZtnaError('ERR_LIMIT_RATE');
+      const { from, maxMessageBytes } = this.#options;
+      const message = decodeMessage(from, data, maxMessageBytes) as In;
+      if ((message.type === 'hello') === this.#hasGreeted) {
+        throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+      }
+      if (message.type === 'hello') {
+        this.#hasGreeted = true;
+        clearTimeout(this.#helloTimer);
+      }
+      if (message.type === 'time') {
+        this.send(this.#options.answerTime((message as unknown as { nonce: string }).nonce));
+        return;
+      }
+      const { messagesPerSecond } = this.#options;
+      if (this.#waiting.length >= messagesPerSecond * maxWaitingSeconds)
+        throw new ZtnaError('ERR_LIMIT_RATE');
+      this.#waiting.push(message);
+      void this.#work();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #work(): Promise<void> {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    try {
+      for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
+        await this.#options.onMessage(next);
+      }
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  #fail(error: unknown): void {
+    const { code, message, cause } = toZtnaError(error);
+    this.#options.logger.warn('channel_refused', {
+      code,
+      error: message,
+      cause: cause instanceof Error ? (cause.stack ?? cause.message) : null,
+    });
+    this.close(error);
+  }
+
+  #takeToken(): boolean {
+    const nowMs = performance.now();
+    const { messagesPerSecond } = this.#options;
+    const earned = ((nowMs - this.#refilledAtMs) / 1_000) * messagesPerSecond;
+    this.#tokens = Math.min(messagesPerSecond * burstSeconds, this.#tokens + earned);
+    this.#refilledAtMs = nowMs;
+    if (this.#tokens < 1) return false;
+    this.#tokens -= 1;
+    return true;
+  }
+}

@@ -1,0 +1,198 @@
+import { createHash } from 'node:crypto';
+import { isIP } from 'node:net';
+import { newId, type DecisionId, type TunnelId } from '../../../protocol/index.ts';
+import {
+  timeFacts,
+  unknownPosture,
+  type PolicyEngine,
+  type PolicyRequest,
+} from '../policy/index.ts';
+import {
+  atLater,
+  disqualificationOf,
+  knownEndMs,
+  type AppFacts,
+  type SubjectFacts,
+} from './facts.ts';
+import type { Tx } from '../store/index.ts';
+
+/** The answer to one question, with everything that it was answered by. */
+export interface AccessDecision {
+  readonly verdict: 'allow' | 'deny';
+  /** Policy ids; or the one word by which the subject may do nothing at all. */
+  readonly reasons: readonly string[];
+  readonly errors: readonly string[];
+  readonly policyVersion: number;
+  readonly request: PolicyRequest;
+  /** Of all inputs but those that pass with time. Equal digests, policy and verdict are one decision confirmed. */
+  readonly inputDigest: string;
+  /** The verdict holds until then at most, whatever happens: sessions, accounts and memberships end. */
+  readonly endMs: number;
+}
+
+const dayMs = 86_400_000;
+
+/** Puts facts into the words that policies use. */
+export function toPolicyRequest(
+  engine: PolicyEngine,
+  subject: SubjectFacts,
+  { app, site }: AppFacts,
+): PolicyRequest {
+  const { user, device, session, methods, groups, address, nowMs } = subject;
+  const seconds = (ms: number) => Math.max(0, Math.floor(ms / 1_000));
+  return {
+    user: user.name,
+    groups: groups.map((group) => group.name),
+    app: app.name,
+    site: site.name,
+    labels: JSON.parse(app.labelsJson) as Record<string, string>,
+    context: {
+      device: {
+        id: device.id,
+        platform: device.platform,
+        hostname: device.hostname,
+        enrolled_days: Math.max(0, Math.floor((nowMs - device.createdAtMs) / dayMs)),
+      },
+      posture: unknownPosture(engine.extraChecks),
+      authentication: {
+        mfa: methods.includes('totp'),
+        methods,
+        provider: session.provider,
+        age_seconds: seconds(nowMs - session.authenticatedAtMs),
+      },
+      // An address that nobody knows lies in no network that a policy could name.
+      network: { address: isIP(address) ? address : '0.0.0.0', country: '' },
+      time: timeFacts(nowMs),
+      risk: { score: 0, factors: [] },
+    },
+  };
+}
+
+/**
+ * Decides by the subject's own state and then by policy; default deny. `windowMs` is how far ahead the verdict has
+ * to hold: a membership that ends within it is looked at beforehand, and shortens the verdict if it carries it.
+ */
+export function decideAccess(
+  engine: PolicyEngine,
+  subject: SubjectFacts,
+  app: AppFacts,
+  windowMs: number,
+): AccessDecision {
+  const request = toPolicyRequest(engine, subject, app);
+  const inputDigest = digestOf(request, subject);
+  const disqualification = disqualificationOf(subject);
+  if (disqualification !== undefined) {
+    return {
+      verdict: 'deny',
+      reasons: [disqualification],
+      errors: [],
+      policyVersion: engine.version,
+      request,
+      inputDigest,
+      endMs: subject.nowMs,
+    };
+  }
+  const { verdict, reasons, errors, policyVersion } = engine.decide(request);
+  const endMs = verdict === 'allow' ? endOf(engine, subject, app, windowMs) : subject.nowMs;
+  return { verdict, reasons, errors, policyVersion, request, inputDigest, endMs };
+}
+
+function endOf(
+  engine: PolicyEngine,
+  subject: SubjectFacts,
+  app: AppFacts,
+  windowMs: number,
+): number {
+  const horizonMs = subject.nowMs + windowMs;
+  const ends = subject.groups
+    .map((group) => group.untilMs ?? Infinity)
+    .filter((untilMs) => untilMs <= horizonMs)
+    .sort((a, b) => a - b);
+  const carrying = ends.find((untilMs) => {
+    const later = toPolicyRequest(engine, atLater(subject, untilMs), app);
+    return engine.decide(later).verdict !== 'allow';
+  });
+  return Math.min(knownEndMs(subject), carrying ?? Infinity);
+}
+
+function digestOf(request: PolicyRequest, subject: SubjectFacts): string {
+  const { context, ...rest } = request;
+  const { time: _time, authentication, device, posture, ...steady } = context;
+  const inputs = {
+    ...rest,
+    ...steady,
+    session: subject.session.id,
+    authentication: { ...authentication, age_seconds: 0 },
+    device: { ...device, enrolled_days: 0 },
+    posture: { ...posture, age_seconds: 0 },
+  };
+  return createHash('sha256').update(JSON.stringify(inputs)).digest('hex');
+}
+
+/** Writes a decision down with its inputs, under a new id. */
+export async function recordDecision(
+  tx: Tx,
+  decision: AccessDecision,
+  about: {
+    readonly subject: SubjectFacts;
+    readonly app: AppFacts;
+    readonly tunnel: TunnelId | null;
+  },
+): Promise<DecisionId> {
+  const { subject, app } = about;
+  const id = newId('decision');
+  await tx
+    .insertInto('decisions')
+    .values({
+      id,
+      userId: subject.user.id,
+      deviceId: subject.device.id,
+      sessionId: subject.session.id,
+      appId: app.app.id,
+      appName: app.app.name,
+      tunnelId: about.tunnel,
+      verdict: decision.verdict,
+      reasonsJson: JSON.stringify(decision.reasons),
+      errorsJson: JSON.stringify(decision.errors),
+      inputsJson: JSON.stringify(decision.request),
+      inputDigest: decision.inputDigest,
+      policyVersion: decision.policyVersion,
+      decidedAtMs: subject.nowMs,
+      confirmations: 0,
+      lastConfirmedAtMs: subject.nowMs,
+    })
+    .execute();
+  return id;
+}
+
+/** Writes down that an app was asked for which nobody knows: it must look like any other refusal. */
+export async function recordUnknownApp(
+  tx: Tx,
+  subject: SubjectFacts,
+  appName: string,
+  policyVersion: number,
+): Promise<DecisionId> {
+  const id = newId('decision');
+  await tx
+    .insertInto('decisions')
+    .values({
+      id,
+      userId: subject.user.id,
+      deviceId: subject.device.id,
+      sessionId: subject.session.id,
+      appId: null,
+      appName,
+      tunnelId: null,
+      verdict: 'deny',
+      reasonsJson: JSON.stringify(['app_unknown']),
+      errorsJson: '[]',
+      inputsJson: JSON.stringify({ user: subject.user.name, address: subject.address }),
+      inputDigest: '',
+      policyVersion,
+      decidedAtMs: subject.nowMs,
+      confirmations: 0,
+      lastConfirmedAtMs: subject.nowMs,
+    })
+    .execute();
+  return id;
+}

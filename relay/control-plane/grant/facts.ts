@@ -1,0 +1,132 @@
+import type { DeviceId, SessionId } from '../../../protocol/index.ts';
+import { isSessionLive, sessionEndMs, sessionMethods } from '../identity/index.ts';
+import type { App, Device, Reader, Session, Site, Tx, User } from '../store/index.ts';
+
+/** A group with the end of the user's place in it. */
+export interface GroupFact {
+  readonly name: string;
+  readonly untilMs: number | null;
+}
+
+/** Who asks, as the store knows it at one moment. */
+export interface SubjectFacts {
+  readonly user: User;
+  readonly device: Device;
+  readonly session: Session;
+  readonly methods: readonly string[];
+  /** Every membership that has not ended. */
+  readonly groups: readonly GroupFact[];
+  /** The data plane's word. */
+  readonly address: string;
+  readonly nowMs: number;
+}
+
+/** What is asked for. */
+export interface AppFacts {
+  readonly app: App;
+  readonly site: Site;
+}
+
+/** Why somebody may do nothing at all, whatever policy says. */
+export type Disqualification =
+  | 'session_ended'
+  | 'device_revoked'
+  | 'device_disabled'
+  | 'device_pending'
+  | 'user_disabled'
+  | 'user_expired';
+
+/** Reads user, groups, device and session; undefined when one of them does not exist. */
+export async function readSubject(
+  db: Reader | Tx,
+  ids: { readonly device: DeviceId; readonly session: SessionId },
+  at: { readonly address: string; readonly nowMs: number },
+): Promise<SubjectFacts | undefined> {
+  const session = await db
+    .selectFrom('sessions')
+    .selectAll()
+    .where('id', '=', ids.session)
+    .where('deviceId', '=', ids.device)
+    .executeTakeFirst();
+  const device = await db
+    .selectFrom('devices')
+    .selectAll()
+    .where('id', '=', ids.device)
+    .executeTakeFirst();
+  if (!session || !device) return undefined;
+  const user = await db
+    .selectFrom('users')
+    .selectAll()
+    .where('id', '=', session.userId)
+    .executeTakeFirst();
+  // A device belongs to one user; a session of another on it counts for nothing.
+  if (!user || device.userId !== user.id) return undefined;
+  const groups = await readGroups(db, user.id, at.nowMs);
+  return { user, device, session, methods: sessionMethods(session), groups, ...at };
+}
+
+export async function readGroups(
+  db: Reader | Tx,
+  user: User['id'],
+  nowMs: number,
+): Promise<GroupFact[]> {
+  return await db
+    .selectFrom('memberships')
+    .innerJoin('groups', 'groups.id', 'memberships.groupId')
+    .select(['groups.name', 'memberships.untilMs'])
+    .where('memberships.userId', '=', user)
+    .where((eb) =>
+      eb.or([eb('memberships.untilMs', 'is', null), eb('memberships.untilMs', '>', nowMs)]),
+    )
+    .orderBy('groups.name')
+    .execute();
+}
+
+export async function readApp(
+  db: Reader | Tx,
+  which: { readonly name: string } | { readonly id: App['id'] },
+): Promise<AppFacts | undefined> {
+  const app = await db
+    .selectFrom('apps')
+    .selectAll()
+    .where('name' in which ? 'name' : 'id', '=', 'name' in which ? which.name : which.id)
+    .executeTakeFirst();
+  if (!app) return undefined;
+  const site = await db
+    .selectFrom('sites')
+    .selectAll()
+    .where('id', '=', app.siteId)
+    .executeTakeFirst();
+  return site && { app, site };
+}
+
+export async function readApps(db: Reader | Tx): Promise<AppFacts[]> {
+  const sites = new Map((await db.selectFrom('sites').selectAll().execute()).map((s) => [s.id, s]));
+  const apps = await db.selectFrom('apps').selectAll().orderBy('name').execute();
+  return apps.flatMap((app) => {
+    const site = sites.get(app.siteId);
+    return site ? [{ app, site }] : [];
+  });
+}
+
+/** Why the subject may do nothing, or undefined when policy has to decide. */
+export function disqualificationOf(subject: SubjectFacts): Disqualification | undefined {
+  const { user, device, session, nowMs } = subject;
+  if (device.state === 'revoked') return 'device_revoked';
+  if (user.disabled === 1) return 'user_disabled';
+  if (user.expiresAtMs !== null && user.expiresAtMs <= nowMs) return 'user_expired';
+  if (device.state === 'disabled') return 'device_disabled';
+  if (device.state === 'pending') return 'device_pending';
+  return isSessionLive(session, nowMs) ? undefined : 'session_ended';
+}
+
+/** When the subject's permission ends by itself, whatever policy says. */
+export function knownEndMs(subject: SubjectFacts): number {
+  return Math.min(sessionEndMs(subject.session), subject.user.expiresAtMs ?? Infinity);
+}
+
+/** The same subject at a later moment: without the memberships that have ended by then. */
+export function atLater(subject: SubjectFacts, nowMs: number): SubjectFacts {
+  const groups = subject.groups.filter((group) => group.untilMs === null || group.untilMs > nowMs);
+  return { ...subject, groups, nowMs };
+}

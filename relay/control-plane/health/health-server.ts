@@ -1,0 +1,77 @@
+import { createServer } from 'node:http';
+
+/** One number that operators watch. */
+export interface Metric {
+  readonly name: string;
+  readonly help: string;
+  readonly type: 'gauge' | 'counter';
+  readonly values: readonly { readonly labels?: Record<string, string>; readonly value: number }[];
+}
+
+export interface HealthServer {
+  readonly address: string;
+  readonly port: number;
+  stop(): Promise<void>;
+}
+
+/**
+ * Serves `/livez`, `/readyz` and `/metrics` (Prometheus text) for probes, on loopback unless told otherwise. It
+ * answers nothing else and takes no body.
+ */
+export async function startHealthServer(options: {
+  readonly host: string;
+  readonly port: number;
+  readonly isReady: () => boolean;
+  readonly metrics: () => readonly Metric[];
+}): Promise<HealthServer> {
+  const server = createServer((request, response) => {
+    const answer = (status: number, text: string) => {
+      response.writeHead(status, {
+        'content-type': 'text/plain; version=0.0.4; charset=utf-8',
+        'x-content-type-options': 'nosniff',
+        connection: 'close',
+      });
+      response.end(text);
+    };
+    if (request.method !== 'GET') answer(405, 'only GET\n');
+    else if (request.url === '/livez') answer(200, 'ok\n');
+    else if (request.url === '/readyz') {
+      answer(options.isReady() ? 200 : 503, options.isReady() ? 'ok\n' : 'not ready\n');
+    } else if (request.url === '/metrics') answer(200, formatMetrics(options.metrics()));
+    else answer(404, 'not found\n');
+  });
+  server.headersTimeout = 5_000;
+  server.requestTimeout = 5_000;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options.port, options.host, resolve);
+  });
+  const bound = server.address();
+  let stopping: Promise<void> | undefined;
+  return {
+    address: options.host,
+    port: typeof bound === 'object' && bound ? bound.port : options.port,
+    stop: () =>
+      (stopping ??= new Promise((resolve) => {
+        server.close(() => {
+          resolve();
+        });
+        server.closeAllConnections();
+      })),
+  };
+}
+
+/** Metrics in Prometheus' text format. */
+export function formatMetrics(metrics: readonly Metric[]): string {
+  const escape = (text: string) =>
+    text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+  return metrics
+    .map(({ name, help, type, values }) => {
+      const lines = values.map(({ labels = {}, value }) => {
+        const pairs = Object.entries(labels).map(([key, text]) => `${key}="${escape(text)}"`);
+        return `${name}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${String(value)}`;
+      });
+      return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines, ''].join('\n');
+    })
+    .join('');
+}

@@ -1,0 +1,70 @@
+import { verificationOf } from '../settings.ts';
+import type { Services } from '../services.ts';
+import type { LiveTunnel } from './tunnel-index.ts';
+
+/**
+ * Takes over the tunnels that the store knows, under this process's fencing number: restarting the control plane
+ * cuts nobody. Each is verified as soon as its connector is back.
+ */
+export async function loadTunnels(services: Services): Promise<void> {
+  const { store, clock, tunnels, schedule, settings, sequence } = services;
+  const rows = await store.db
+    .selectFrom('tunnels')
+    .innerJoin('apps', 'apps.id', 'tunnels.appId')
+    .innerJoin('users', 'users.id', 'tunnels.userId')
+    .leftJoin('decisions', 'decisions.id', 'tunnels.decisionId')
+    .selectAll('tunnels')
+    .select(['apps.name as appName', 'users.name as userName'])
+    .select(['decisions.inputDigest', 'decisions.policyVersion', 'decisions.inputsJson'])
+    .where('tunnels.state', 'in', ['granted', 'open'])
+    .execute();
+  const nowMs = clock.nowMs();
+  for (const row of rows) {
+    const { intervalMs } = verificationOf(settings, row.appName);
+    // The newest lease that was sent is not written down; none reaches further than this.
+    const untilMs = Math.max(row.untilMs, nowMs + maxLeaseMs);
+    const tunnel: LiveTunnel = {
+      id: row.id,
+      user: row.userId,
+      session: row.sessionId,
+      device: row.deviceId,
+      app: row.appId,
+      appName: row.appName,
+      userName: row.userName,
+      connector: row.connectorId,
+      instance: row.instance,
+      intervalMs,
+      grantExpiresAtMs: row.grantExpiresAtMs,
+      address: addressIn(row.inputsJson),
+      decision: row.decisionId,
+      policyVersion: row.policyVersion ?? 0,
+      state: row.state === 'open' ? 'open' : 'granted',
+      untilMs,
+      inputDigest: row.inputDigest ?? '',
+      confirmations: 0,
+    };
+    tunnels.add(tunnel);
+    schedule.set(tunnel.id, intervalMs, Infinity, nowMs);
+    schedule.hasten(tunnel.id, nowMs);
+  }
+  if (rows.length === 0) return;
+  await store.write((tx) =>
+    tx
+      .updateTable('tunnels')
+      .set({ fencing: sequence.fencing })
+      .where('state', 'in', ['granted', 'open'])
+      .execute(),
+  );
+}
+
+/** The longest lease there is: three of the longest intervals. */
+const maxLeaseMs = 60_000;
+
+/** Where the agent was when the stored decision was made; it counts until its channel is back. */
+function addressIn(inputsJson: string | null): string {
+  const inputs = JSON.parse(inputsJson ?? '{}') as {
+    context?: { network?: { address?: unknown } };
+  };
+  const address = inputs.context?.network?.address;
+  return typeof address === 'string' ? address : 'unknown';
+}

@@ -1,0 +1,116 @@
+import type {
+  AppId,
+  ConnectorId,
+  DecisionId,
+  DeviceId,
+  InstanceId,
+  RevocationEntry,
+  SessionId,
+  TunnelId,
+  UserId,
+} from '../../../protocol/index.ts';
+
+/** A tunnel, or a grant that may still become one, as far as this process must react to changes about it. */
+export interface LiveTunnel {
+  readonly id: TunnelId;
+  readonly user: UserId;
+  readonly session: SessionId;
+  readonly device: DeviceId;
+  readonly app: AppId;
+  readonly appName: string;
+  readonly userName: string;
+  readonly connector: ConnectorId;
+  readonly instance: InstanceId;
+  readonly intervalMs: number;
+  readonly grantExpiresAtMs: number;
+  /** Of the agent's newest control channel, as the data plane told it. */
+  address: string;
+  decision: DecisionId;
+  policyVersion: number;
+  /** `closed` ones stay until their grant has expired: until then it could be used, so entries must reach it. */
+  state: 'granted' | 'open' | 'closed';
+  /** End of the newest lease that was sent to its connector. */
+  untilMs: number;
+  /** Digest of the newest decision's inputs. */
+  inputDigest: string;
+  /** Verifications with unchanged inputs that the stored decision does not count yet. */
+  confirmations: number;
+}
+
+type Subjects = 'user' | 'session' | 'device' | 'app' | 'connector';
+
+/** Every live tunnel by everything that it can be revoked by. */
+export class TunnelIndex {
+  readonly #byId = new Map<string, LiveTunnel>();
+  readonly #bySubject: Record<Subjects, Map<string, Set<LiveTunnel>>> = {
+    user: new Map(),
+    session: new Map(),
+    device: new Map(),
+    app: new Map(),
+    connector: new Map(),
+  };
+
+  add(tunnel: LiveTunnel): void {
+    this.delete(tunnel.id);
+    this.#byId.set(tunnel.id, tunnel);
+    for (const [kind, map] of this.#maps()) {
+      const set = map.get(tunnel[kind]);
+      if (set) set.add(tunnel);
+      else map.set(tunnel[kind], new Set([tunnel]));
+    }
+  }
+
+  delete(id: string): void {
+    const tunnel = this.#byId.get(id);
+    if (!tunnel) return;
+    this.#byId.delete(id);
+    for (const [kind, map] of this.#maps()) {
+      const set = map.get(tunnel[kind]);
+      set?.delete(tunnel);
+      if (set?.size === 0) map.delete(tunnel[kind]);
+    }
+  }
+
+  get(id: string): LiveTunnel | undefined {
+    return this.#byId.get(id);
+  }
+
+  all(): Iterable<LiveTunnel> {
+    return this.#byId.values();
+  }
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  /** Live tunnels about one subject; those closed already are left out. */
+  about(kind: RevocationEntry['subject']['kind'], id: string): LiveTunnel[] {
+    return this.#everAbout(kind, id).filter((tunnel) => tunnel.state !== 'closed');
+  }
+
+  /** The connectors whose tunnels or unexpired grants an entry names. */
+  connectorsOf(entry: RevocationEntry): Set<string> {
+    const { kind, id } = entry.subject;
+    const ids = this.#everAbout(kind, id).map((tunnel): string => tunnel.connector);
+    return new Set(kind === 'connector' ? [...ids, id] : ids);
+  }
+
+  /** The devices that an entry concerns. */
+  devicesOf(entry: RevocationEntry): Set<string> {
+    const { kind, id } = entry.subject;
+    const ids = this.#everAbout(kind, id).map((tunnel): string => tunnel.device);
+    return new Set(kind === 'device' ? [...ids, id] : ids);
+  }
+
+  #everAbout(kind: RevocationEntry['subject']['kind'], id: string): LiveTunnel[] {
+    if (kind === 'tunnel') {
+      const tunnel = this.#byId.get(id);
+      return tunnel ? [tunnel] : [];
+    }
+    return [...(this.#bySubject[kind].get(id) ?? [])];
+  }
+
+  #maps(): [Subjects, Map<string, Set<LiveTunnel>>][] {
+    return Object.entries(this.#bySubject) as [Subjects, Map<string, Set<LiveTunnel>>][];
+  }
+}

@@ -1,0 +1,28 @@
+import type { Logger } from '../../protocol/host/index.ts';
+import { runChild, type ChildSettings, type RunningChild } from '../child.ts';
+import { readRelayConfig } from '../config.ts';
+import { startControlPlane } from './service.ts';
+import { defaultLimits } from './settings.ts';
+
+/** The control plane's process. */
+async function start(settings: ChildSettings, logger: Logger): Promise<RunningChild> {
+  const config = await readRelayConfig(settings.dir);
+  const { url, maxDevicesPerUser, session, verification } = config;
+  const plane = await startControlPlane({
+    dir: settings.dir,
+    settings: {
+      url,
+      maxDevicesPerUser,
+      session,
+      verification,
+      apps: config.apps,
+      adminListen: settings.adminListen,
+      limits: defaultLimits,
+    },
+    logger,
+  });
+  if (plane.healthPort !== null) logger.info('admin_listening', { port: plane.healthPort });
+  return { stop: () => plane.stop() };
+}
+
+await runChild('ztna-control-plane', start);

@@ -1,0 +1,274 @@
+import { chmod, mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { WebSocket } from 'ws';
+import { WebSocketServer } from 'ws';
+import { channelPath, toZtnaError, ZtnaError } from '../../protocol/index.ts';
+import { refuseUpgrade, type Logger } from '../../protocol/host/index.ts';
+import { startAdminSocket } from './api/admin-socket.ts';
+import { runCommand } from './api/table.ts';
+import { createAuditLog } from './audit/index.ts';
+import { loadAuthority } from './authority/index.ts';
+import { maxConnectorMessageBytes, serveConnector } from './channel/connector-channel.ts';
+import { maxDeviceMessageBytes, serveDevice } from './channel/device-channel.ts';
+import { maxRelayMessageBytes, serveRelay } from './channel/relay-channel.ts';
+import { ensureBundle, ServerCertificate } from './enrolment/own-certificate.ts';
+import { answerEnrolment } from './enrolment/endpoint.ts';
+import { healthMetrics } from './health/metrics.ts';
+import { startHealthServer } from './health/health-server.ts';
+import { SignInThrottle } from './identity/index.ts';
+import { startSecureListener, type ControlPeer } from './listener/secure-listener.ts';
+import { Throttle } from './listener/throttle.ts';
+import { LogFeed } from './live/log-feed.ts';
+import { Peers } from './live/peers.ts';
+import { loadTunnels } from './live/load-tunnels.ts';
+import { TunnelIndex } from './live/tunnel-index.ts';
+import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
+import { openRevocationLog } from './revocation/index.ts';
+import { SequenceSource, type Services } from './services.ts';
+import type { Settings } from './settings.ts';
+import { openStore, raiseCounter, raiseCounterTo, readCounter, type Store } from './store/index.ts';
+import { markAheadMs, ServerClock } from './time/control-clock.ts';
+import { VerificationSchedule } from './verification/schedule.ts';
+import { markClock, startTimers } from './verification/timer.ts';
+import { randomInt } from 'node:crypto';
+
+export interface ControlPlaneOptions {
+  /** The relay's state directory. */
+  readonly dir: string;
+  readonly settings: Settings;
+  readonly logger: Logger;
+}
+
+/** A running control plane. */
+export interface ControlPlane {
+  readonly services: Services;
+  /** Port of `/livez`, `/readyz`, `/metrics`; null when they are not served. */
+  readonly healthPort: number | null;
+  /** Closes channels as draining, writes down what is only in memory, and lets go of the store. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** The unix socket on which the control plane ends TLS. */
+export function controlSocketPath(dir: string): string {
+  return join(dir, 'run', 'control.sock');
+}
+
+/** Starts everything. Throws ERR_CONFIG_NOT_FOUND where no relay was made, ERR_CONFIG_LOCKED while another runs. */
+export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  const { dir, logger } = options;
+  const store = await openStore({ directory: join(dir, 'control-plane') });
+  const undo: (() => Promise<void>)[] = [() => store.close()];
+  try {
+    const services = await createServices(options, store);
+    const { audit } = services;
+    await loadTunnels(services);
+    const certificate = await ServerCertificate.open(services, join(dir, 'control-plane'));
+    const upgrades = new Upgrades(services);
+    const listener = await startSecureListener({
+      socketPath: controlSocketPath(dir),
+      keyPem: certificate.keyPem,
+      certificatePem: certificate.certificatePem,
+      authorities: [services.authority.certificatePem],
+      logger,
+      onControl: (peer, request, socket, head) => void upgrades.handle(peer, request, socket, head),
+      onEnrolment: (address, request, response) => {
+        void answerEnrolment(services, address, request, response);
+      },
+      onRefused: (reason, address) => {
+        logger.info('control_refused', { reason, address });
+      },
+    });
+    undo.push(() => listener.stop());
+    certificate.onRenewed((keyPem, pem) => {
+      listener.useCertificate(keyPem, pem);
+    });
+    const socketPath = join(dir, 'admin.sock');
+    const admin = await startAdminSocket({
+      socketPath,
+      run: (command, args, actor) => runCommand(services, command, args, actor),
+      logger,
+    });
+    undo.push(() => admin.stop());
+    const { adminListen } = options.settings;
+    let isReady = true;
+    const health =
+      adminListen &&
+      (await startHealthServer({
+        ...adminListen,
+        isReady: () => isReady && services.peers.relays.size > 0,
+        metrics: () => healthMetrics(services),
+      }));
+    if (health) undo.push(() => health.stop());
+    const timers = startTimers(services);
+    await audit.append({
+      actor: 'system',
+      action: 'relay.start',
+      subject: 'control-plane',
+      outcome: 'ok',
+    });
+    services.logger.info('control_plane_started', { tunnels: services.tunnels.size });
+
+    let stopping: Promise<void> | undefined;
+    const stop = async () => {
+      isReady = false;
+      certificate.stop();
+      await timers.stop();
+      for (const peer of services.peers.all()) peer.close(new ZtnaError('ERR_RELAY_DRAINING'));
+      await Promise.all([admin.stop(), health?.stop()]);
+      upgrades.stop();
+      await listener.stop();
+      await audit.append({
+        actor: 'system',
+        action: 'relay.stop',
+        subject: 'control-plane',
+        outcome: 'ok',
+      });
+      await audit.checkpoint();
+      await store.close();
+    };
+    return { services, healthPort: health?.port ?? null, stop: () => (stopping ??= stop()) };
+  } catch (error) {
+    for (const step of undo.reverse()) await step().catch(() => undefined);
+    throw error;
+  }
+}
+
+async function createServices(options: ControlPlaneOptions, store: Store): Promise<Services> {
+  const { dir, settings, logger } = options;
+  const directory = join(dir, 'control-plane');
+  await mkdir(join(dir, 'run'), { recursive: true, mode: 0o700 });
+  await chmod(join(dir, 'run'), 0o700);
+  await rm(join(dir, 'admin.sock'), { force: true });
+  const authority = await loadAuthority(directory);
+  const clock = new ServerClock(await readCounter(store.db, 'clockHighWaterMs'));
+  await store.write((tx) => raiseCounterTo(tx, 'clockHighWaterMs', clock.nowMs() + markAheadMs));
+  clock.marked(clock.nowMs() + markAheadMs);
+  await markClock({ clock, store });
+  const audit = createAuditLog({ store, key: authority.auditKey, writer: 'cp', clock });
+  const revocations = await openRevocationLog(store, clock);
+  const head = await revocations.head(store.db);
+  const tunnels = new TunnelIndex();
+  const peers = new Peers();
+  const feed = new LogFeed({
+    peers,
+    tunnels,
+    grantKey: authority.grantKey,
+    incarnation: head.incarnation,
+    position: head.position,
+  });
+  revocations.onAppend((entry) => {
+    feed.push(entry);
+  });
+  const policy = new PolicyEngine();
+  const active = await readPolicy(store.db);
+  if (active) policy.activate(await checkPolicies(active.files), active.version);
+  const fencing = await store.write((tx) => raiseCounter(tx, 'fencing'));
+  const { limits } = settings;
+  return {
+    store,
+    clock,
+    audit,
+    authority,
+    bundle: await ensureBundle(store, authority, clock),
+    policy,
+    revocations,
+    signInThrottle: new SignInThrottle(clock),
+    grantThrottle: new Throttle({ burst: 60, perMinute: limits.grantsPerMinute }),
+    otpThrottle: new Throttle({ burst: 5, perMinute: 3 }),
+    enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),
+    settings,
+    tunnels,
+    peers,
+    feed,
+    schedule: new VerificationSchedule(() => randomInt(1_000_000) / 1_000_000),
+    sequence: new SequenceSource(fencing),
+    logger,
+  };
+}
+
+/** Turns checked connections into control channels, each role with the messages and sizes of its own. */
+class Upgrades {
+  readonly #services: Services;
+  readonly #servers: Readonly<Record<'device' | 'connector' | 'data-plane', WebSocketServer>>;
+
+  constructor(services: Services) {
+    this.#services = services;
+    const server = (maxPayload: number) =>
+      new WebSocketServer({ noServer: true, maxPayload, perMessageDeflate: false });
+    this.#servers = {
+      device: server(maxDeviceMessageBytes),
+      connector: server(maxConnectorMessageBytes),
+      'data-plane': server(maxRelayMessageBytes),
+    };
+  }
+
+  async handle(
+    peer: ControlPeer,
+    request: Parameters<WebSocketServer['handleUpgrade']>[0],
+    socket: Parameters<WebSocketServer['handleUpgrade']>[1],
+    head: Buffer,
+  ): Promise<void> {
+    socket.on('error', () => undefined);
+    try {
+      if (request.url !== channelPath || peer.role === 'control-plane') {
+        throw new ZtnaError('ERR_IDENTITY_ROLE', { reason: 'role_wrong' });
+      }
+      const { role } = peer;
+      await this.#refuseRevoked(peer);
+      this.#servers[role].handleUpgrade(request, socket, head, (webSocket) => {
+        this.#serve(webSocket, peer);
+      });
+    } catch (error) {
+      await this.#refuse(peer, socket, error);
+    }
+  }
+
+  #serve(socket: WebSocket, peer: ControlPeer): void {
+    if (peer.role === 'device') serveDevice(this.#services, socket, peer);
+    else if (peer.role === 'connector') serveConnector(this.#services, socket, peer);
+    else serveRelay(this.#services, socket, peer);
+  }
+
+  /** A certificate lives on for a while after its holder was revoked; the store has the last word. */
+  async #refuseRevoked({ role, id }: ControlPeer): Promise<void> {
+    const { db } = this.#services.store;
+    const table =
+      role === 'device' ? 'devices' : role === 'connector' ? 'connectors' : ('relays' as const);
+    const row = await db
+      .selectFrom(table)
+      .select('state')
+      .where('id', '=', id as never)
+      .executeTakeFirst();
+    if (!row || row.state === 'revoked' || row.state === 'removed') {
+      throw new ZtnaError('ERR_IDENTITY_REVOKED', { reason: 'identity_revoked' });
+    }
+    if (row.state === 'disabled' && role !== 'device') {
+      throw new ZtnaError('ERR_IDENTITY_REVOKED', { reason: 'identity_disabled' });
+    }
+  }
+
+  async #refuse(
+    peer: ControlPeer,
+    socket: Parameters<WebSocketServer['handleUpgrade']>[1],
+    error: unknown,
+  ): Promise<void> {
+    const { code, reason } = toZtnaError(error);
+    refuseUpgrade(socket, error);
+    const { audit, logger } = this.#services;
+    try {
+      await audit.append({
+        actor: `${peer.role === 'data-plane' ? 'relay' : peer.role}:${peer.id}`,
+        action: 'channel.open',
+        subject: peer.id,
+        outcome: 'refused',
+        details: { code, reason: reason ?? null, address: peer.address },
+      });
+    } catch (failure) {
+      logger.error('audit_failed', { error: toZtnaError(failure).message });
+    }
+  }
+
+  stop(): void {
+    for (const server of Object.values(this.#servers)) server.close();
+  }
+}

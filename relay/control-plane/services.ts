@@ -1,0 +1,60 @@
+import type { Logger } from '../../protocol/host/index.ts';
+import type { AuditLog } from './audit/index.ts';
+import type { Authority } from './authority/index.ts';
+import type { SignInThrottle } from './identity/index.ts';
+import type { Throttle } from './listener/throttle.ts';
+import type { LogFeed } from './live/log-feed.ts';
+import type { Peers } from './live/peers.ts';
+import type { TunnelIndex } from './live/tunnel-index.ts';
+import type { PolicyEngine } from './policy/index.ts';
+import type { RevocationLog } from './revocation/index.ts';
+import type { Settings } from './settings.ts';
+import type { Store } from './store/index.ts';
+import type { ServerClock } from './time/control-clock.ts';
+import type { VerificationSchedule } from './verification/schedule.ts';
+
+/** What the parts of one control-plane process share. Built once by `startControlPlane`. */
+export interface Services {
+  readonly store: Store;
+  readonly clock: ServerClock;
+  readonly audit: AuditLog;
+  readonly authority: Authority;
+  readonly bundle: { readonly statement: string; readonly version: number };
+  /** The active policy; replaced as a whole inside the transaction that makes another one active. */
+  policy: PolicyEngine;
+  readonly revocations: RevocationLog;
+  readonly signInThrottle: SignInThrottle;
+  /** By device. */
+  readonly grantThrottle: Throttle;
+  /** One-time passwords typed to set up or remove them, by user. */
+  readonly otpThrottle: Throttle;
+  /** By address. */
+  readonly enrolmentThrottle: Throttle;
+  readonly settings: Settings;
+  readonly tunnels: TunnelIndex;
+  readonly peers: Peers;
+  readonly feed: LogFeed;
+  readonly schedule: VerificationSchedule;
+  readonly sequence: SequenceSource;
+  readonly logger: Logger;
+}
+
+/** Hands out the order of renewals: [fencing number of this process, counter]. */
+export class SequenceSource {
+  readonly #fencing: number;
+  #counter = 0;
+
+  constructor(fencing: number) {
+    this.#fencing = fencing;
+  }
+
+  get fencing(): number {
+    return this.#fencing;
+  }
+
+  /** Taken before the inputs of a decision are read, so that a slow one cannot outbid a newer one. */
+  next(): [number, number] {
+    this.#counter += 1;
+    return [this.#fencing, this.#counter];
+  }
+}

@@ -1,0 +1,39 @@
+/** What of `relay.yaml` the control plane goes by. Durations in milliseconds. */
+export interface Settings {
+  readonly url: string;
+  readonly adminListen: { readonly host: string; readonly port: number } | null;
+  readonly maxDevicesPerUser: number;
+  readonly session: { readonly idleMs: number; readonly absoluteMs: number };
+  readonly verification: VerificationSettings;
+  /** Overrides by app name. */
+  readonly apps: Readonly<Record<string, Partial<VerificationSettings>>>;
+  readonly limits: Limits;
+}
+
+export interface VerificationSettings {
+  readonly intervalMs: number;
+  readonly holdMs: number;
+}
+
+/** What one user, device or stranger may use up. */
+export interface Limits {
+  readonly tunnelsPerUser: number;
+  readonly tunnelsPerDevice: number;
+  readonly grantsPerMinute: number;
+  readonly enrolmentsPerMinute: number;
+  readonly channelsPerDevice: number;
+}
+
+export const defaultLimits: Limits = {
+  tunnelsPerUser: 256,
+  tunnelsPerDevice: 128,
+  grantsPerMinute: 240,
+  enrolmentsPerMinute: 20,
+  channelsPerDevice: 64,
+};
+
+/** How often a tunnel to `app` is verified and how long it would be held. */
+export function verificationOf(settings: Settings, app: string): VerificationSettings {
+  const own = Object.hasOwn(settings.apps, app) ? settings.apps[app] : undefined;
+  return { ...settings.verification, ...own };
+}

@@ -1,0 +1,119 @@
+import { leaseLengthMs } from '../../../protocol/index.ts';
+import { endTunnels } from '../access/end-tunnels.ts';
+import { decideAccess, recordDecision, type AccessDecision } from '../grant/decide.ts';
+import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
+import type { Services } from '../services.ts';
+import type { Reader, Tx } from '../store/index.ts';
+
+/** A tunnel's decision as of now; null when user, device, session or app no longer exist. */
+export interface Evaluated {
+  readonly subject: SubjectFacts;
+  readonly app: AppFacts;
+  readonly decision: AccessDecision;
+}
+
+/** Decides tunnels anew; facts that several of them share are read once. */
+export class Evaluation {
+  readonly #services: Services;
+  readonly #db: Reader | Tx;
+  readonly #nowMs: number;
+  readonly #subjects = new Map<string, SubjectFacts | undefined>();
+  readonly #apps = new Map<string, AppFacts | undefined>();
+
+  constructor(services: Services, db: Reader | Tx, nowMs: number) {
+    this.#services = services;
+    this.#db = db;
+    this.#nowMs = nowMs;
+  }
+
+  async evaluate(tunnel: LiveTunnel): Promise<Evaluated | null> {
+    const { policy } = this.#services;
+    const address = this.#addressOf(tunnel);
+    const subject = await this.#subject(tunnel, address);
+    const app = await this.#app(tunnel);
+    if (!subject || !app) return null;
+    const decision = decideAccess(policy, subject, app, leaseLengthMs(tunnel.intervalMs));
+    return { subject, app, decision };
+  }
+
+  /** The agent may have moved since; while it has no channel, its last address counts. */
+  #addressOf(tunnel: LiveTunnel): string {
+    const newest = this.#services.peers.devices(tunnel.device).at(-1);
+    if (newest) tunnel.address = newest.address;
+    return tunnel.address;
+  }
+
+  async #subject(tunnel: LiveTunnel, address: string): Promise<SubjectFacts | undefined> {
+    const key = `${tunnel.session} ${tunnel.device} ${address}`;
+    if (!this.#subjects.has(key)) {
+      const at = { address, nowMs: this.#nowMs };
+      this.#subjects.set(key, await readSubject(this.#db, tunnel, at));
+    }
+    return this.#subjects.get(key);
+  }
+
+  async #app(tunnel: LiveTunnel): Promise<AppFacts | undefined> {
+    if (!this.#apps.has(tunnel.app)) {
+      this.#apps.set(tunnel.app, await readApp(this.#db, { id: tunnel.app }));
+    }
+    return this.#apps.get(tunnel.app);
+  }
+}
+
+/**
+ * Decides tunnels and unexpired grants anew inside the change that may end them: each that is denied gets an entry
+ * in the revocation log. Those still allowed are verified at once, since their known end may have moved.
+ * Answers how many ended. `cause` is the reason told when policy itself, and no state of the user, denies.
+ */
+export async function reevaluate(
+  services: Services,
+  tx: Tx,
+  tunnels: readonly LiveTunnel[],
+  cause: string,
+): Promise<number> {
+  const nowMs = services.clock.nowMs();
+  const evaluation = new Evaluation(services, tx, nowMs);
+  let ended = 0;
+  for (const tunnel of tunnels) {
+    if (tunnel.state === 'closed') continue;
+    const evaluated = await evaluation.evaluate(tunnel);
+    if (evaluated?.decision.verdict === 'allow') {
+      services.schedule.hasten(tunnel.id, nowMs);
+      continue;
+    }
+    const reason = evaluated ? reasonOf(evaluated, cause, nowMs) : cause;
+    if (evaluated) {
+      tunnel.decision = await recordDecision(tx, evaluated.decision, {
+        subject: evaluated.subject,
+        app: evaluated.app,
+        tunnel: tunnel.id,
+      });
+    }
+    await services.revocations.append(tx, {
+      action: 'revoke',
+      subject: { kind: 'tunnel', id: tunnel.id },
+      reason,
+    });
+    await endTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_REVOKED' });
+    ended += 1;
+  }
+  return ended;
+}
+
+const stateReasons: readonly string[] = [
+  'device_revoked',
+  'device_disabled',
+  'device_pending',
+  'user_disabled',
+  'user_expired',
+];
+
+function reasonOf({ subject, decision }: Evaluated, cause: string, nowMs: number): string {
+  const [first] = decision.reasons;
+  if (first === 'session_ended') {
+    const { endReason, absoluteEndAtMs } = subject.session;
+    return endReason ?? (nowMs >= absoluteEndAtMs ? 'session_expired' : 'session_idle');
+  }
+  return first !== undefined && stateReasons.includes(first) ? first : cause;
+}

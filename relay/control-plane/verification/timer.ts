@@ -1,0 +1,147 @@
+import { toZtnaError, type ZtnaError } from '../../../protocol/index.ts';
+import { flushConfirmations, revokeSubject } from '../access/end-tunnels.ts';
+import { endExpiredSessions } from '../identity/index.ts';
+import { raiseCounterTo } from '../store/index.ts';
+import { verifyTunnels } from './verifier.ts';
+import type { Services } from '../services.ts';
+
+const verifyEveryMs = 200;
+const heartbeatEveryMs = 5_000;
+const clockMarkEveryMs = 1_000;
+const sweepEveryMs = 2_000;
+const bookkeepingEveryMs = 60_000;
+
+/** Tunnels verified in one go; the rest follow in the next. */
+const maxAtOnce = 512;
+
+/** Everything that the control plane does on a clock rather than on request. */
+export function startTimers(services: Services): { stop(): Promise<void> } {
+  const { clock, schedule, feed, logger } = services;
+  const loops = [
+    startLoop(verifyEveryMs, async () => {
+      const due = schedule.takeDue(clock.nowMs(), maxAtOnce);
+      if (due.length > 0) await verifyTunnels(services, due);
+    }),
+    startLoop(heartbeatEveryMs, () => {
+      feed.beat();
+      return Promise.resolve();
+    }),
+    startLoop(clockMarkEveryMs, () => markClock(services)),
+    startLoop(sweepEveryMs, () => sweep(services)),
+    startLoop(bookkeepingEveryMs, () => keepBooks(services)),
+  ];
+  function startLoop(everyMs: number, work: () => Promise<void>) {
+    return repeat(everyMs, work, (error) => {
+      logger.error('timer_failed', {
+        code: error.code,
+        error: error.message,
+        cause: error.cause instanceof Error ? (error.cause.stack ?? null) : null,
+      });
+    });
+  }
+  return {
+    stop: async () => {
+      await Promise.all(loops.map((loop) => loop.stop()));
+    },
+  };
+}
+
+/** Runs `work` every so often, never twice at once. `stop` waits for what runs. */
+function repeat(
+  everyMs: number,
+  work: () => Promise<void>,
+  onError: (error: ZtnaError) => void,
+): { stop(): Promise<void> } {
+  let isStopped = false;
+  let timer: NodeJS.Timeout | undefined;
+  let running: Promise<void> = Promise.resolve();
+  const turn = () => {
+    running = work()
+      .catch((error: unknown) => {
+        onError(toZtnaError(error));
+      })
+      .then(() => {
+        if (!isStopped) timer = setTimeout(turn, everyMs);
+      });
+  };
+  timer = setTimeout(turn, everyMs);
+  return {
+    stop: () => {
+      isStopped = true;
+      clearTimeout(timer);
+      return running;
+    },
+  };
+}
+
+/** Keeps a mark ahead of the time given out, so that control time does not fall across a crash. */
+export async function markClock(services: Pick<Services, 'clock' | 'store'>): Promise<void> {
+  const { clock, store } = services;
+  const markMs = clock.dueMarkMs();
+  if (markMs === undefined) return;
+  await store.write((tx) => raiseCounterTo(tx, 'clockHighWaterMs', markMs));
+  clock.marked(markMs);
+}
+
+/** Ends sessions that ran out, and forgets closed tunnels whose grant can no longer be used. */
+async function sweep(services: Services): Promise<void> {
+  const { store, clock, tunnels, peers, audit } = services;
+  const nowMs = clock.nowMs();
+  for (const tunnel of [...tunnels.all()]) {
+    if (tunnel.state === 'closed' && tunnel.grantExpiresAtMs <= nowMs) tunnels.delete(tunnel.id);
+  }
+  const ended = await store.db
+    .selectFrom('sessions')
+    .select('id')
+    .where('endedAtMs', 'is', null)
+    .where((eb) =>
+      eb.or([
+        eb('absoluteEndAtMs', '<=', nowMs),
+        eb(eb('lastSeenAtMs', '+', eb.ref('idleMs')), '<=', nowMs),
+      ]),
+    )
+    .limit(1)
+    .executeTakeFirst();
+  if (!ended) return;
+  await store.write(async (tx) => {
+    for (const session of await endExpiredSessions(tx, nowMs)) {
+      const reason = nowMs >= session.absoluteEndAtMs ? 'session_expired' : 'session_idle';
+      await revokeSubject(services, tx, { kind: 'session', id: session.id }, reason);
+      await audit.append(
+        {
+          actor: 'system',
+          action: 'session.end',
+          subject: session.id,
+          outcome: 'ok',
+          details: { reason },
+        },
+        tx,
+      );
+      store.afterCommit(tx, () => {
+        for (const peer of peers.devices(session.deviceId)) {
+          peer.send({ type: 'session_ended', reason });
+        }
+      });
+    }
+  });
+}
+
+async function keepBooks(services: Services): Promise<void> {
+  const { store, clock, tunnels, audit } = services;
+  const due = [...tunnels.all()].filter((tunnel) => tunnel.confirmations > 0);
+  if (due.length > 0) {
+    await store.write(async (tx) => {
+      const nowMs = clock.nowMs();
+      for (const tunnel of due) {
+        await flushConfirmations(tx, tunnel, nowMs);
+        await tx
+          .updateTable('tunnels')
+          .set({ untilMs: tunnel.untilMs })
+          .where('id', '=', tunnel.id)
+          .where('state', '!=', 'closed')
+          .execute();
+      }
+    });
+  }
+  await audit.checkpoint();
+}

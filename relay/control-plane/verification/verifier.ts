@@ -1,0 +1,152 @@
+import {
+  leaseBatchSchema,
+  leaseLengthMs,
+  signStatement,
+  type ConnectorId,
+  type LeaseBatch,
+} from '../../../protocol/index.ts';
+import { endTunnels } from '../access/end-tunnels.ts';
+import { recordDecision } from '../grant/decide.ts';
+import { touchSession } from '../identity/index.ts';
+import { Evaluation, reevaluate, type Evaluated } from './reevaluate.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
+import type { Services } from '../services.ts';
+import type { Session } from '../store/index.ts';
+
+/** Entries in one signed batch of leases. */
+const maxBatch = 256;
+/** How late a connector may report that a grant became a tunnel. */
+const openReportMs = 10_000;
+/** A session in use is noted when this part of its idle time has gone by. */
+const touchPart = 20;
+
+type Renewal = LeaseBatch['entries'][number];
+
+/**
+ * Verifies tunnels again: reads what their permission rests on, decides anew, and sends signed leases to everyone who
+ * enforces them. What is denied ends through the revocation log.
+ */
+export async function verifyTunnels(services: Services, ids: readonly string[]): Promise<void> {
+  const { store, tunnels, clock, sequence } = services;
+  const renewals = new Map<ConnectorId, { tunnel: LiveTunnel; entry: Renewal }[]>();
+  const denied: LiveTunnel[] = [];
+  const lost: LiveTunnel[] = [];
+  const changed: { tunnel: LiveTunnel; evaluated: Evaluated }[] = [];
+  const sessions = new Map<string, Session>();
+  const nowMs = clock.nowMs();
+  const evaluation = new Evaluation(services, store.db, nowMs);
+
+  for (const id of ids) {
+    const tunnel = tunnels.get(id);
+    if (!tunnel || tunnel.state === 'closed') continue;
+    if (isLost(services, tunnel, nowMs)) {
+      lost.push(tunnel);
+      continue;
+    }
+    const order = sequence.next(); // before the inputs are read
+    const evaluated = await evaluation.evaluate(tunnel);
+    // It may have ended while its inputs were read.
+    if (tunnels.get(id)?.state === 'closed') continue;
+    if (evaluated?.decision.verdict !== 'allow') {
+      denied.push(tunnel);
+      continue;
+    }
+    const { decision, subject } = evaluated;
+    services.schedule.confirm(id, decision.endMs, clock.nowMs());
+    const isSame =
+      decision.inputDigest === tunnel.inputDigest &&
+      decision.policyVersion === tunnel.policyVersion;
+    if (isSame) tunnel.confirmations += 1;
+    else changed.push({ tunnel, evaluated });
+    if (tunnel.state === 'open') sessions.set(subject.session.id, subject.session);
+    if (!isReachable(services, tunnel)) continue;
+    const untilMs = Math.min(nowMs + leaseLengthMs(tunnel.intervalMs), decision.endMs);
+    const list = renewals.get(tunnel.connector) ?? [];
+    list.push({ tunnel, entry: [tunnel.id, order, untilMs] });
+    renewals.set(tunnel.connector, list);
+  }
+
+  if (denied.length > 0) {
+    await store.write((tx) => reevaluate(services, tx, denied, 'policy_denied'));
+  }
+  if (lost.length > 0) {
+    await store.write((tx) =>
+      endTunnels(services, tx, lost, { reason: 'lease_expired', code: 'ERR_TUNNEL_LEASE_EXPIRED' }),
+    );
+  }
+  // A changed decision is durable before the bytes that it allows.
+  await recordChanges(services, changed, [...sessions.values()], nowMs);
+  for (const [connector, list] of renewals) sendLeases(services, connector, list);
+}
+
+/** True for a grant that nobody used, and for a tunnel whose lease ran out while its connector was away. */
+function isLost(services: Services, tunnel: LiveTunnel, nowMs: number): boolean {
+  if (tunnel.state === 'granted') return nowMs > tunnel.grantExpiresAtMs + openReportMs;
+  return !isReachable(services, tunnel) && nowMs >= tunnel.untilMs;
+}
+
+function isReachable(services: Services, tunnel: LiveTunnel): boolean {
+  return services.peers.connectors.get(tunnel.connector)?.instance === tunnel.instance;
+}
+
+async function recordChanges(
+  services: Services,
+  changed: readonly { tunnel: LiveTunnel; evaluated: Evaluated }[],
+  sessions: readonly Session[],
+  nowMs: number,
+): Promise<void> {
+  const stale = sessions.filter(
+    (session) => nowMs - session.lastSeenAtMs > session.idleMs / touchPart,
+  );
+  if (changed.length === 0 && stale.length === 0) return;
+  await services.store.write(async (tx) => {
+    for (const session of stale) await touchSession(tx, session, nowMs);
+    for (const { tunnel, evaluated } of changed) {
+      const { subject, app, decision } = evaluated;
+      tunnel.decision = await recordDecision(tx, decision, { subject, app, tunnel: tunnel.id });
+      tunnel.inputDigest = decision.inputDigest;
+      tunnel.policyVersion = decision.policyVersion;
+      tunnel.confirmations = 0;
+      await tx
+        .updateTable('tunnels')
+        .set({ decisionId: tunnel.decision })
+        .where('id', '=', tunnel.id)
+        .execute();
+    }
+  });
+}
+
+function sendLeases(
+  services: Services,
+  connector: ConnectorId,
+  list: readonly { tunnel: LiveTunnel; entry: Renewal }[],
+): void {
+  const { peers } = services;
+  const alive = list.filter(({ tunnel }) => tunnel.state !== 'closed');
+  for (const { tunnel, entry } of alive) tunnel.untilMs = entry[2];
+  for (let at = 0; at < alive.length; at += maxBatch) {
+    const entries = alive.slice(at, at + maxBatch).map(({ entry }) => entry);
+    const message = signLeases(services, connector, entries);
+    peers.connectors.get(connector)?.send(message);
+    for (const relay of peers.relays.values()) relay.send(message);
+  }
+  // An agent is told of its own tunnels alone.
+  for (const [device, own] of Map.groupBy(alive, ({ tunnel }) => tunnel.device)) {
+    const channels = peers.devices(device);
+    if (channels.length === 0) continue;
+    for (let at = 0; at < own.length; at += maxBatch) {
+      const entries = own.slice(at, at + maxBatch).map(({ entry }) => entry);
+      const message = signLeases(services, connector, entries);
+      for (const channel of channels) channel.send(message);
+    }
+  }
+}
+
+function signLeases(services: Services, connector: ConnectorId, entries: Renewal[]) {
+  const batch = { connector, entries };
+  const key = services.authority.grantKey;
+  return {
+    type: 'leases',
+    statement: signStatement('lease', leaseBatchSchema, batch, key),
+  } as const;
+}
