@@ -26,13 +26,15 @@ export const environment = ['ZTNA_RELAY_DIR', 'ZTNA_NO_INPUT', 'ZTNA_KEY_PASSPHR
 
 /** The whole command tree of `ztna-relay`. */
 export function buildRelayCommands(y: Argv): Argv {
-  const global = y.option('dir', {
-    type: 'string',
-    describe: 'state directory (ZTNA_RELAY_DIR)',
-    default: process.env['ZTNA_RELAY_DIR'] ?? defaultDir,
-    global: true,
-    requiresArg: true,
-  });
+  const global = y
+    .option('dir', {
+      type: 'string',
+      describe: 'state directory (ZTNA_RELAY_DIR)',
+      default: process.env['ZTNA_RELAY_DIR'] ?? defaultDir,
+      global: true,
+      requiresArg: true,
+    })
+    .option('json', { type: 'boolean', describe: 'one JSON object per line', global: true });
   const withStarts = addLeaf(addLeaf(global, initLeaf), runLeaf);
   const groups: readonly (readonly [string, string, Parameters<typeof addGroup>[3]])[] = [
     ['user', 'users', userLeaves],
