@@ -37,12 +37,18 @@ export interface RunningChild {
   stop(): Promise<void>;
 }
 
+/** What the supervisor tells a child to make it end. */
+export const stopMessage = { type: 'stop' } as const;
+
+/** How long a child that got a signal waits for the supervisor's word. */
+const groupSignalMs = 1_000;
+
 /** How long a child may take to end in good order once its parent is gone. */
 const orphanMs = 2_000;
 
 /**
- * Runs one of the relay's processes under the supervisor: reports `ready` or `failed` to it, stops on SIGTERM, and
- * never outlives it. SIGINT is the supervisor's to answer.
+ * Runs one of the relay's processes under the supervisor: reports `ready` or `failed` to it, stops at its word, and
+ * never outlives it.
  */
 export async function runChild(
   program: string,
@@ -63,8 +69,12 @@ export async function runChild(
       },
     );
   };
+  process.on('message', stop); // there is only one message
   process.on('SIGINT', () => undefined);
-  process.on('SIGTERM', stop);
+  // Whoever ends the whole group reaches this process too: the supervisor knows who goes first.
+  process.on('SIGTERM', () => {
+    setTimeout(stop, groupSignalMs);
+  });
   process.on('disconnect', () => {
     setTimeout(() => process.exit(0), orphanMs).unref();
     stop();

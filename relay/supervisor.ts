@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
 import { errorRow, type ZtnaError } from '../protocol/index.ts';
 import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
-import { failureOf, fromChild, type ChildSettings } from './child.ts';
+import { failureOf, fromChild, stopMessage, type ChildSettings } from './child.ts';
 import type { ListenAddress } from './config.ts';
 
 export interface SupervisorOptions {
@@ -71,9 +71,9 @@ export class Supervisor {
 
   /** Drains both, the data plane first: it still has ends of tunnels to report. Idempotent. */
   stop(): Promise<void> {
-    this.#stopping ??= this.#children['data-plane']
-      .stop()
-      .then(() => this.#children['control-plane'].stop());
+    const { 'control-plane': control, 'data-plane': data } = this.#children;
+    control.keepDown();
+    this.#stopping ??= data.stop().then(() => control.stop());
     return this.#stopping;
   }
 }
@@ -158,9 +158,14 @@ class Child {
     );
   }
 
-  stop(): Promise<void> {
+  /** From here on it is not started again. */
+  keepDown(): void {
     this.#isStopping = true;
     clearTimeout(this.#restart);
+  }
+
+  stop(): Promise<void> {
+    this.keepDown();
     const child = this.#process;
     if (!child) return Promise.resolve();
     return new Promise((resolve) => {
@@ -172,7 +177,8 @@ class Child {
         clearTimeout(timer);
         resolve();
       });
-      child.kill('SIGTERM');
+      // Its pipe may be closing already; then it is ending by itself.
+      child.send(stopMessage, () => undefined);
     });
   }
 }

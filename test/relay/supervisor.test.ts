@@ -1,0 +1,138 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as wait } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import test, { type ExecutionContext } from 'ava';
+
+const program = fileURLToPath(new URL('../support/relay-supervisor.ts', import.meta.url));
+
+interface Note {
+  readonly name: string;
+  readonly what: string;
+  readonly pid: number;
+}
+
+interface Run {
+  readonly process: ChildProcess;
+  readonly ready: Promise<void>;
+  readonly stdout: string[];
+  notes(): Promise<Note[]>;
+  /** Waits until a note like that is there. */
+  noted(matches: (note: Note) => boolean): Promise<Note>;
+}
+
+async function start(t: ExecutionContext, host = '127.0.0.1'): Promise<Run> {
+  const dir = await mkdtemp(join(tmpdir(), 'ztna-supervisor-'));
+  const child = spawn(process.execPath, [program, dir, host], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  });
+  const notes = async () => {
+    const text = await readFile(join(dir, 'notes'), 'utf8').catch(() => '');
+    return text
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => {
+        const [name = '', what = '', pid] = line.split(' ');
+        return { name, what, pid: Number(pid) };
+      });
+  };
+  t.teardown(async () => {
+    child.kill('SIGKILL');
+    for (const { pid } of await notes()) {
+      if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+    }
+    await rm(dir, { recursive: true, force: true });
+  });
+  child.stderr.resume();
+  const stdout: string[] = [];
+  const lines = createInterface({ input: child.stdout });
+  const ready = new Promise<void>((resolve) => {
+    lines.on('line', (line) => {
+      stdout.push(line);
+      if (line === 'ready') resolve();
+    });
+  });
+  return {
+    process: child,
+    ready,
+    stdout,
+    notes,
+    noted: async (matches) => {
+      for (;;) {
+        const found = (await notes()).find(matches);
+        if (found) return found;
+        await wait(20);
+      }
+    },
+  };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function isGone(pid: number): Promise<void> {
+  while (isAlive(pid)) await wait(20);
+}
+
+test('supervisor - says ready once both serve, and drains the data plane first', async (t) => {
+  const run = await start(t);
+  await run.ready;
+  run.process.kill('SIGTERM');
+  const [code] = (await once(run.process, 'exit')) as [number];
+  t.is(code, 0);
+  t.deepEqual(run.stdout, ['ready']);
+  const ends = (await run.notes()).filter(({ what }) => what === 'stopped').map(({ name }) => name);
+  t.deepEqual(ends, ['data-plane', 'control-plane']);
+});
+
+test('supervisor - keeps that order when a signal reaches the whole group', async (t) => {
+  const run = await start(t);
+  await run.ready;
+  process.kill(-(run.process.pid ?? 0), 'SIGTERM');
+  const [code] = (await once(run.process, 'exit')) as [number];
+  t.is(code, 0);
+  const ends = (await run.notes()).filter(({ what }) => what === 'stopped').map(({ name }) => name);
+  t.deepEqual(ends, ['data-plane', 'control-plane']);
+});
+
+test('supervisor - starts again whichever dies, and leaves the other alone', async (t) => {
+  const run = await start(t);
+  await run.ready;
+  const pids = new Map((await run.notes()).map(({ name, pid }) => [name, pid]));
+  for (const name of ['data-plane', 'control-plane']) {
+    const first = pids.get(name) ?? 0;
+    process.kill(first, 'SIGKILL');
+    const next = await run.noted((note) => note.name === name && note.pid !== first);
+    t.is(next.what, 'started');
+  }
+  t.is((await run.notes()).length, 4);
+  t.deepEqual(run.stdout, ['ready']);
+});
+
+test('supervisor - leaves no child behind, even when it is killed', async (t) => {
+  const run = await start(t);
+  await run.ready;
+  const pids = (await run.notes()).map(({ pid }) => pid);
+  t.is(pids.length, 2);
+  run.process.kill('SIGKILL');
+  await Promise.all(pids.map(isGone));
+});
+
+test('supervisor - gives up when a first start is hopeless', async (t) => {
+  const run = await start(t, 'busy');
+  const [code] = (await once(run.process, 'exit')) as [number];
+  t.is(code, 1); // an error that nobody caught: the command line turns it into its own exit code
+  t.deepEqual(run.stdout, []);
+  t.deepEqual(await run.notes(), []);
+});
