@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import { StringDecoder } from 'node:string_decoder';
 import { ZtnaError } from '../errors.ts';
+import { requestShutdown } from './shutdown.ts';
 import { systemCode } from './state-dir.ts';
 
 /** No code, password or passphrase is larger. */
@@ -126,8 +127,8 @@ async function readHiddenLine(stdin: NodeJS.ReadStream): Promise<string> {
           return;
         }
         if (character === '\u0003') {
+          requestShutdown('SIGINT'); // Raw mode turned Ctrl-C into a character.
           fail(usage('interrupted', 'run the command again'));
-          process.kill(process.pid, 'SIGINT'); // Raw mode turned Ctrl-C into a character.
           return;
         }
         if (character === '\u0004') {

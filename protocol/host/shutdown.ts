@@ -42,7 +42,8 @@ export function watchShutdown(): void {
   process.stderr.on('error', () => undefined); // Talk that nobody hears stops nothing.
 }
 
-function requestShutdown(by: ShutdownCause): void {
+/** Asks this process to end, as a signal does. */
+export function requestShutdown(by: ShutdownCause): void {
   const isRepeated = cause !== undefined && by !== 'stdout_closed';
   cause ??= by;
   if (!isTaken || isRepeated) {
