@@ -22,7 +22,7 @@ export const maxWindowGrowthBytes = 268_435_456;
 export const maxHeldRecordBytes = 1_048_576;
 
 /** Ends of tunnels kept to be told when the control channel is back. */
-export const maxUntoldEnds = 4_096;
+export const maxUntoldEnds = 1_024;
 
 /** Grants remembered as used; each is forgotten when it has expired. */
 export const maxUsedGrants = 65_536;

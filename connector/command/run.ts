@@ -47,7 +47,12 @@ export async function runConnector(options: RunOptions): Promise<void> {
       logger,
       onChange: (apps, gone) => current.connector?.changeApps(apps, gone),
     });
+    const onHangUp = () => {
+      void source.reload();
+    };
+    process.on('SIGHUP', onHangUp);
     stops.push(() => {
+      process.off('SIGHUP', onHangUp);
       source.stop();
     });
     const metrics = new Metrics();
@@ -85,13 +90,6 @@ export async function runConnector(options: RunOptions): Promise<void> {
       },
     });
     current.connector = connector;
-    const onHangUp = () => {
-      void source.reload();
-    };
-    process.on('SIGHUP', onHangUp);
-    stops.push(() => {
-      process.off('SIGHUP', onHangUp);
-    });
     if (source.apps.size === 0) {
       logger.warn('no_apps', {
         fix: 'name apps with --app NAME=tcp://HOST:PORT or in connector.yaml',

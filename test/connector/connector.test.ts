@@ -270,7 +270,7 @@ test('Connector - refuses a client whose message 3 was tampered with', async (t)
   const grant = relay.grant();
   const statement = relay.parties.signGrant(grant);
   const slot = await relay.assign(grant, statement);
-  const handshake = relay.parties.clientHandshake(statement);
+  const handshake = relay.parties.clientHandshake(statement, relay.nowMs());
   slot.ws.send(handshake.message1());
   const { message3 } = handshake.receiveMessage2(await slot.nextBinary());
   message3[100] = (message3[100] ?? 0) ^ 1;

@@ -1,9 +1,10 @@
-import { rawPublicKey } from '../../protocol/index.ts';
 import {
+  ClientHandshake,
   controlProtocol,
   dataProtocol,
   decodeMessage,
   encodeMessage,
+  rawPublicKey,
   fromConnector,
   fromSlot,
   signStatement,
@@ -21,6 +22,8 @@ import {
   type LogBatch,
   type ToConnector,
   type TunnelStream,
+  type Transport,
+  type VerifiedPermit,
   type ZtnaError,
 } from '../../protocol/index.ts';
 import { RecordPump, type Identity } from '../../protocol/host/index.ts';
@@ -160,7 +163,9 @@ export class FakeRelay extends Waiting {
   /** A tunnel's client, past its handshake; the connector may accept or refuse it yet. */
   async client(grant: Grant, early?: Buffer): Promise<FakeClient> {
     const statement = this.parties.signGrant(grant);
-    return FakeClient.connect(this.parties, await this.assign(grant, statement), statement, early);
+    const slot = await this.assign(grant, statement);
+    const permit = this.parties.permitOf(statement, this.nowMs());
+    return FakeClient.connect(this.parties, slot, permit, early);
   }
 
   /** A whole tunnel, accepted. */
@@ -263,24 +268,23 @@ export class FakeClient {
   static async connect(
     parties: Parties,
     slot: Slot,
-    statement: string,
+    permit: VerifiedPermit,
     early?: Buffer,
   ): Promise<FakeClient> {
-    const handshake = parties.clientHandshake(statement);
+    const { bundle, relay, deviceKeys } = parties;
+    const handshake = new ClientHandshake({ permit, rootId: bundle.rootId, relay, deviceKeys });
     slot.ws.send(handshake.message1());
     const { message3, transport } = handshake.receiveMessage2(await slot.nextBinary());
     slot.ws.send(message3);
-    return new FakeClient(parties, slot, statement, transport, early);
+    return new FakeClient(slot, permit, transport, early);
   }
 
   private constructor(
-    parties: Parties,
     slot: Slot,
-    statement: string,
-    transport: ReturnType<ReturnType<Parties['clientHandshake']>['receiveMessage2']>['transport'],
+    permit: VerifiedPermit,
+    transport: Transport,
     early: Buffer | undefined,
   ) {
-    const permit = parties.verifyPermit({ grant: statement, roster: parties.signRoster() });
     this.grant = permit.grant;
     this.slot = slot;
     const accepted = Promise.withResolvers<undefined>();

@@ -3,7 +3,9 @@ import {
   ConnectorHandshake,
   leaseBatchSchema,
   logBatchSchema,
+  rawPublicKey,
   signStatement,
+  verifyPermit,
   type Grant,
   type LeaseBatch,
   type LogBatch,
@@ -28,9 +30,26 @@ export class Parties extends TestAuthority {
     return signStatement('log', logBatchSchema, { ...batch, ...changes }, this.grantKey);
   }
 
-  clientHandshake(grantStatement: string): ClientHandshake {
+  rawDeviceKey(): Buffer {
+    return rawPublicKey(this.deviceKeys.publicKey);
+  }
+
+  /** What the device verified at `nowMs` before it dialled. */
+  permitOf(grantStatement: string, nowMs: number): VerifiedPermit {
+    return verifyPermit(
+      { grant: grantStatement, roster: this.signRoster() },
+      {
+        bundle: this.bundle,
+        device: this.device,
+        deviceKey: this.rawDeviceKey(),
+        nowMs,
+      },
+    );
+  }
+
+  clientHandshake(grantStatement: string, nowMs: number = startMs): ClientHandshake {
     return new ClientHandshake({
-      permit: this.verifyPermit({ grant: grantStatement, roster: this.signRoster() }),
+      permit: this.permitOf(grantStatement, nowMs),
       rootId: this.bundle.rootId,
       relay: this.relay,
       deviceKeys: this.deviceKeys,
