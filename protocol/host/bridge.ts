@@ -38,6 +38,7 @@ class Bridge implements StreamHandlers {
     this.#socket = socket;
     this.#onDone = onDone;
     this.#hasConnected = !(socket instanceof Socket && socket.connecting);
+    if (socket instanceof Socket) socket.setNoDelay(true); // chunks come as the far app sent them
     socket.on('error', this.#onLocalError);
     if (socket.closed) {
       process.nextTick(this.#onLocalClose);
@@ -132,5 +133,6 @@ class Bridge implements StreamHandlers {
 
 function connectFailure(error: NodeJS.ErrnoException): ResetCode {
   if (error.code === 'ECONNREFUSED') return 'refused';
+  if (error.code === 'ECONNRESET') return 'reset'; // accepted and reset before we heard of it
   return error.code !== undefined && localFailures.has(error.code) ? 'internal' : 'unreachable';
 }
