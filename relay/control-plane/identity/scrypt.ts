@@ -1,5 +1,6 @@
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
 import { ZtnaError } from '../../../protocol/index.ts';
+import { Turnstile } from './turnstile.ts';
 
 /** 128 MiB and about a third of a second for each guess. */
 const cost = { N: 2 ** 17, r: 8, p: 1, maxmem: 256 * 1024 * 1024 };
@@ -7,13 +8,11 @@ const prefix = 'scrypt$17$8$1';
 const saltBytes = 16;
 const hashBytes = 32;
 
-/** Each hash takes 128 MiB and a thread of libuv's pool, which has four. */
-const maxAtOnce = 2;
-/** Sign-ins that wait behind them; at a third of a second each, more would time out anyway. */
-const maxWaiting = 32;
-
-let running = 0;
-const waiting: (() => void)[] = [];
+/**
+ * Each hash takes 128 MiB and a thread of libuv's pool, which has four. Those that wait take a third of a
+ * second each; more would time out anyway.
+ */
+const turnstile = new Turnstile({ maxAtOnce: 2, maxWaiting: 32 });
 
 /** A new salted hash of `password`, as text to store. Throws ERR_LIMIT_RATE when too many are waiting. */
 export async function hashPassword(password: string): Promise<string> {
@@ -36,35 +35,15 @@ export async function verifyPassword(password: string, stored: string | null): P
 }
 
 /** People type the same letter in several encodings. */
-async function derive(password: string, salt: Buffer): Promise<Buffer> {
+function derive(password: string, salt: Buffer): Promise<Buffer> {
   const text = password.normalize('NFKC');
-  await enter();
-  try {
-    return await new Promise((resolve, reject) => {
-      scrypt(text, salt, hashBytes, cost, (error, hash) => {
-        if (error) reject(new ZtnaError('ERR_INTERNAL', { cause: error }));
-        else resolve(hash);
-      });
-    });
-  } finally {
-    leave();
-  }
-}
-
-async function enter(): Promise<void> {
-  if (running < maxAtOnce) {
-    running++;
-    return;
-  }
-  if (waiting.length >= maxWaiting) {
-    throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'password_queue_full' });
-  }
-  await new Promise<void>((resolve) => waiting.push(resolve));
-}
-
-/** Hands the place on to the next in line, if there is one. */
-function leave(): void {
-  const next = waiting.shift();
-  if (next) next();
-  else running--;
+  return turnstile.run(
+    () =>
+      new Promise((resolve, reject) => {
+        scrypt(text, salt, hashBytes, cost, (error, hash) => {
+          if (error) reject(new ZtnaError('ERR_INTERNAL', { cause: error }));
+          else resolve(hash);
+        });
+      }),
+  );
 }

@@ -16,11 +16,11 @@ export interface CheckedPolicies {
 export interface CheckOptions {
   /** The deployment's own posture checks, which policies may read. */
   readonly extraChecks?: readonly string[];
-  /** Validation that takes longer is given up. Default 10 s. */
+  /** Validation that takes longer is given up. Default 30 s. */
   readonly timeoutMs?: number;
 }
 
-const defaultTimeoutMs = 10_000;
+const defaultTimeoutMs = 30_000;
 
 /** Compiled code has another suffix than the sources. */
 const workerUrl = new URL(
