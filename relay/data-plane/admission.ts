@@ -13,7 +13,8 @@ import {
   type VerifiedGrant,
 } from '../../protocol/index.ts';
 import type { ControlClock, Logger, RevocationFeed } from '../../protocol/host/index.ts';
-import { refuse, type DataSocket } from './data-server.ts';
+import { refuse } from './close.ts';
+import type { DataSocket } from './data-server.ts';
 import { limits } from './limits.ts';
 import type { Slots } from './slots.ts';
 import type { Tunnels } from './tunnels.ts';

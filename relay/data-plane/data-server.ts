@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createServer as createTlsServer, TLSSocket, type Server as TlsServer } from 'node:tls';
 import { WebSocketServer, type WebSocket } from 'ws';
-import { dataProtocol, toCloseFrame, toZtnaError, ZtnaError } from '../../protocol/index.ts';
+import { dataProtocol, toZtnaError, ZtnaError } from '../../protocol/index.ts';
 import {
   certificateLife,
   peerIdentity,
@@ -13,6 +13,7 @@ import {
   type Logger,
   type PeerIdentity,
 } from '../../protocol/host/index.ts';
+import { refuse } from './close.ts';
 import { limits } from './limits.ts';
 
 /** Whom a valid certificate names, and until when. */
@@ -177,14 +178,6 @@ function readPeer(socket: TLSSocket, address: string): Peer {
   const certificate = socket.getPeerX509Certificate();
   if (!certificate) throw new ZtnaError('ERR_IDENTITY_UNAUTHENTICATED');
   return { role, id, address, certificateUntilMs: certificateLife(certificate).notAfterMs };
-}
-
-/** Closes `ws` so that its owner can see why; whatever it still sends is not read. */
-export function refuse(ws: WebSocket, error: unknown): void {
-  const { closeCode, text } = toCloseFrame(error);
-  ws.on('error', () => undefined);
-  ws.resume();
-  ws.close(closeCode, text);
 }
 
 /** OpenSSL's and Node's words for a failure, as a reason. */

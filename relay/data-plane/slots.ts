@@ -9,7 +9,7 @@ import {
   type InstanceId,
   type TunnelId,
 } from '../../protocol/index.ts';
-import { refuse } from './data-server.ts';
+import { refuse } from './close.ts';
 import { limits } from './limits.ts';
 import { Liveness } from './liveness.ts';
 

@@ -1,6 +1,7 @@
 import type { WebSocket } from 'ws';
-import { fromCloseFrame, toCloseFrame, ZtnaError, type ErrorCode } from '../../protocol/index.ts';
+import { errorRow, fromCloseFrame, ZtnaError, type ErrorCode } from '../../protocol/index.ts';
 import { limits } from './limits.ts';
+import { closeBehind, closeSoon } from './close.ts';
 import { Liveness } from './liveness.ts';
 
 export type Side = 'client' | 'connector';
@@ -76,11 +77,11 @@ export class Splice {
       direction.wasHeard = true;
     });
     source.on('close', (code: number, text: Buffer) => {
-      if (!this.#hasEnded) this.end(closedBy(side, code, text.toString('utf8')));
+      this.#endedBy(side, closedBy(side, code, text.toString('utf8')));
     });
     if (source.readyState !== source.OPEN) {
       queueMicrotask(() => {
-        this.end(closedBy(side, 1006, ''));
+        this.#endedBy(side, closedBy(side, 1006, ''));
       });
     }
   }
@@ -91,8 +92,22 @@ export class Splice {
    */
   end(error: ZtnaError): void {
     if (this.#hasEnded) return;
-    this.#hasEnded = true;
     for (const { source } of [this.#up, this.#down]) closeSoon(source, error);
+    this.#finish(error);
+  }
+
+  /** One end left. What it had sent still reaches the other, unless it left because access was over. */
+  #endedBy(side: Side, error: ZtnaError): void {
+    if (this.#hasEnded) return;
+    const { family } = errorRow(error.code);
+    const isOver = family === 'denied' || family === 'expired';
+    const { target } = side === 'client' ? this.#up : this.#down;
+    (isOver ? closeSoon : closeBehind)(target, error);
+    this.#finish(error);
+  }
+
+  #finish(error: ZtnaError): void {
+    this.#hasEnded = true;
     this.#options.onEnd({
       code: error.code,
       reason: error.reason ?? error.code.slice('ERR_'.length).toLowerCase(),
@@ -167,18 +182,4 @@ function closedBy(side: Side, code: number, text: string): ZtnaError {
   const error = fromCloseFrame(code, text);
   const what = error.code === 'ERR_TUNNEL_PATH_LOST' ? 'lost' : 'closed';
   return new ZtnaError(error.code, { reason: `${side}_${what}` });
-}
-
-/** Tells `ws` why it is closed, and cuts it when that does not get through soon. */
-export function closeSoon(ws: WebSocket, error: ZtnaError): void {
-  if (ws.readyState === ws.CLOSED) return;
-  const { closeCode, text } = toCloseFrame(error);
-  ws.resume();
-  ws.close(closeCode, text);
-  const timer = setTimeout(() => {
-    if (ws.bufferedAmount > 0) ws.terminate();
-  }, limits.closeGraceMs);
-  ws.once('close', () => {
-    clearTimeout(timer);
-  });
 }

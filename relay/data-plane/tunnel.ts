@@ -1,8 +1,9 @@
 import type { WebSocket } from 'ws';
 import { Lease, ZtnaError, type Sequence, type VerifiedGrant } from '../../protocol/index.ts';
 import type { ControlClock } from '../../protocol/host/index.ts';
+import { closeSoon } from './close.ts';
 import type { AssignedSlot } from './slots.ts';
-import { closeSoon, Splice, type SpliceEnd } from './splice.ts';
+import { Splice, type SpliceEnd } from './splice.ts';
 
 export interface TunnelOptions {
   readonly grant: VerifiedGrant;
