@@ -51,8 +51,8 @@ async function tail(argv: Arguments): Promise<void> {
 const csvColumns = ['atMs', 'actor', 'action', 'subject', 'outcome', 'ref', 'user', 'app'] as const;
 
 /** A cell that no spreadsheet takes for a formula. */
-function csvCell(value: unknown): string {
-  const text = value === null ? '' : String(value as string | number);
+function csvCell(value: string | number | null): string {
+  const text = String(value ?? '');
   const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -76,7 +76,8 @@ export function table(...columns: readonly string[]): Show {
   return (result) => {
     const rows = result as Record<string, unknown>[];
     if (rows.length === 0) talk('none');
-    else process.stdout.write(ensureNewline(printTable(rows.map(displayRow), columns)));
+    else
+      process.stdout.write(ensureNewline(printTable(rows.map(displayRow), columns.map(labelOf))));
   };
 }
 
@@ -105,21 +106,34 @@ function ensureNewline(text: string): string {
   return text.endsWith('\n') ? text : `${text}\n`;
 }
 
+/** A row for people: instants lose the `AtMs` of their names and are shown as times. */
 function displayRow(row: Record<string, unknown>): Record<string, string> {
-  return Object.fromEntries(Object.entries(row).map(([key, value]) => [key, display(key, value)]));
+  return Object.fromEntries(
+    Object.entries(row).map(([key, value]) =>
+      isInstant(key) ? [labelOf(key), displayInstant(value)] : [key, display(value)],
+    ),
+  );
 }
 
-/** Members that end in `AtMs` or `Ms` of an instant are shown as times; lists with commas. */
-function display(key: string, value: unknown): string {
-  if (value === null || value === undefined) return '-';
-  if (typeof value === 'number' && /(?:AtMs|untilMs|expiresMs)$/.test(key)) {
-    return new Date(value).toISOString();
-  }
+function isInstant(key: string): boolean {
+  return /(?:AtMs|untilMs|UntilMs)$/.test(key);
+}
+
+function labelOf(column: string): string {
+  return isInstant(column) ? column.replace(/(?:At)?Ms$/, '') : column;
+}
+
+function displayInstant(value: unknown): string {
+  return typeof value === 'number' ? new Date(value).toISOString() : '-';
+}
+
+function display(value: unknown): string {
+  if (typeof value === 'string') return value;
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
   if (Array.isArray(value) && value.every((item) => typeof item !== 'object')) {
     return value.length === 0 ? '-' : value.join(', ');
   }
-  return typeof value === 'object' ? JSON.stringify(value) : String(value as string | number);
+  return value === null || value === undefined ? '-' : JSON.stringify(value);
 }
 
 /** The state directory of the relay. */
@@ -129,7 +143,8 @@ export function dirOf(argv: Arguments): string {
 
 export function textOf(argv: Arguments, key: string): string {
   const value = argv[key];
-  return typeof value === 'string' ? value : String((value ?? '') as string | number);
+  if (typeof value === 'string') return value;
+  return typeof value === 'number' ? String(value) : '';
 }
 
 /** The text of an option, or nothing when it was not given, for spreading into arguments. */

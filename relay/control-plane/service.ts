@@ -56,6 +56,7 @@ export function controlSocketPath(dir: string): string {
 /** Starts everything. Throws ERR_CONFIG_NOT_FOUND where no relay was made, ERR_CONFIG_LOCKED while another runs. */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   const { dir, logger } = options;
+  refuseLongPath(controlSocketPath(dir));
   const store = await openStore({ directory: join(dir, 'control-plane') });
   const undo: (() => Promise<void>)[] = [() => store.close()];
   try {
@@ -140,6 +141,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   await chmod(join(dir, 'run'), 0o700);
   await rm(join(dir, 'admin.sock'), { force: true });
   const authority = await loadAuthority(directory);
+  await refuseOtherUrl(store, settings.url);
   const clock = new ServerClock(await readCounter(store.db, 'clockHighWaterMs'));
   await store.write((tx) => raiseCounterTo(tx, 'clockHighWaterMs', clock.nowMs() + markAheadMs));
   clock.marked(clock.nowMs() + markAheadMs);
@@ -184,6 +186,31 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     sequence: new SequenceSource(fencing),
     logger,
   };
+}
+
+/** Codes, certificates and connectors name the URL that the relay was made for. */
+async function refuseOtherUrl(store: Store, url: string): Promise<void> {
+  const relay = await store.db
+    .selectFrom('relays')
+    .select('url')
+    .where('name', '=', 'local')
+    .executeTakeFirst();
+  if (!relay || relay.url === url) return;
+  throw new ZtnaError('ERR_CONFIG_INVALID', {
+    message: `relay.yaml says url: ${url}, but this relay was made for ${relay.url}`,
+    hint: `write url: ${relay.url}, or make another relay for the new address`,
+  });
+}
+
+/** The longest path that every system takes for a unix socket. */
+const maxSocketPathBytes = 100;
+
+function refuseLongPath(path: string): void {
+  if (Buffer.byteLength(path) <= maxSocketPathBytes) return;
+  throw new ZtnaError('ERR_CONFIG_INVALID', {
+    message: `${path} is too long for a socket`,
+    hint: 'choose a shorter --dir',
+  });
 }
 
 /** Turns checked connections into control channels, each role with the messages and sizes of its own. */

@@ -44,7 +44,7 @@ export async function startAdminSocket(options: {
       }
       const { code, message, hint, ref } = failure;
       reply(response, 400, {
-        error: { code, message, hint: hint ?? null, ref: ref ?? null },
+        error: { code, message, hint: hint?.replace(/^fix: /, '') ?? null, ref: ref ?? null },
       });
     }
   };

@@ -147,7 +147,7 @@ export async function ensureGroup(tx: Tx, name: string, nowMs: number): Promise<
     .values(row)
     .onConflict((conflict) => conflict.column('name').doNothing())
     .execute();
-  return await getGroup(tx, name);
+  return getGroup(tx, name);
 }
 
 /** The site of that name, made when there is none. */
@@ -159,5 +159,5 @@ export async function ensureSite(tx: Tx, name: string, nowMs: number): Promise<S
     .values(row)
     .onConflict((conflict) => conflict.column('name').doNothing())
     .execute();
-  return await getSite(tx, name);
+  return getSite(tx, name);
 }

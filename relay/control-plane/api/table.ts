@@ -38,5 +38,5 @@ export async function runCommand(
   const command = commandTable.get(name);
   if (!command) throw new ZtnaError('ERR_CONFIG_USAGE', { message: `there is no command ${name}` });
   authorize(actor, command);
-  return await command.run(services, args, actor);
+  return command.run(services, args, actor);
 }

@@ -54,7 +54,8 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
     },
   });
   const certificateTimer = closeAtCertificateEnd(dialler, () => {
-    channel.close(new ZtnaError('ERR_IDENTITY_UNAUTHENTICATED'));
+    // Its holder has a newer one by now and dials again with it.
+    channel.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
   });
   void channel.closed.then(() => {
     clearTimeout(certificateTimer);
@@ -80,6 +81,9 @@ async function greet(
   const { store, clock, peers, tunnels } = services;
   const version = chooseVersion(hello.versions);
   const id = dialler.id as ConnectorId;
+  if (peers.isReplaced(id, hello.instance)) {
+    throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { reason: 'instance_replaced' });
+  }
   const row = await store.write((tx) =>
     tx
       .updateTable('connectors')
@@ -97,6 +101,7 @@ async function greet(
     const live = tunnels.about('connector', id).map(subjectsOf);
     return concernsAny(entry, { kind: 'connector', id }, [...known, ...live]);
   };
+  let isDuplicate = false as boolean;
   const peer = await registerPeer(services, hello.tunnels, concerns, () => {
     const registered: ConnectorPeer = {
       id,
@@ -113,12 +118,9 @@ async function greet(
         channel.close(error);
       },
     };
-    // Whoever dialled last is the connector; an older process of it, or a stolen key's, must yield and shows in the log.
     const older = peers.addConnector(registered);
-    if (older) {
-      services.logger.warn('connector_replaced', { connector: id, instance: older.instance });
-      older.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
-    }
+    older?.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
+    if (older && older.instance !== hello.instance) isDuplicate = true;
     registered.send({
       type: 'welcome',
       version,
@@ -131,12 +133,25 @@ async function greet(
     });
     return registered;
   });
+  if (isDuplicate) await reportDuplicate(services, peer);
   await reconcile(services, peer, hello.tunnels, known);
   return peer;
 }
 
+/** The newest process counts; that another was here at the same time may mean a copied key. */
+async function reportDuplicate(services: Services, peer: ConnectorPeer): Promise<void> {
+  services.logger.warn('connector_replaced', { connector: peer.id, instance: peer.instance });
+  await services.audit.append({
+    actor: `connector:${peer.id}`,
+    action: 'connector.replace',
+    subject: peer.id,
+    outcome: 'ok',
+    details: { instance: peer.instance, address: peer.address },
+  });
+}
+
 async function readRelays(services: Services) {
-  return await services.store.db
+  return services.store.db
     .selectFrom('relays')
     .select(['id', 'url'])
     .where('state', '=', 'enrolled')

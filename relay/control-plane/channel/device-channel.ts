@@ -56,7 +56,8 @@ export function serveDevice(services: Services, socket: WebSocket, dialler: Cont
     },
   });
   const certificateTimer = closeAtCertificateEnd(dialler, () => {
-    channel.close(new ZtnaError('ERR_IDENTITY_UNAUTHENTICATED'));
+    // Its holder has a newer one by now and dials again with it.
+    channel.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
   });
   void channel.closed.then(() => {
     clearTimeout(certificateTimer);

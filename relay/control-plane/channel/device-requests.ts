@@ -53,7 +53,7 @@ export async function answerDevice(
       await handleSignOut(services, peer);
       return { type: 'done', id };
     case 'status':
-      return await handleStatus(services, peer, dialler, id);
+      return handleStatus(services, peer, dialler, id);
     case 'apps':
       return { type: 'apps', id, apps: await listApps(services, peer) };
     case 'grant': {
@@ -65,11 +65,11 @@ export async function answerDevice(
       return { type: 'permit', id, ...(await grantTunnel(services, asker, request.app)) };
     }
     case 'why':
-      return await handleWhy(services, peer, id, request.app);
+      return handleWhy(services, peer, id, request.app);
     case 'otp_begin':
-      return await handleOtpBegin(services, peer, id);
+      return handleOtpBegin(services, peer, id);
     case 'otp_confirm':
-      return await changeOtp(services, peer, id, 'otp.confirm', async (tx, user) => {
+      return changeOtp(services, peer, id, 'otp.confirm', async (tx, user) => {
         await confirmTotp(tx, user.id, request.otp, Date.now());
         return true;
       });
@@ -78,7 +78,7 @@ export async function answerDevice(
       return { type: 'otp_state', id, enabled: await hasTotp(services.store.db, session.userId) };
     }
     case 'otp_remove':
-      return await changeOtp(services, peer, id, 'otp.remove', async (tx, user) => {
+      return changeOtp(services, peer, id, 'otp.remove', async (tx, user) => {
         await useTotp(tx, user.id, request.otp, Date.now());
         await removeTotp(tx, user.id);
         return false;

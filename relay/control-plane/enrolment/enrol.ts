@@ -43,11 +43,11 @@ export async function enrolIdentity(
     invite?.kind === 'user' && isOpen(invite, clock.nowMs())
       ? await checkPassword(services, invite, request.password, address)
       : { kind: 'none' };
-  return await store.write(async (tx) => {
+  return store.write(async (tx) => {
     const claimed = await claimInvite(tx, secret, clock.nowMs());
     return claimed.kind === 'user'
-      ? await enrolDevice(services, tx, claimed, request, password, address)
-      : await enrolConnector(services, tx, claimed, request, address);
+      ? enrolDevice(services, tx, claimed, request, password, address)
+      : enrolConnector(services, tx, claimed, request, address);
   });
 }
 

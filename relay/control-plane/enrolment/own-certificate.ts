@@ -7,7 +7,7 @@ import {
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { toZtnaError } from '../../../protocol/index.ts';
-import { writeSecretFile } from '../../../protocol/host/index.ts';
+import { readSecretFile, writeSecretFile } from '../../../protocol/host/index.ts';
 import type { Authority } from '../authority/index.ts';
 import type { Services } from '../services.ts';
 import { raiseCounter, readMeta, writeMeta, type Store } from '../store/index.ts';
@@ -38,7 +38,7 @@ export class ServerCertificate {
     const keyPath = join(directory, 'tls.key');
     const path = join(directory, 'tls.pem');
     if (existsSync(keyPath) && existsSync(path)) {
-      own.#keyPem = readFileSync(keyPath, 'utf8');
+      own.#keyPem = await readSecretFile(keyPath);
       own.#certificatePem = readFileSync(path, 'utf8');
     }
     if (!own.#isGood()) await own.#renew();
@@ -136,7 +136,7 @@ export async function ensureBundle(
       return { version, statement };
     }
   }
-  return await store.write(async (tx) => {
+  return store.write(async (tx) => {
     const version = await raiseCounter(tx, 'bundleVersion');
     const notAfterMs = clock.nowMs() + bundleLifeMs;
     const statement = authority.signBundle({ version, notAfterMs });

@@ -67,7 +67,7 @@ export function relaysHolding(
 }
 
 async function readEnrolled(db: Reader | Tx, id: ConnectorId): Promise<Connector | undefined> {
-  return await db
+  return db
     .selectFrom('connectors')
     .selectAll()
     .where('id', '=', id)

@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { newId, type DecisionId, type TunnelId } from '../../../protocol/index.ts';
 import {
+  inputDigest,
   timeFacts,
   unknownPosture,
   type PolicyEngine,
@@ -79,7 +79,7 @@ export function decideAccess(
   windowMs: number,
 ): AccessDecision {
   const request = toPolicyRequest(engine, subject, app);
-  const inputDigest = digestOf(request, subject);
+  const digest = inputDigest(request);
   const disqualification = disqualificationOf(subject);
   if (disqualification !== undefined) {
     return {
@@ -88,13 +88,13 @@ export function decideAccess(
       errors: [],
       policyVersion: engine.version,
       request,
-      inputDigest,
+      inputDigest: digest,
       endMs: subject.nowMs,
     };
   }
   const { verdict, reasons, errors, policyVersion } = engine.decide(request);
   const endMs = verdict === 'allow' ? endOf(engine, subject, app, windowMs) : subject.nowMs;
-  return { verdict, reasons, errors, policyVersion, request, inputDigest, endMs };
+  return { verdict, reasons, errors, policyVersion, request, inputDigest: digest, endMs };
 }
 
 function endOf(
@@ -113,20 +113,6 @@ function endOf(
     return engine.decide(later).verdict !== 'allow';
   });
   return Math.min(knownEndMs(subject), carrying ?? Infinity);
-}
-
-function digestOf(request: PolicyRequest, subject: SubjectFacts): string {
-  const { context, ...rest } = request;
-  const { time: _time, authentication, device, posture, ...steady } = context;
-  const inputs = {
-    ...rest,
-    ...steady,
-    session: subject.session.id,
-    authentication: { ...authentication, age_seconds: 0 },
-    device: { ...device, enrolled_days: 0 },
-    posture: { ...posture, age_seconds: 0 },
-  };
-  return createHash('sha256').update(JSON.stringify(inputs)).digest('hex');
 }
 
 /** Writes a decision down with its inputs, under a new id. */

@@ -70,7 +70,7 @@ export async function readGroups(
   user: User['id'],
   nowMs: number,
 ): Promise<GroupFact[]> {
-  return await db
+  return db
     .selectFrom('memberships')
     .innerJoin('groups', 'groups.id', 'memberships.groupId')
     .select(['groups.name', 'memberships.untilMs'])

@@ -1,4 +1,5 @@
 import { createServer } from 'node:http';
+import { ZtnaError } from '../../../protocol/index.ts';
 
 /** One number that operators watch. */
 export interface Metric {
@@ -43,7 +44,9 @@ export async function startHealthServer(options: {
   server.headersTimeout = 5_000;
   server.requestTimeout = 5_000;
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      reject(error.code === 'EADDRINUSE' ? portBusy(options, error) : error);
+    });
     server.listen(options.port, options.host, resolve);
   });
   const bound = server.address();
@@ -59,6 +62,14 @@ export async function startHealthServer(options: {
         server.closeAllConnections();
       })),
   };
+}
+
+function portBusy(at: { readonly host: string; readonly port: number }, cause: Error): ZtnaError {
+  return new ZtnaError('ERR_CLIENT_PORT_BUSY', {
+    message: `port ${String(at.port)} on ${at.host} is taken`,
+    hint: 'choose another adminListen in relay.yaml, or --admin-listen',
+    cause,
+  });
 }
 
 /** Metrics in Prometheus' text format. */

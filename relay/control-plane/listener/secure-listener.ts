@@ -85,11 +85,13 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
 
   const addressOf = (socket: Duplex) => addresses.get(socket) ?? 'unknown';
   const peers = new WeakMap<Duplex, ControlPeer>();
+  const protocols = new WeakMap<Duplex, string | false | null>();
 
   https.prependListener('secureConnection', (socket: TLSSocket) => {
     const raw = rawSocketOf(socket);
     const address = raw ? addressOf(raw) : 'unknown';
     addresses.set(socket, address);
+    protocols.set(socket, socket.alpnProtocol);
     if (socket.alpnProtocol !== controlProtocol) return;
     try {
       const certificate = socket.getPeerX509Certificate();
@@ -111,11 +113,12 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     socket.destroy();
   });
   https.on('request', (request, response) => {
-    const socket = request.socket as TLSSocket;
+    const { socket } = request;
+    const protocol = protocols.get(socket);
     if (socket.destroyed) return;
-    if (socket.alpnProtocol === enrolmentProtocol) {
+    if (protocol === enrolmentProtocol) {
       options.onEnrolment(addressOf(socket), request, response);
-    } else if (socket.alpnProtocol === controlProtocol) {
+    } else if (protocol === controlProtocol) {
       response.writeHead(404, { connection: 'close' }).end();
     } else handleBrowser(request, response);
   });

@@ -36,17 +36,32 @@ export interface RelayPeer extends Peer<RelayId, ToRelay> {
   readonly slots: Map<ConnectorId, { readonly instance: InstanceId; readonly idle: number }>;
 }
 
+/** Processes remembered of each connector, so that two of them cannot take turns. */
+const maxReplaced = 16;
+
 /** Who holds a control channel now. A device may hold several; connectors and data planes one. */
 export class Peers {
   readonly connectors = new Map<string, ConnectorPeer>();
   readonly relays = new Map<string, RelayPeer>();
   readonly #devices = new Map<string, Set<DevicePeer>>();
 
-  /** Adds a connector's channel and answers the one that it replaces. */
+  /** Processes of a connector that a newer one has replaced; they do not come back. */
+  readonly #replaced = new Map<string, InstanceId[]>();
+
+  /** Adds a connector's channel and answers the one that it replaces, which may be of the same process. */
   addConnector(peer: ConnectorPeer): ConnectorPeer | undefined {
     const older = this.connectors.get(peer.id);
     this.connectors.set(peer.id, peer);
+    if (older && older.instance !== peer.instance) {
+      const replaced = [...(this.#replaced.get(peer.id) ?? []), older.instance];
+      this.#replaced.set(peer.id, replaced.slice(-maxReplaced));
+    }
     return older;
+  }
+
+  /** True for a process of a connector that has yielded to a newer one while both were here. */
+  isReplaced(connector: ConnectorId, instance: InstanceId): boolean {
+    return this.#replaced.get(connector)?.includes(instance) ?? false;
   }
 
   /** Forgets a channel that is over, unless a newer one has taken its place. */

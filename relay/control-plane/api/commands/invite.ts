@@ -29,7 +29,7 @@ async function siteFor(
   },
 ): Promise<Site> {
   if (args.apps.length === 0) {
-    if (args.site !== undefined) return await getSite(tx, args.site);
+    if (args.site !== undefined) return getSite(tx, args.site);
     throw new ZtnaError('ERR_CONFIG_USAGE', {
       message: 'say which apps the connector serves',
       hint: 'add --app NAME, or --site SITE for a site that has its apps',

@@ -136,7 +136,7 @@ function noDevice(user: User, nowMs: number): Device {
 }
 
 async function devicesOf(db: Reader, user: User): Promise<Device[]> {
-  return await db
+  return db
     .selectFrom('devices')
     .selectAll()
     .where('userId', '=', user.id)
