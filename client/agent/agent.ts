@@ -69,6 +69,8 @@ export class Agent {
   readonly #keeper: IdentityKeeper;
   readonly #feed: RevocationFeed;
   readonly #tunnels = new Map<TunnelId, Tunnel>();
+  /** Tunnels that were permitted and not opened yet. */
+  readonly #permitted = new Set<TunnelId>();
   readonly #stopping = new AbortController();
   #link!: ControlLink<Channel>;
   #ticker: NodeJS.Timeout | undefined;
@@ -122,6 +124,7 @@ export class Agent {
       { grant, roster },
       { bundle, device: id, deviceKey: noisePublicKey, nowMs: this.clock.require() },
     );
+    this.#permitted.add(verified.grant.tunnel);
     return {
       app,
       verified,
@@ -139,13 +142,15 @@ export class Agent {
     for (const relay of relays) {
       try {
         const tunnel = await this.#openOn(relay, verified);
+        this.#permitted.delete(verified.grant.tunnel);
         this.#adopt(tunnel);
         return tunnel;
       } catch (error) {
         lastError = toZtnaError(error);
-        if (errorRow(lastError.code).retry !== 'backoff') throw lastError;
+        if (errorRow(lastError.code).retry !== 'backoff') break;
       }
     }
+    this.#giveUp(verified.grant.tunnel);
     throw lastError;
   }
 
@@ -153,7 +158,7 @@ export class Agent {
   async closeTunnel(tunnel: Tunnel, reason: string): Promise<void> {
     if (tunnel.isOpen) {
       tunnel.end('ERR_TUNNEL_CLOSED', reason);
-      this.#link.current?.send({ type: 'tunnel_closed', tunnel: tunnel.grant.tunnel, reason });
+      this.#tellClosed(tunnel.grant.tunnel, reason);
     }
     const { promise: tooLong, resolve } = Promise.withResolvers<undefined>();
     const timer = setTimeout(resolve, closeWithinMs, undefined);
@@ -165,10 +170,20 @@ export class Agent {
   async stop(): Promise<void> {
     const tunnels = [...this.#tunnels.values()];
     await Promise.all(tunnels.map((tunnel) => this.closeTunnel(tunnel, 'agent_stopped')));
+    for (const tunnel of [...this.#permitted]) this.#giveUp(tunnel);
     this.#stopping.abort();
     clearInterval(this.#ticker);
     this.#keeper.stop();
     await this.#link.stop();
+  }
+
+  /** A permission that will not be used. */
+  #giveUp(tunnel: TunnelId): void {
+    if (this.#permitted.delete(tunnel)) this.#tellClosed(tunnel, 'not_opened');
+  }
+
+  #tellClosed(tunnel: TunnelId, reason: string): void {
+    this.#link.current?.send({ type: 'tunnel_closed', tunnel, reason });
   }
 
   async #connect(): Promise<void> {

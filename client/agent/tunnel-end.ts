@@ -1,11 +1,22 @@
-import { errorRow, ZtnaError } from '../../protocol/index.ts';
+import { errorRow, ZtnaError, type ErrorCode, type Hop } from '../../protocol/index.ts';
 
 /** The end of a tunnel with a reason, which its message tells too. */
 export type TunnelEnd = ZtnaError & { readonly reason: string };
 
+/** Where the commonest ends come from and what may be done about them. */
+const advice: Partial<Readonly<Record<ErrorCode, readonly [hop: Hop, hint: string]>>> = {
+  ERR_TUNNEL_REVOKED: ['relay', 'see: ztna status; sign in again, or ask your administrator'],
+  ERR_IDENTITY_REVOKED: ['relay', 'ask your administrator for a new code'],
+  ERR_TUNNEL_LEASE_EXPIRED: ['relay', 'the relay did not verify it in time; run the command again'],
+  ERR_TUNNEL_PATH_LOST: ['network', 'check the network connection, then run the command again'],
+  ERR_RELAY_DRAINING: ['relay', 'run the command again in a moment'],
+};
+
 /** Gives the end of a tunnel a reason where nobody gave one, and words that name it. */
 export function explainEnd(error: ZtnaError): TunnelEnd {
-  const { code, hint, ref, hop } = error;
+  const { code, ref } = error;
+  const hop = error.hop ?? advice[code]?.[0];
+  const hint = error.hint ?? advice[code]?.[1];
   const reason = error.reason ?? code.replace(/^ERR_(?:TUNNEL_|GRANT_)?/, '').toLowerCase();
   const words = reason.replaceAll('_', ' ');
   return new ZtnaError(code, {

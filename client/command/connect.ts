@@ -12,7 +12,7 @@ import {
   type ListenAddress,
 } from '../front-end/listen-address.ts';
 import { bindFirst, candidatePorts } from '../front-end/port-choice.ts';
-import { recallPort, rememberPort } from '../front-end/port-memory.ts';
+import { recallPort, rememberPort, type RememberedPort } from '../front-end/port-memory.ts';
 import { openStdioOutput } from '../front-end/stdio-output.ts';
 import { carryStdio } from '../front-end/stdio.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
@@ -54,8 +54,18 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
       await unlessAborted(connectStdio(agent, app, reporter), signal);
       return;
     }
-    const bind = bindOf(profile, app, asked, isRemembering);
-    await withAppListener({ agent, app, reporter, bind, signal }, async (_, ended) => {
+    const memory = await recallPort(profile, app);
+    const chosen = memory.chosen === null ? undefined : checkListen(memory.chosen, false);
+    const listener: AppListenerOptions = {
+      agent,
+      app,
+      reporter,
+      fixed: asked ?? chosen,
+      bind: bindOf(profile, app, memory),
+      signal,
+    };
+    await withAppListener(listener, async (address, ended) => {
+      if (isRemembering) await rememberPort(profile, app, { chosen: formatAddress(address) });
       const error = await unlessAborted(ended, signal);
       if (error) throw error;
     });
@@ -83,26 +93,21 @@ function checkListen(text: string, isAnywhere: boolean): ListenAddress {
   });
 }
 
+/** Takes the hint if it is free, else the port that the app had before, else the next that is free. */
 function bindOf(
   profile: Profile,
   app: string,
-  asked: ListenAddress | undefined,
-  isRemembering: boolean,
+  { automatic }: RememberedPort,
 ): AppListenerOptions['bind'] {
   return async (portHint, listen) => {
-    const memory = await recallPort(profile, app);
-    const chosen = memory.chosen === null ? undefined : checkListen(memory.chosen, false);
     const candidates = candidatePorts({
       profile: profile.name,
       app,
-      fixed: asked ?? chosen,
       hint: portHint,
-      remembered: memory.automatic ?? undefined,
+      remembered: automatic ?? undefined,
     });
     const { listener, candidate } = await bindFirst(candidates, listen);
-    if (isRemembering)
-      await rememberPort(profile, app, { chosen: formatAddress(listener.address) });
-    if (candidate.from === 'automatic' && memory.automatic === null) {
+    if (candidate.from === 'automatic' && automatic === null) {
       await rememberPort(profile, app, { automatic: candidate.port });
     }
     return listener;
@@ -121,6 +126,7 @@ async function connectStdio(agent: Agent, app: string, reporter: TunnelReporter)
   };
   try {
     await carryStdio(tunnel.openStream(), process.stdin, openStdioOutput());
+    await agent.closeTunnel(tunnel, 'done');
   } catch (error) {
     if (tunnel.isOpen) throw error;
     const end = explainEnd(await tunnel.closed);

@@ -36,6 +36,8 @@ export async function runStatus(options: GlobalOptions): Promise<void> {
     failure = { code: error.code, message: error.message };
     process.exitCode = errorRow(error.code).exitCode;
   }
+  const isRefused =
+    failure !== null && process.exitCode !== errorRow('ERR_RELAY_UNREACHABLE').exitCode;
   if (!failure && !session) process.exitCode = errorRow('ERR_IDENTITY_SIGN_IN_NEEDED').exitCode;
   if (options.json) {
     printJsonLine({
@@ -53,7 +55,7 @@ export async function runStatus(options: GlobalOptions): Promise<void> {
     return;
   }
   print(
-    `relay        ${local.relay}  ${failure ? `offline: ${failure.message} [${failure.code}]` : 'online'}`,
+    `relay        ${local.relay}  ${failure ? `${isRefused ? 'refused' : 'offline'}: ${failure.message} [${failure.code}]` : 'online'}`,
   );
   print(`device       ${local.device}  (profile ${local.profile})`);
   if (session) {

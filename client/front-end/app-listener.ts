@@ -9,7 +9,9 @@ export interface AppListenerOptions {
   readonly agent: Agent;
   readonly app: string;
   readonly reporter: TunnelReporter;
-  /** Binds the local port, given the administrator's hint; called once, before the tunnel is opened. */
+  /** An address that was asked for: bound before anything is asked of the relay. */
+  readonly fixed?: ListenAddress | undefined;
+  /** Otherwise binds the local port, given the administrator's hint; called once, before the tunnel is opened. */
   readonly bind: (
     portHint: number | undefined,
     listen: (address: ListenAddress) => Promise<LocalPort>,
@@ -25,18 +27,19 @@ export async function withAppListener(
   options: AppListenerOptions,
   use: (address: ListenAddress, ended: KeptTunnel['ended']) => Promise<void>,
 ): Promise<void> {
-  const { agent, app, reporter, bind, signal } = options;
+  const { agent, app, reporter, fixed, bind, signal } = options;
   let port: LocalPort | undefined;
   const kept: KeptTunnel = new KeptTunnel({
     agent,
     app,
     reporter,
     onPermit: async ({ portHint }) => {
-      port = await bind(portHint, (address) => startLocalPort(address, kept));
+      port ??= await bind(portHint, (address) => startLocalPort(address, kept));
       reporter.report({ event: 'listening', app, address: formatAddress(port.address) });
     },
   });
   try {
+    if (fixed) port = await startLocalPort(fixed, kept);
     await unlessAborted(kept.start(), signal);
     if (port && !signal.aborted) await use(port.address, kept.ended);
   } finally {

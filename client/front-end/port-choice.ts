@@ -11,8 +11,6 @@ export const maxPortProbes = 64;
 export interface PortWishes {
   readonly profile: string;
   readonly app: string;
-  /** What the person asked for, now or with --remember: this address or none. */
-  readonly fixed: ListenAddress | undefined;
   /** The port that the app's administrator suggests. */
   readonly hint: number | undefined;
   /** The automatic port that this app had last time. */
@@ -20,15 +18,11 @@ export interface PortWishes {
 }
 
 export interface PortCandidate extends ListenAddress {
-  readonly from: 'fixed' | 'hint' | 'remembered' | 'automatic';
+  readonly from: 'hint' | 'remembered' | 'automatic';
 }
 
 /** Where to listen, in order of preference. The automatic ports of one app always come in the same order. */
 export function* candidatePorts(wishes: PortWishes): Generator<PortCandidate> {
-  if (wishes.fixed) {
-    yield { ...wishes.fixed, from: 'fixed' };
-    return;
-  }
   if (wishes.hint !== undefined && wishes.hint > 0 && wishes.hint <= 65_535) {
     yield { host: loopbackHost, port: wishes.hint, from: 'hint' };
   }
@@ -43,10 +37,7 @@ export function* candidatePorts(wishes: PortWishes): Generator<PortCandidate> {
   }
 }
 
-/**
- * Binds the first candidate that is free. A fixed address is never replaced by another: its error is thrown.
- * Throws ERR_CLIENT_PORT_BUSY when every automatic port is taken too.
- */
+/** Binds the first candidate that is free. Throws ERR_CLIENT_PORT_BUSY when every one is taken. */
 export async function bindFirst<T>(
   candidates: Iterable<PortCandidate>,
   bind: (address: ListenAddress) => Promise<T>,
@@ -56,7 +47,6 @@ export async function bindFirst<T>(
     try {
       return { listener: await bind(candidate), candidate };
     } catch (error) {
-      if (candidate.from === 'fixed') throw error;
       lastError = error;
     }
   }

@@ -54,6 +54,8 @@ export function createReporter(
             say(`open, until ${clockTime(event.until)} unless verified again`);
           return;
         case 'closed':
+          // A command that has done what it was for says nothing more.
+          if (options.isDataTaken && event.code === 'ERR_TUNNEL_CLOSED') return;
           say(`closed: ${event.reason} [${event.code}]`);
           return;
       }

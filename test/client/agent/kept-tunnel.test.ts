@@ -154,10 +154,11 @@ for (const code of ['ERR_TUNNEL_PATH_LOST', 'ERR_RELAY_DRAINING', 'ERR_RECORD_TA
     const first = new FakeTunnel('tun_1');
     const second = new FakeTunnel('tun_2');
     const agent = new FakeAgent(first, 'ERR_CONNECTOR_OFFLINE', second);
-    const { kept, events, opened } = keep(agent);
+    const steps = keep(agent);
+    const { kept, events } = steps;
     await kept.start();
     first.end(code, 'gone');
-    await opened(2);
+    await steps.opened(2);
     t.deepEqual(names(events), ['open', 'closed', 'open']);
     t.is(kept.current, second);
     await kept.close('done');

@@ -13,26 +13,11 @@ import { listenTcp } from '../../../protocol/host/index.ts';
 const wishes: PortWishes = {
   profile: 'default',
   app: 'wiki',
-  fixed: undefined,
   hint: undefined,
   remembered: undefined,
 };
 const portsOf = (changes: Partial<PortWishes>): number[] =>
   [...candidatePorts({ ...wishes, ...changes })].map(({ port }) => port);
-
-test('candidatePorts - offers a fixed address and nothing else', (t) => {
-  t.deepEqual(
-    [
-      ...candidatePorts({
-        ...wishes,
-        fixed: { host: '127.0.0.2', port: 7 },
-        hint: 8,
-        remembered: 9,
-      }),
-    ],
-    [{ host: '127.0.0.2', port: 7, from: 'fixed' }],
-  );
-});
 
 test('candidatePorts - offers the hint, then what was remembered, then automatic ports', (t) => {
   const ports = portsOf({ hint: 5432, remembered: 23_456 });
@@ -73,17 +58,6 @@ test('bindFirst - passes over a hint that is taken', async (t) => {
   t.teardown(() => listener.stop());
   t.is(candidate.from, 'automatic');
   t.is(listener.port, candidate.port);
-});
-
-test('bindFirst - never replaces a fixed address, and names who holds it', async (t) => {
-  const taken = await holdPort(t);
-  const error = await t.throwsAsync(
-    bindFirst(candidatePorts({ ...wishes, fixed: { host: '127.0.0.1', port: taken } }), listen),
-    {
-      code: 'ERR_CLIENT_PORT_BUSY',
-    },
-  );
-  t.regex(error.message, new RegExp(`127\\.0\\.0\\.1:${taken} is taken`));
 });
 
 test('bindFirst - says so when every port is taken', async (t) => {
