@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { chmodSync, existsSync, mkdirSync, openSync, closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { CamelCasePlugin, Kysely, SqliteDialect, type Transaction } from 'kysely';
@@ -19,7 +20,10 @@ export type AppendOrder = 'audit' | 'revocation';
 
 /** The control plane's durable state. */
 export interface Store {
-  /** For reads outside a transaction. Never await it inside `write`: one connection serves both. */
+  /**
+   * For reads outside a transaction. Inside `write` it throws ERR_INTERNAL, as a `write` within a `write` does:
+   * one connection serves all, so they would wait for each other for ever.
+   */
   readonly db: Reader;
   /** Runs `change` in a transaction; transactions run one after another. Rolled back when it throws. */
   write<T>(change: (tx: Tx) => Promise<T>): Promise<T>;
@@ -79,21 +83,35 @@ async function migrate(db: Kysely<Database>): Promise<void> {
 }
 
 class SqliteStore implements Store {
-  readonly db: Kysely<Database>;
+  readonly #db: Kysely<Database>;
   readonly #lock: DirectoryLock;
   readonly #listeners = new WeakMap<Tx, (() => void)[]>();
+  /** The transaction that the running code was called from, as long as it is open. */
+  readonly #scope = new AsyncLocalStorage<{ isOpen: boolean }>();
   #closing: Promise<void> | undefined;
 
   constructor(db: Kysely<Database>, lock: DirectoryLock) {
-    this.db = db;
+    this.#db = db;
     this.#lock = lock;
+  }
+
+  get db(): Kysely<Database> {
+    if (this.#scope.getStore()?.isOpen) {
+      throw new ZtnaError('ERR_INTERNAL', { message: 'inside a transaction, use its own handle' });
+    }
+    return this.#db;
   }
 
   async write<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
     const listeners: (() => void)[] = [];
-    const result = await this.db.transaction().execute((tx) => {
+    const scope = { isOpen: true };
+    const result = await this.db.transaction().execute(async (tx) => {
       this.#listeners.set(tx, listeners);
-      return change(tx);
+      try {
+        return await this.#scope.run(scope, () => change(tx));
+      } finally {
+        scope.isOpen = false;
+      }
     });
     for (const listener of listeners) listener();
     return result;
@@ -112,7 +130,7 @@ class SqliteStore implements Store {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.db.destroy().finally(() => {
+    this.#closing ??= this.#db.destroy().finally(() => {
       this.#lock.release();
     });
     return this.#closing;

@@ -108,6 +108,33 @@ test('write - runs transactions one after another, and tells of a commit after i
   t.is(await readCounter(store.db, 'fencing'), 2);
 });
 
+test('write - refuses what would wait for its own end, and nothing after it', async (t) => {
+  const store = await openTestStore(t);
+  const misuse = { code: 'ERR_INTERNAL' };
+  await t.throwsAsync(
+    store.write(() => store.db.selectFrom('users').selectAll().execute()),
+    misuse,
+  );
+  await t.throwsAsync(
+    store.write(() => store.write((tx) => raiseCounter(tx, 'fencing'))),
+    misuse,
+  );
+  let later: Promise<unknown> | undefined;
+  let told: Promise<unknown> | undefined;
+  await store.write((tx) => {
+    store.afterCommit(tx, () => {
+      told = readCounter(store.db, 'fencing');
+    });
+    setImmediate(() => {
+      later = readCounter(store.db, 'fencing');
+    });
+    return Promise.resolve();
+  });
+  await new Promise(setImmediate);
+  t.is(await told, 0);
+  t.is(await later, 0);
+});
+
 test('write - gives back rows in camelCase, numbers beyond 32 bits and null as they were', async (t) => {
   const store = await openTestStore(t);
   const user = await addUser(store, 'anna', { expiresAtMs: Number.MAX_SAFE_INTEGER });
