@@ -1,5 +1,6 @@
 import test from 'ava';
 import { encodeFrame, FrameType, maxPayloadBytes, readFrames } from '../../protocol/frame.ts';
+import { TunnelEndpoint } from '../../protocol/tunnel-endpoint.ts';
 import { reservedWindowBytes } from '../../protocol/window.ts';
 import {
   newClient,
@@ -7,6 +8,8 @@ import {
   pattern,
   pullRecord,
   StreamLog,
+  testGrant,
+  testPermit,
   TunnelPair,
 } from '../support/tunnel-pair.ts';
 import type { TunnelStream } from '../../protocol/stream.ts';
@@ -421,6 +424,20 @@ test('onOutput - is told once until pull has answered undefined', (t) => {
   t.is(endpoint.pull(0), undefined);
   stream.write(Buffer.from('x'));
   t.deepEqual(events, ['output', 'output']);
+});
+
+test('TunnelEndpoint - without the proof of its role it neither compiles nor starts', (t) => {
+  const handlers = { onOutput: () => undefined, onClose: () => undefined };
+  const client = { ...handlers, onAccept: () => undefined };
+  // @ts-expect-error -- no permit
+  t.throws(() => new TunnelEndpoint({ role: 'client', handlers: client }));
+  const unverified = { tunnel: testGrant.tunnel, decision: testGrant.decision };
+  const serve = { ...handlers, onStream: () => undefined };
+  // @ts-expect-error -- a grant that nobody verified
+  const first = new TunnelEndpoint({ role: 'connector', grant: unverified, handlers: serve });
+  // @ts-expect-error -- a grant that the client verified
+  const other = new TunnelEndpoint({ role: 'connector', grant: testPermit.grant, handlers: serve });
+  t.is(first.grant.tunnel, other.grant.tunnel);
 });
 
 test('open - is not for connectors', (t) => {
