@@ -101,7 +101,7 @@ export class TestCa {
   ): forge.pki.Certificate {
     const certificate = forge.pki.createCertificate();
     certificate.publicKey = publicKey;
-    certificate.serialNumber = `00${randomBytes(15).toString('hex')}`;
+    certificate.serialNumber = `4${randomBytes(15).toString('hex').slice(1)}`; // positive without padding, as DER asks
     certificate.validity.notBefore = new Date(Date.now() - dayMs);
     certificate.validity.notAfter = new Date(Date.now() + dayMs);
     certificate.setSubject(subject);
