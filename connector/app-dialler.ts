@@ -58,9 +58,20 @@ async function resolveAndConnect(
 
 const maxAddressesTried = 4;
 
-async function resolveBySystem(host: string): Promise<readonly string[]> {
-  const answers = await lookup(host, { all: true, order: 'ipv4first' });
-  return answers.map((answer) => answer.address);
+const resolving = new Map<string, Promise<readonly string[]>>();
+
+/**
+ * The system's resolver blocks one of the process's few worker threads until it answers, so a name is asked for once
+ * at a time however many streams wait.
+ */
+function resolveBySystem(host: string): Promise<readonly string[]> {
+  const known = resolving.get(host);
+  if (known) return known;
+  const asked = lookup(host, { all: true, order: 'ipv4first' })
+    .then((answers) => answers.map((answer) => answer.address))
+    .finally(() => resolving.delete(host));
+  resolving.set(host, asked);
+  return asked;
 }
 
 async function addressesOf(

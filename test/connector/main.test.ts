@@ -28,24 +28,28 @@ function start(t: ExecutionContext, dir: string, ...args: string[]): RunningProg
 
 const command = (...args: string[]) => runProgram(launchers.connector, args);
 
-test('ztna-connector run - prints ready, answers status and ends with 0 on SIGTERM', async (t) => {
-  const { dir, relay } = await enrolled(t);
-  const program = start(t, dir, '--app', 'app=tcp://127.0.0.1:5432');
-  await program.line(/^ready$/);
-  t.deepEqual(program.lines, ['ready']);
-  t.is((await command('status', '--dir', dir, '--ready')).code, 0);
-  const { stdout } = await command('status', '--dir', dir, '--json');
-  const status = JSON.parse(stdout) as Record<string, unknown>;
-  t.is(status['state'], 'ready');
-  t.is(status['connector'], relay.parties.connector);
-  t.is((await stat(join(dir, 'connector.sock'))).mode & 0o777, 0o600);
-  t.deepEqual(await program.stop(), { code: 0, signal: null });
-  const after = await command('status', '--dir', dir, '--ready', '--json');
-  t.is(after.code, 8);
-  t.deepEqual(JSON.parse(after.stdout), { state: 'stopped' });
-});
+// One after the other: each starts a process or two.
+test.serial(
+  'ztna-connector run - prints ready, answers status and ends with 0 on SIGTERM',
+  async (t) => {
+    const { dir, relay } = await enrolled(t);
+    const program = start(t, dir, '--app', 'app=tcp://127.0.0.1:5432');
+    await program.line(/^ready$/);
+    t.deepEqual(program.lines, ['ready']);
+    t.is((await command('status', '--dir', dir, '--ready')).code, 0);
+    const { stdout } = await command('status', '--dir', dir, '--json');
+    const status = JSON.parse(stdout) as Record<string, unknown>;
+    t.is(status['state'], 'ready');
+    t.is(status['connector'], relay.parties.connector);
+    t.is((await stat(join(dir, 'connector.sock'))).mode & 0o777, 0o600);
+    t.deepEqual(await program.stop(), { code: 0, signal: null });
+    const after = await command('status', '--dir', dir, '--ready', '--json');
+    t.is(after.code, 8);
+    t.deepEqual(JSON.parse(after.stdout), { state: 'stopped' });
+  },
+);
 
-test('ztna-connector run - opens no TCP port', async (t) => {
+test.serial('ztna-connector run - opens no TCP port', async (t) => {
   const { dir } = await enrolled(t);
   const program = start(t, dir, '--app', 'app=tcp://127.0.0.1:5432');
   await program.line(/^ready$/);
@@ -59,21 +63,24 @@ test('ztna-connector run - opens no TCP port', async (t) => {
   t.false(stdout.includes(`pid=${program.child.pid},`));
 });
 
-test('ztna-connector run - ends with 130 on SIGINT', async (t) => {
+test.serial('ztna-connector run - ends with 130 on SIGINT', async (t) => {
   const { dir } = await enrolled(t);
   const program = start(t, dir);
   await program.line(/^ready$/);
   t.deepEqual(await program.stop('SIGINT'), { code: 130, signal: null });
 });
 
-test('ztna-connector run - keeps the identity that is there whatever --enroll says', async (t) => {
-  const { dir, relay } = await enrolled(t);
-  const program = start(t, dir, '--enroll', 'file:/nowhere');
-  await program.line(/^ready$/);
-  t.is((await relay.heard('hello')).type, 'hello');
-});
+test.serial(
+  'ztna-connector run - keeps the identity that is there whatever --enroll says',
+  async (t) => {
+    const { dir, relay } = await enrolled(t);
+    const program = start(t, dir, '--enroll', 'file:/nowhere');
+    await program.line(/^ready$/);
+    t.is((await relay.heard('hello')).type, 'hello');
+  },
+);
 
-test('ztna-connector run - closes its tunnels when told to stop', async (t) => {
+test.serial('ztna-connector run - closes its tunnels when told to stop', async (t) => {
   const { dir, relay } = await enrolled(t);
   const app = await TestApp.start();
   t.teardown(() => app.stop());
@@ -84,7 +91,7 @@ test('ztna-connector run - closes its tunnels when told to stop', async (t) => {
   t.is((await client.ended).reason, 'connector_stopping');
 });
 
-test('ztna-connector run - refuses a directory that another runs from', async (t) => {
+test.serial('ztna-connector run - refuses a directory that another runs from', async (t) => {
   const { dir } = await enrolled(t);
   await start(t, dir).line(/^ready$/);
   const second = await command('run', '--dir', dir);
@@ -92,7 +99,7 @@ test('ztna-connector run - refuses a directory that another runs from', async (t
   t.regex(second.stderr, /ERR_CONFIG_LOCKED/);
 });
 
-test('ztna-connector run - starts again after it was killed', async (t) => {
+test.serial('ztna-connector run - starts again after it was killed', async (t) => {
   const { dir } = await enrolled(t);
   const first = start(t, dir);
   await first.line(/^ready$/);
@@ -101,26 +108,29 @@ test('ztna-connector run - starts again after it was killed', async (t) => {
   t.pass();
 });
 
-test('ztna-connector run - reads connector.yaml again when told to, and keeps the old apps when it is wrong', async (t) => {
-  const { dir, relay } = await enrolled(t);
-  const file = join(dir, 'connector.yaml');
-  await writeFile(file, 'apps: { app: "tcp://127.0.0.1:1" }\n');
-  const program = start(t, dir);
-  await program.line(/^ready$/);
-  t.deepEqual((await relay.heard('hello')).apps, ['app']);
-  await writeFile(file, 'apps: { app: "tcp://127.0.0.1:1", other: "tcp://127.0.0.1:2" }\n');
-  program.child.kill('SIGHUP');
-  t.deepEqual((await relay.heard('apps')).apps, ['app', 'other']);
-  await writeFile(file, 'aps: {}\n');
-  program.child.kill('SIGHUP');
-  const refused = await program.until(
-    () => program.errorLines.find((line) => line.includes('apps_reload_refused')),
-    'the refusal',
-  );
-  t.regex(refused, /connector\.yaml line 1: unknown key/);
-});
+test.serial(
+  'ztna-connector run - reads connector.yaml again when told to, and keeps the old apps when it is wrong',
+  async (t) => {
+    const { dir, relay } = await enrolled(t);
+    const file = join(dir, 'connector.yaml');
+    await writeFile(file, 'apps: { app: "tcp://127.0.0.1:1" }\n');
+    const program = start(t, dir);
+    await program.line(/^ready$/);
+    t.deepEqual((await relay.heard('hello')).apps, ['app']);
+    await writeFile(file, 'apps: { app: "tcp://127.0.0.1:1", other: "tcp://127.0.0.1:2" }\n');
+    program.child.kill('SIGHUP');
+    t.deepEqual((await relay.heard('apps')).apps, ['app', 'other']);
+    await writeFile(file, 'aps: {}\n');
+    program.child.kill('SIGHUP');
+    const refused = await program.until(
+      () => program.errorLines.find((line) => line.includes('apps_reload_refused')),
+      'the refusal',
+    );
+    t.regex(refused, /connector\.yaml line 1: unknown key/);
+  },
+);
 
-test('ztna-connector run - serves health and metrics where it is told to', async (t) => {
+test.serial('ztna-connector run - serves health and metrics where it is told to', async (t) => {
   const { dir } = await enrolled(t);
   const program = start(t, dir, '--admin-listen', '127.0.0.1:0');
   await program.line(/^ready$/);
@@ -130,7 +140,7 @@ test('ztna-connector run - serves health and metrics where it is told to', async
   t.regex(await answer.text(), /^ztna_connector_ready 1$/m);
 });
 
-test('ztna-connector enroll - refuses to give up an identity', async (t) => {
+test.serial('ztna-connector enroll - refuses to give up an identity', async (t) => {
   const { dir } = await enrolled(t);
   const refused = await command('enroll', '--dir', dir, 'ztna1_x');
   t.is(refused.code, 2);
@@ -145,7 +155,7 @@ for (const [title, args, code, words] of [
   ['an unknown flag', ['--aps', 'x'], 2, /ERR_CONFIG_USAGE/],
   ['a directory without an identity', [], 4, /enroll/],
 ] as const) {
-  test(`ztna-connector run - refuses ${title}`, async (t) => {
+  test.serial(`ztna-connector run - refuses ${title}`, async (t) => {
     const dir = await temporaryDirectory(t);
     const refused = await command('run', '--dir', dir, ...args);
     t.is(refused.code, code);
