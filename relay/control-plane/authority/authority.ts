@@ -71,7 +71,7 @@ export async function createAuthority(options: {
   if (existing) {
     throw new ZtnaError('ERR_CONFIG_EXISTS', {
       message: `${at(existing)} exists already`,
-      hint: 'fix: choose another --dir; keys are never overwritten',
+      hint: 'choose another --dir; keys are never overwritten',
     });
   }
   const made: string[] = [];
@@ -134,7 +134,7 @@ export async function loadAuthority(directory: string): Promise<Authority> {
       if (!root) {
         throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
           message: 'the root key is not on this machine',
-          hint: 'fix: sign the bundle where the root key is',
+          hint: 'sign the bundle where the root key is',
         });
       }
       const value: v.InferInput<typeof bundleSchema> = {

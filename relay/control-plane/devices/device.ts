@@ -28,7 +28,7 @@ export async function addDevice(tx: Tx, device: NewDevice): Promise<Device> {
     .where('state', '!=', 'revoked')
     .executeTakeFirstOrThrow();
   if (count >= device.maxPerUser) {
-    throw new ZtnaError('ERR_LIMIT_DEVICES', { hint: 'fix: revoke a device that is not used' });
+    throw new ZtnaError('ERR_LIMIT_DEVICES', { hint: 'revoke a device that is not used' });
   }
   await refuseKnownKeys(tx, device);
   const row: Device = {

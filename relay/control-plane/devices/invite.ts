@@ -63,7 +63,7 @@ export async function claimInvite(tx: Tx, secret: Uint8Array, nowMs: number): Pr
     .executeTakeFirst();
   const isUsed = known?.usesLeft === 0 && known.revoked === 0;
   throw new ZtnaError(isUsed ? 'ERR_IDENTITY_CODE_USED' : 'ERR_IDENTITY_CODE_REFUSED', {
-    hint: 'fix: ask your administrator for a new code',
+    hint: 'ask your administrator for a new code',
     reason: isUsed ? 'code_used' : 'code_refused',
   });
 }

@@ -53,5 +53,5 @@ function stripName(folded: string, name: string): string {
 }
 
 function weak(reason: string, advice: string): ZtnaError {
-  return new ZtnaError('ERR_IDENTITY_PASSWORD_WEAK', { reason, hint: `fix: ${advice}` });
+  return new ZtnaError('ERR_IDENTITY_PASSWORD_WEAK', { reason, hint: advice });
 }

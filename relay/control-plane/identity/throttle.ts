@@ -71,7 +71,7 @@ export class SignInThrottle {
     if (waitMs > 0) {
       throw new ZtnaError('ERR_LIMIT_RATE', {
         reason: 'sign_in_throttled',
-        hint: `fix: wait ${String(Math.ceil(waitMs / 1000))} s, then try again`,
+        hint: `wait ${String(Math.ceil(waitMs / 1000))} s, then try again`,
       });
     }
     for (const bucket of buckets) bucket.take();

@@ -38,7 +38,7 @@ export async function beginTotp(
   if (known?.confirmed) {
     throw new ZtnaError('ERR_CONFIG_EXISTS', {
       message: 'one-time passwords are set up already',
-      hint: 'fix: remove them first: ztna mfa remove',
+      hint: 'remove them first: ztna mfa remove',
     });
   }
   const secret = new Secret({ size: secretBytes }).base32;

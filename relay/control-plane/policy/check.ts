@@ -58,7 +58,7 @@ export async function checkPolicies(
   if (first) {
     throw new ZtnaError('ERR_POLICY_INVALID', {
       message: formatProblem(first),
-      ...(first.hint === null ? {} : { hint: `fix: ${first.hint}` }),
+      ...(first.hint === null ? {} : { hint: first.hint }),
       reason: 'policy_invalid',
     });
   }

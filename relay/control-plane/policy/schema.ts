@@ -10,7 +10,7 @@ export function policySchema(extraChecks: readonly string[] = []): string {
     if (!isExtraCheckName(check) || extraChecks.indexOf(check) !== extraChecks.lastIndexOf(check)) {
       throw new ZtnaError('ERR_CONFIG_INVALID', {
         message: `a posture check cannot be called ${JSON.stringify(check)}`,
-        hint: 'fix: use a name of its own, of lower-case letters, digits and underscores',
+        hint: 'use a name of its own, of lower-case letters, digits and underscores',
       });
     }
   }

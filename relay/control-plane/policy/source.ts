@@ -49,7 +49,7 @@ export function readPolicyFiles(path: string): PolicyFiles {
   if (names.length === 0) {
     throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
       message: `there is no policy in ${path}`,
-      hint: 'fix: put policies into files ending in .cedar',
+      hint: 'put policies into files ending in .cedar',
     });
   }
   const files: Record<string, string> = {};
@@ -58,7 +58,7 @@ export function readPolicyFiles(path: string): PolicyFiles {
     if (statSync(file).size > policyLimits.fileBytes) {
       throw new ZtnaError('ERR_POLICY_INVALID', {
         message: `${file} is larger than ${policyLimits.fileBytes} bytes`,
-        hint: 'fix: split it',
+        hint: 'split it',
       });
     }
     files[basename(file)] = readFileSync(file, 'utf8');

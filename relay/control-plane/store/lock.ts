@@ -39,7 +39,7 @@ function locked(path: string, pid: number | undefined): ZtnaError {
   const who = pid === undefined ? 'another process' : `process ${String(pid)}`;
   return new ZtnaError('ERR_CONFIG_LOCKED', {
     message: `${who} uses this directory already (${path})`,
-    hint: `fix: stop ${who}, or use another --dir`,
+    hint: `stop ${who}, or use another --dir`,
     reason: 'store_locked',
   });
 }

@@ -77,7 +77,7 @@ async function migrate(db: Kysely<Database>): Promise<void> {
     message: failed
       ? `the store could not be brought to ${failed}`
       : 'the store was written by another release of this program',
-    hint: 'fix: start the release that wrote it, or restore a backup',
+    hint: 'start the release that wrote it, or restore a backup',
     cause: error,
   });
 }

@@ -128,7 +128,7 @@ test('append - escapes what would break a line or fool a reader', async (t) => {
   });
   t.is(record.actor, 'a\\u000d\\u000a\\u001b[31m\\u0000\\u202e\ufffd"}');
   t.true(record.subject.length < 1_100);
-   
+
   t.notRegex(record.detailsJson, /[\u0000-\u001f\u202e]/);
   t.true((await verdict(rig)).isIntact);
 });

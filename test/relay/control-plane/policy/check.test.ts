@@ -57,7 +57,7 @@ test('checkPolicies - says file, line, column and the nearest word', async (t) =
     invalid,
   );
   t.regex(error.message, /^b\.cedar:4:8: attribute `posture\.disk_encrypton`.* not found$/);
-  t.like(error, { hint: 'fix: did you mean `disk_encryption`?' });
+  t.like(error, { hint: 'did you mean `disk_encryption`?' });
 });
 
 test('findPolicyProblems - finds syntax errors in every policy of every file', async (t) => {
