@@ -1,22 +1,9 @@
-import { createPublicKey, generateKeyPairSync } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
-import {
-  createNoiseKey,
-  createSigningKey,
-  notAvailableYet,
-  openStateDir,
-  saveIdentity,
-} from '../../protocol/host/index.ts';
-import { newId, rawPublicKey, verifyBundle, ZtnaError } from '../../protocol/index.ts';
-import { configFileName, parseRelayConfig } from '../config.ts';
-import { createAuthority } from '../control-plane/authority/index.ts';
-import { certificateLifeMs, hostOf } from '../control-plane/enrolment/certificate.ts';
-import { ensureBundle } from '../control-plane/enrolment/own-certificate.ts';
-import { relayKeyName } from '../control-plane/enrolment/renew.ts';
-import { openStore, writeMeta } from '../control-plane/store/index.ts';
+import { resolve } from 'node:path';
+import { notAvailableYet } from '../../protocol/host/index.ts';
+import { ZtnaError } from '../../protocol/index.ts';
+import { parseRelayConfig } from '../config.ts';
 import { dirOf, talk, textOf, type Leaf } from './command.ts';
+import { makeRelay } from './make-relay.ts';
 import { relayConfigText } from './relay-yaml.ts';
 
 /** `ztna-relay init`: everything that a relay needs to run, in a directory that holds none yet. */
@@ -48,72 +35,3 @@ export const initLeaf: Leaf = {
     talk(`      ztna-relay invite user NAME --group GROUP --dir ${dir}`);
   },
 };
-
-/** Refuses a directory that holds a relay, or anything at all of one. */
-async function refuseExisting(dir: string): Promise<void> {
-  if (!existsSync(dir)) return;
-  const names = ['control-plane', 'data-plane', configFileName, 'admin.sock'];
-  const there = (await readdir(dir)).find((name) => names.includes(name));
-  if (there === undefined) return;
-  throw new ZtnaError('ERR_CONFIG_EXISTS', {
-    message: `there is a relay in ${dir} already (${there})`,
-    hint: 'choose another --dir; nothing is ever overwritten',
-  });
-}
-
-async function makeRelay(dir: string, url: string, configText: string): Promise<void> {
-  await refuseExisting(dir);
-  await openStateDir(dir);
-  const directory = join(dir, 'control-plane');
-  const nowMs = Date.now();
-  const clock = { nowMs: () => Date.now() };
-  const authority = await createAuthority({ directory, nowMs });
-  const store = await openStore({ directory });
-  try {
-    const bundle = await ensureBundle(store, authority, clock);
-    const id = newId('relay');
-    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-    const certificate = await authority.issueForKey(createPublicKey(privateKey), {
-      role: 'data-plane',
-      id,
-      hosts: [hostOf(url)],
-      lifeMs: certificateLifeMs['data-plane'],
-      nowMs,
-    });
-    const [signingKey, noiseKey] = await Promise.all([createSigningKey(), createNoiseKey()]);
-    await store.write(async (tx) => {
-      await tx
-        .insertInto('relays')
-        .values({
-          id,
-          name: 'local',
-          url,
-          state: 'enrolled',
-          certificateSerial: certificate.serial,
-          certificateNotAfterMs: certificate.notAfterMs,
-          createdAtMs: nowMs,
-          lastSeenAtMs: null,
-        })
-        .execute();
-      await writeMeta(tx, relayKeyName(id), rawPublicKey(signingKey).toString('base64url'));
-    });
-    await mkdir(join(dir, 'data-plane'), { mode: 0o700 });
-    await saveIdentity(join(dir, 'data-plane'), {
-      id,
-      role: 'data-plane',
-      relayUrl: url,
-      rootId: authority.rootId,
-      tlsKeyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
-      certificatePem: certificate.pem,
-      signingKey,
-      noiseKey,
-      noisePublicKey: rawPublicKey(noiseKey),
-      bundle: verifyBundle(bundle.statement, { rootId: authority.rootId, minVersion: 0 }, nowMs),
-      profile: { name: 'local' },
-    });
-  } finally {
-    await store.close();
-  }
-  // Last, because `run` begins with it: what is there without it was never finished.
-  await writeFile(join(dir, configFileName), configText, { flag: 'wx', mode: 0o600 });
-}

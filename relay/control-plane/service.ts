@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { WebSocket } from 'ws';
 import { WebSocketServer } from 'ws';
 import { channelPath, toZtnaError, ZtnaError } from '../../protocol/index.ts';
-import { refuseUpgrade, type Logger } from '../../protocol/host/index.ts';
+import { openStateDir, refuseUpgrade, type Logger } from '../../protocol/host/index.ts';
 import { startAdminSocket } from './api/admin-socket.ts';
 import { runCommand } from './api/table.ts';
 import { createAuditLog } from './audit/index.ts';
@@ -57,6 +57,7 @@ export function controlSocketPath(dir: string): string {
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   const { dir, logger } = options;
   refuseLongPath(controlSocketPath(dir));
+  await openStateDir(dir);
   const store = await openStore({ directory: join(dir, 'control-plane') });
   const undo: (() => Promise<void>)[] = [() => store.close()];
   try {

@@ -53,15 +53,11 @@ export async function startAdminSocket(options: {
     void handle(request, response);
   });
   await rm(socketPath, { force: true });
-  const oldMask = process.umask(0o177); // so that the socket is never wider, not even for a moment
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(socketPath, resolve);
-    });
-  } finally {
-    process.umask(oldMask);
-  }
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(socketPath, resolve);
+  });
+  // Until here the directory, which nobody else may enter, keeps others out.
   await chmod(socketPath, 0o600);
 
   let stopping: Promise<void> | undefined;

@@ -1,0 +1,348 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  controlProtocol,
+  fromConnector,
+  fromDevice,
+  fromRelay,
+  logBatchSchema,
+  newId,
+  parseEnrolmentCode,
+  toConnector,
+  toDevice,
+  toRelay,
+  verifyStatement,
+  type FromConnector,
+  type FromDevice,
+  type FromRelay,
+  type LogBatch,
+  type RevocationEntry,
+  type ToConnector,
+  type ToDevice,
+  type ToRelay,
+} from '../../../../protocol/index.ts';
+import {
+  ControlChannel,
+  ControlClock,
+  createLogger,
+  enrol,
+  loadIdentity,
+  type Identity,
+} from '../../../../protocol/host/index.ts';
+import { makeRelay } from '../../../../relay/cli/make-relay.ts';
+import { relayConfigText } from '../../../../relay/cli/relay-yaml.ts';
+import { runCommand } from '../../../../relay/control-plane/api/table.ts';
+import {
+  controlSocketPath,
+  startControlPlane,
+  type ControlPlane,
+} from '../../../../relay/control-plane/service.ts';
+import { defaultLimits, type Settings } from '../../../../relay/control-plane/settings.ts';
+
+export const password = 'correct-horse-of-a-test';
+
+/** Lets everyone of group `staff` use every app. */
+export const staffPolicy = {
+  'staff.cedar':
+    '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);',
+};
+
+const logger = (lines: string[]) =>
+  createLogger({ program: 'test', level: 'debug', write: (line) => lines.push(line) });
+
+type AnyMessage = { readonly type: string };
+
+/** One end of a control channel that keeps what it was told. */
+export class Peer<In extends AnyMessage, Out extends AnyMessage> {
+  readonly identity: Identity;
+  readonly messages: In[] = [];
+  readonly channel: ControlChannel<In, Out>;
+  readonly #wake = new Set<() => void>();
+
+  constructor(
+    identity: Identity,
+    channel: ControlChannel<In, Out>,
+    early: { readonly messages: In[]; onMessage: (message: In) => void },
+  ) {
+    this.identity = identity;
+    this.channel = channel;
+    this.messages.push(...early.messages);
+    early.onMessage = (message) => {
+      this.messages.push(message);
+      for (const wake of [...this.#wake]) wake();
+    };
+  }
+
+  /** Resolves with the first message that `pick` answers something for; of those that came already, too. */
+  async find<T>(pick: (message: In) => T | undefined): Promise<T> {
+    return new Promise((resolve) => {
+      let at = 0;
+      const look = () => {
+        for (; at < this.messages.length; at++) {
+          const message = this.messages[at];
+          const found = message && pick(message);
+          if (found === undefined) continue;
+          this.#wake.delete(look);
+          resolve(found);
+          return;
+        }
+      };
+      this.#wake.add(look);
+      look();
+    });
+  }
+
+  /** Log batches so far, checked and opened. */
+  logs(): LogBatch[] {
+    return this.messages.flatMap((message) => {
+      const batch = this.#openLog(message);
+      return batch ? [batch] : [];
+    });
+  }
+
+  /** Every entry so far. */
+  entries(): RevocationEntry[] {
+    return this.logs().flatMap((batch) => batch.entries);
+  }
+
+  /** Resolves once this end has been told that it knows everything up to `position`. */
+  async completeTo(position: number): Promise<void> {
+    await this.find((message) => {
+      const batch = this.#openLog(message);
+      return batch && batch.completeTo >= position ? batch : undefined;
+    });
+  }
+
+  #openLog(message: In): LogBatch | undefined {
+    if (message.type !== 'log') return undefined;
+    const { statement } = message as unknown as { statement: string };
+    return verifyStatement('log', logBatchSchema, statement, this.identity.bundle.grantKeys);
+  }
+}
+
+export type DevicePeer = Peer<ToDevice, FromDevice>;
+export type ConnectorPeer = Peer<ToConnector, FromConnector> & { readonly instance: string };
+export type RelayPeer = Peer<ToRelay, FromRelay>;
+
+/**
+ * A real control plane in this process. In place of the data plane a plain TCP server passes connections on with
+ * their PROXY line; connectors, devices and the data plane's own channel are played by the test.
+ */
+export class Rig {
+  readonly logLines: string[] = [];
+  readonly #abort = new AbortController();
+  readonly #sockets = new Set<Socket>();
+  dir = '';
+  url = '';
+  plane!: ControlPlane;
+  settings!: Settings;
+  #front!: Server;
+
+  static async start(changes: Partial<Settings> = {}): Promise<Rig> {
+    const rig = new Rig();
+    rig.dir = await mkdtemp(join(tmpdir(), 'ztna-cp-'));
+    await rig.#openFront();
+    await makeRelay(rig.dir, rig.url, relayConfigText(rig.url));
+    rig.settings = {
+      url: rig.url,
+      adminListen: null,
+      maxDevicesPerUser: 3,
+      session: { idleMs: 3_600_000, absoluteMs: 7_200_000 },
+      verification: { intervalMs: 20_000, holdMs: 300_000 },
+      apps: {},
+      limits: defaultLimits,
+      ...changes,
+    };
+    await rig.startPlane();
+    return rig;
+  }
+
+  async startPlane(): Promise<void> {
+    this.plane = await startControlPlane({
+      dir: this.dir,
+      settings: this.settings,
+      logger: logger(this.logLines),
+    });
+  }
+
+  async #openFront(): Promise<void> {
+    this.#front = createServer((client) => {
+      const control = connect(controlSocketPath(this.dir));
+      for (const socket of [client, control]) {
+        this.#sockets.add(socket);
+        socket.on('error', () => undefined);
+        socket.once('close', () => this.#sockets.delete(socket));
+      }
+      control.write('PROXY TCP4 203.0.113.7 203.0.113.1 40000 443\r\n');
+      client.pipe(control).pipe(client);
+    });
+    this.#front.listen(0, '127.0.0.1');
+    await new Promise((resolve) => this.#front.once('listening', resolve));
+    this.url = `https://127.0.0.1:${String((this.#front.address() as AddressInfo).port)}`;
+  }
+
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    await (this.plane as ControlPlane | undefined)?.stop();
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise((resolve) => this.#front.close(resolve));
+    await rm(this.dir, { recursive: true, force: true });
+  }
+
+  /** Runs an administration command as root of this machine would. */
+  async admin<T = Record<string, unknown>>(command: string, args: unknown = {}): Promise<T> {
+    return (await runCommand(this.plane.services, command, args, 'uid:0')) as T;
+  }
+
+  async #open<In extends AnyMessage, Out extends AnyMessage>(
+    identity: Identity,
+    options: {
+      readonly from: ConstructorParameters<typeof ControlChannel<In, Out>>[1]['fromSchema'];
+      readonly to: ConstructorParameters<typeof ControlChannel<In, Out>>[1]['toSchema'];
+      readonly hello: Extract<Out, { type: 'hello' }>;
+    },
+  ): Promise<Peer<In, Out>> {
+    const early = {
+      messages: [] as In[],
+      onMessage: (message: In): void => void early.messages.push(message),
+    };
+    const channel = await ControlChannel.open<In, Out>({
+      dial: {
+        url: this.url,
+        alpn: controlProtocol,
+        serverRole: 'control-plane',
+        identity,
+      },
+      fromSchema: options.from,
+      toSchema: options.to,
+      hello: options.hello,
+      clock: new ControlClock(),
+      bundle: () => identity.bundle,
+      onMessage: (message) => {
+        early.onMessage(message);
+      },
+      logger: logger(this.logLines),
+      signal: this.#abort.signal,
+    });
+    return new Peer(identity, channel, early);
+  }
+
+  /** The data plane's channel, holding idle sockets of these connectors. */
+  async relay(...connectors: readonly ConnectorPeer[]): Promise<RelayPeer> {
+    const identity = await loadIdentity(join(this.dir, 'data-plane'));
+    if (!identity) throw new Error('no data plane identity');
+    const peer = await this.#open<ToRelay, FromRelay>(identity, {
+      from: fromRelay,
+      to: toRelay,
+      hello: {
+        type: 'hello',
+        versions: { min: 1, max: 1 },
+        software: 'test',
+        bundleVersion: 1,
+        tunnels: [],
+      },
+    });
+    for (const connector of connectors) {
+      peer.channel.send({
+        type: 'slots',
+        connector: connector.identity.id as never,
+        instance: connector.instance as never,
+        idle: 4,
+      });
+    }
+    return peer;
+  }
+
+  async enrolConnector(name: string, apps: readonly string[]): Promise<Identity> {
+    const { code } = await this.admin<{ code: string }>('invite.connector', {
+      name,
+      apps,
+      ttlMs: 60_000,
+      uses: 1,
+    });
+    const { identity } = await enrol({
+      code: parseEnrolmentCode(code),
+      hostname: name,
+      platform: 'linux',
+      password: null,
+      expectRole: 'connector',
+    });
+    return identity;
+  }
+
+  async connectConnector(
+    identity: Identity,
+    apps: readonly string[],
+    hello: { readonly instance?: string; readonly tunnels?: readonly string[] } = {},
+  ): Promise<ConnectorPeer> {
+    const instance = (hello.instance ?? newId('instance')) as never;
+    const peer = await this.#open<ToConnector, FromConnector>(identity, {
+      from: fromConnector,
+      to: toConnector,
+      hello: {
+        type: 'hello',
+        versions: { min: 1, max: 1 },
+        software: 'test',
+        bundleVersion: 1,
+        instance,
+        apps: [...apps],
+        tunnels: [...(hello.tunnels ?? [])] as never[],
+      },
+    });
+    return Object.assign(peer, { instance });
+  }
+
+  async connector(name: string, apps: readonly string[]): Promise<ConnectorPeer> {
+    return this.connectConnector(await this.enrolConnector(name, apps), apps);
+  }
+
+  async userCode(name: string, groups: readonly string[]): Promise<string> {
+    const { code } = await this.admin<{ code: string }>('invite.user', {
+      name,
+      groups,
+      ttlMs: 60_000,
+    });
+    return code;
+  }
+
+  /** A device of that user, enrolled, signed in and with its channel open. */
+  async device(user: string, groups: readonly string[] = ['staff']): Promise<DevicePeer> {
+    const { identity } = await enrol({
+      code: parseEnrolmentCode(await this.userCode(user, groups)),
+      hostname: `${user}-laptop`,
+      platform: 'linux',
+      password,
+      expectRole: 'device',
+    });
+    return this.connectDevice(identity);
+  }
+
+  async connectDevice(identity: Identity): Promise<DevicePeer> {
+    return this.#open<ToDevice, FromDevice>(identity, {
+      from: fromDevice,
+      to: toDevice,
+      hello: {
+        type: 'hello',
+        versions: { min: 1, max: 1 },
+        software: 'test',
+        bundleVersion: 1,
+        tunnels: [],
+      },
+    });
+  }
+
+  /** Waits until the control plane has seen the idle sockets that a data plane announced. */
+  async untilRouted(app: string, device: DevicePeer): Promise<void> {
+    for (;;) {
+      const answer = await device.channel.request({ type: 'apps' });
+      if (
+        answer.type === 'apps' &&
+        answer.apps.some((row) => row.name === app && row.state === 'online')
+      ) {
+        return;
+      }
+    }
+  }
+}
