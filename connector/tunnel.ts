@@ -145,7 +145,7 @@ export class Tunnel implements OpenTunnel {
     for (const socket of [...this.#sockets]) this.#forget(socket);
     this.#options.onEnd(this, {
       error,
-      reason: error.reason ?? 'path_lost',
+      reason: error.reason ?? error.code.slice('ERR_'.length).toLowerCase(),
       bytesUp: this.#bytesUp,
       bytesDown: this.#bytesDown,
     });

@@ -97,9 +97,21 @@ export async function runConnector(options: RunOptions): Promise<void> {
     }
     await connector.run(signal);
     if (ending.signal.aborted && !shutdown.aborted) throw ending.signal.reason;
+  } catch (error) {
+    throw explainRevoked(error, options.dir);
   } finally {
     for (const stop of stops.reverse()) await stop();
   }
+}
+
+function explainRevoked(error: unknown, dir: string): unknown {
+  if (!(error instanceof ZtnaError) || error.code !== 'ERR_IDENTITY_REVOKED') return error;
+  return new ZtnaError('ERR_IDENTITY_REVOKED', {
+    message: 'this connector was revoked, which is final',
+    hint: `to serve these apps again, enrol into another directory than ${dir} with a new code from: ztna-relay invite connector`,
+    hop: 'relay',
+    cause: error,
+  });
 }
 
 /** A certificate that has ended opens nothing, so without a new one there is no point in dialling. */

@@ -1,6 +1,6 @@
 import test, { type ExecutionContext } from 'ava';
 import { once } from 'node:events';
-import { newId, type AppId } from '../../protocol/index.ts';
+import { newId, ZtnaError, type AppId } from '../../protocol/index.ts';
 import { createLogger } from '../../protocol/host/index.ts';
 import { parseAppArguments } from '../../connector/app-map.ts';
 import { Connector } from '../../connector/connector.ts';
@@ -15,6 +15,8 @@ interface Running {
   readonly connector: Connector;
   readonly metrics: Metrics;
   readonly log: string[];
+  /** Settles when the connector has ended. */
+  readonly running: Promise<void>;
   readonly stop: () => Promise<void>;
 }
 
@@ -53,7 +55,7 @@ async function start(t: ExecutionContext): Promise<Running> {
   const running = connector.run(ending.signal);
   const stop = async () => {
     ending.abort();
-    await running;
+    await running.catch(() => undefined);
   };
   t.teardown(async () => {
     await stop();
@@ -61,7 +63,7 @@ async function start(t: ExecutionContext): Promise<Running> {
     await relay.stop();
   });
   await ready.promise;
-  return { relay, app, connector, metrics, log, stop };
+  return { relay, app, connector, metrics, log, running, stop };
 }
 
 test('Connector - says hello with its app names and keeps as many sockets idle as it is told', async (t) => {
@@ -358,6 +360,25 @@ test('Connector - when told to stop ends its tunnels with that reason and resets
   t.is(await outcome, 'ECONNRESET');
   t.is((await relay.heard('tunnel_closed')).reason, 'connector_stopping');
   await relay.until(() => relay.idle.length === 0);
+});
+
+test('Connector - ends for good when the relay has revoked it, and only then', async (t) => {
+  const { relay, connector, running } = await start(t);
+  const client = await relay.tunnel();
+  relay.channel?.close(4410, 'ERR_IDENTITY_REVOKED');
+  const error = await t.throwsAsync(running, { instanceOf: ZtnaError });
+  t.is(error.code, 'ERR_IDENTITY_REVOKED');
+  t.is((await client.ended).reason, 'connector_revoked');
+  t.is(connector.status().state, 'stopping');
+});
+
+test('Connector - names the code when the relay closes a path without a word', async (t) => {
+  const { relay } = await start(t);
+  const client = await relay.tunnel();
+  client.slot.ws.close(4503, 'ERR_RELAY_DRAINING');
+  const closed = await relay.heard('tunnel_closed');
+  t.is(closed.code, 'ERR_RELAY_DRAINING');
+  t.is(closed.reason, 'relay_draining');
 });
 
 test('Connector - writes no key, grant or payload to its log', async (t) => {
