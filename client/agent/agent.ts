@@ -167,9 +167,9 @@ export class Agent {
   }
 
   /** Closes every tunnel and the channel. Safe to call twice. */
-  async stop(): Promise<void> {
+  async stop(reason = 'agent_stopped'): Promise<void> {
     const tunnels = [...this.#tunnels.values()];
-    await Promise.all(tunnels.map((tunnel) => this.closeTunnel(tunnel, 'agent_stopped')));
+    await Promise.all(tunnels.map((tunnel) => this.closeTunnel(tunnel, reason)));
     for (const tunnel of [...this.#permitted]) this.#giveUp(tunnel);
     this.#stopping.abort();
     clearInterval(this.#ticker);

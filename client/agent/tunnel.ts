@@ -91,7 +91,9 @@ export class Tunnel {
     this.#clock = clock;
     this.#lease = new Lease(permit.grant);
     this.closed = new Promise((resolve) => {
-      this.#settle = resolve;
+      this.#settle = (error) => {
+        resolve(withRef(error, this.grant.decision));
+      };
     });
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     this.accepted = promise;
@@ -181,6 +183,19 @@ export class Tunnel {
     if (isUnexplained) this.#reasonTimer = setTimeout(() => this.#settle(error), reasonWithinMs);
     else this.#settle(error);
   }
+}
+
+/** The same error with the decision that had allowed the tunnel, for support to look up. */
+function withRef(error: ZtnaError, ref: string): ZtnaError {
+  const { code, message, hint, hop, reason } = error;
+  return new ZtnaError(code, {
+    message,
+    ref: error.ref ?? ref,
+    ...(hint === undefined ? {} : { hint }),
+    ...(hop === undefined ? {} : { hop }),
+    ...(reason === undefined ? {} : { reason }),
+    cause: error,
+  });
 }
 
 /** The next binary message. Throws what closed the WebSocket before, or ERR_HANDSHAKE_TIMEOUT. */

@@ -70,7 +70,7 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
       if (error) throw error;
     });
   } finally {
-    await agent.stop();
+    await agent.stop(signal.aborted ? 'interrupted' : 'done');
   }
 }
 

@@ -7,43 +7,115 @@ import {
   toCloseFrame,
   TunnelEndpoint,
   verifyGrantAtConnector,
+  type Bundle,
+  type ConnectorId,
   type ErrorCode,
+  type InstanceId,
+  type NoiseKeyPair,
+  type ProvedClient,
+  type RelayId,
   type TunnelStream,
 } from '../../../protocol/index.ts';
 import { RecordPump } from '../../../protocol/host/index.ts';
-import { testNowMs, type TestAuthority } from '../../support/authority.ts';
 
-export interface FakeConnectorOptions {
-  readonly authority: TestAuthority;
+/** Who the connector is, and what is to happen. */
+export interface ConnectorRole {
+  readonly bundle: Bundle;
+  readonly relay: RelayId;
+  readonly connector: ConnectorId;
+  readonly instance: InstanceId;
+  readonly connectorKeys: NoiseKeyPair;
+  /** As the relay handed it over. */
   readonly grantStatement: string;
+  readonly nowMs: number;
   /** Instead of believing the grant: closes the path with this code after message 3. */
   readonly refusal?: ErrorCode;
-  /** Answers message 1 with this instead of message 2. */
+  /** Answers message 1 with this instead of message 2; null says nothing. */
   readonly message2?: Buffer | string | null;
   readonly onStream?: (stream: TunnelStream) => void;
 }
 
-/** The other end of a path: a relay that splices and the connector behind it, on one plain WebSocket. */
-export class FakeConnector {
+/** The connector's end of one path. */
+export class ConnectorEnd {
   pump: RecordPump | undefined;
   /** Why the connector's end of the tunnel ended. */
   readonly ended: Promise<{ code: ErrorCode; reason: string | undefined }>;
-  readonly #server: WebSocketServer;
-  readonly #options: FakeConnectorOptions;
+  readonly #webSocket: WebSocket;
+  readonly #role: ConnectorRole;
   readonly #ended = Promise.withResolvers<{ code: ErrorCode; reason: string | undefined }>();
 
-  static async start(options: FakeConnectorOptions): Promise<FakeConnector> {
-    const server = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false });
-    await once(server, 'listening');
-    return new FakeConnector(server, options);
+  constructor(webSocket: WebSocket, role: ConnectorRole) {
+    this.#webSocket = webSocket;
+    this.#role = role;
+    this.ended = this.#ended.promise;
+    webSocket.once('message', (message1: Buffer) => {
+      try {
+        this.#answer(message1);
+      } catch (error) {
+        const { closeCode, text } = toCloseFrame(error);
+        webSocket.close(closeCode, text);
+      }
+    });
   }
 
-  private constructor(server: WebSocketServer, options: FakeConnectorOptions) {
+  /** Drops the path without a word. */
+  cut(): void {
+    this.#webSocket.terminate();
+  }
+
+  /** Closes the path as a data plane does: with a code and no reason. */
+  close(code: ErrorCode): void {
+    this.#webSocket.close(errorRow(code).closeCode, code);
+  }
+
+  #answer(message1: Buffer): void {
+    const { message2, refusal } = this.#role;
+    const handshake = new ConnectorHandshake(this.#role);
+    if (message2 === null) return;
+    this.#webSocket.send(message2 ?? handshake.receiveMessage1(message1));
+    this.#webSocket.once('message', (message3: Buffer) => {
+      if (refusal) this.close(refusal);
+      else this.#accept(handshake.receiveMessage3(message3));
+    });
+  }
+
+  #accept(client: ProvedClient): void {
+    const { onStream = () => undefined } = this.#role;
+    const { peerStatic } = client;
+    const grant = verifyGrantAtConnector(client.grantStatement, { ...this.#role, peerStatic });
+    const { sealer, opener } = client.admit(grant);
+    this.pump = new RecordPump({
+      webSocket: this.#webSocket,
+      sealer,
+      opener,
+      createEndpoint: (handlers) =>
+        new TunnelEndpoint({ role: 'connector', grant, handlers: { ...handlers, onStream } }),
+      mayPass: () => true,
+      onEnd: ({ code, reason }) => {
+        this.#ended.resolve({ code, reason });
+      },
+    });
+  }
+}
+
+/** A relay that splices and the connector behind it, on plain WebSockets. */
+export class FakeConnector {
+  /** The path that was dialled last. */
+  end: Promise<ConnectorEnd>;
+  readonly #server: WebSocketServer;
+
+  static async start(role: ConnectorRole): Promise<FakeConnector> {
+    const server = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false });
+    await once(server, 'listening');
+    return new FakeConnector(server, role);
+  }
+
+  private constructor(server: WebSocketServer, role: ConnectorRole) {
     this.#server = server;
-    this.#options = options;
-    this.ended = this.#ended.promise;
-    server.on('connection', (webSocket) => {
-      this.#serve(webSocket);
+    this.end = new Promise((resolve) => {
+      server.once('connection', (webSocket) => {
+        resolve(new ConnectorEnd(webSocket, role));
+      });
     });
   }
 
@@ -56,69 +128,8 @@ export class FakeConnector {
     return webSocket;
   }
 
-  get clientCount(): number {
-    return this.#server.clients.size;
-  }
-
   stop(): void {
     for (const webSocket of this.#server.clients) webSocket.terminate();
     this.#server.close();
-  }
-
-  /** Drops the path without a word. */
-  cut(): void {
-    for (const webSocket of this.#server.clients) webSocket.terminate();
-  }
-
-  /** Closes the path as a data plane does: with a code and no reason. */
-  closePath(code: ErrorCode): void {
-    for (const webSocket of this.#server.clients) webSocket.close(errorRow(code).closeCode, code);
-  }
-
-  #serve(webSocket: WebSocket): void {
-    const { authority, grantStatement, refusal, message2 } = this.#options;
-    const handshake = new ConnectorHandshake({
-      grantStatement,
-      bundle: authority.bundle,
-      relay: authority.relay,
-      connectorKeys: authority.connectorKeys,
-    });
-    webSocket.once('message', (message1: Buffer) => {
-      if (message2 === null) return;
-      try {
-        webSocket.send(message2 ?? handshake.receiveMessage1(message1));
-      } catch (error) {
-        const { closeCode, text } = toCloseFrame(error);
-        webSocket.close(closeCode, text);
-        return;
-      }
-      webSocket.once('message', (message3: Buffer) => {
-        if (refusal) webSocket.close(errorRow(refusal).closeCode, refusal);
-        else this.#accept(webSocket, handshake.receiveMessage3(message3));
-      });
-    });
-  }
-
-  #accept(webSocket: WebSocket, client: ReturnType<ConnectorHandshake['receiveMessage3']>): void {
-    const { authority, onStream = () => undefined } = this.#options;
-    const grant = verifyGrantAtConnector(client.grantStatement, {
-      bundle: authority.bundle,
-      connector: authority.connector,
-      instance: authority.instance,
-      peerStatic: client.peerStatic,
-      nowMs: testNowMs,
-    });
-    const { sealer, opener } = client.admit(grant);
-    this.pump = new RecordPump({
-      webSocket,
-      sealer,
-      opener,
-      createEndpoint: (handlers) =>
-        new TunnelEndpoint({ role: 'connector', grant, handlers: { ...handlers, onStream } }),
-      mayPass: () => true,
-      onEnd: ({ code, reason }) => {
-        this.#ended.resolve({ code, reason });
-      },
-    });
   }
 }

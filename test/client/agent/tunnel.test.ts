@@ -4,7 +4,7 @@ import { ControlClock } from '../../../protocol/host/index.ts';
 import { newNoiseKeyPair, timeSchema, signStatement } from '../../../protocol/index.ts';
 import { TestAuthority, testNowMs } from '../../support/authority.ts';
 import { StreamLog } from '../../support/tunnel-pair.ts';
-import { FakeConnector, type FakeConnectorOptions } from './fake-connector.ts';
+import { FakeConnector, type ConnectorRole } from './fake-connector.ts';
 
 /** Control time that a test moves by hand. */
 class ManualClock extends ControlClock {
@@ -38,15 +38,17 @@ interface Path {
   open(): Promise<Tunnel>;
 }
 
-async function startPath(
-  t: ExecutionContext,
-  options: Omit<FakeConnectorOptions, 'authority' | 'grantStatement'> = {},
-): Promise<Path> {
+async function startPath(t: ExecutionContext, options: Partial<ConnectorRole> = {}): Promise<Path> {
   const authority = new TestAuthority();
   const permit = authority.permit({ untilMs: testNowMs + 5_000 });
   const connector = await FakeConnector.start({
-    authority,
+    bundle: authority.bundle,
+    relay: authority.relay,
+    connector: authority.connector,
+    instance: authority.instance,
+    connectorKeys: authority.connectorKeys,
     grantStatement: permit.grant.statement,
+    nowMs: testNowMs,
     ...options,
   });
   t.teardown(() => {
@@ -111,8 +113,7 @@ test('Tunnel - carries a stream that was opened before the connector had accepte
 });
 
 test('Tunnel - refuses another end than the connector of its permit', async (t) => {
-  const path = await startPath(t);
-  Object.assign(path.authority, { connectorKeys: newNoiseKeyPair() });
+  const path = await startPath(t, { connectorKeys: newNoiseKeyPair() });
   await t.throwsAsync(path.open(), { code: 'ERR_HANDSHAKE_FAILED' });
 });
 
@@ -140,8 +141,7 @@ test('Tunnel - tells the code with which the path was closed during the handshak
   const path = await startPath(t, { message2: null });
   const opening = path.open();
   opening.catch(() => undefined);
-  while (path.connector.clientCount === 0) await new Promise(setImmediate);
-  path.connector.closePath('ERR_CONNECTOR_OFFLINE');
+  (await path.connector.end).close('ERR_CONNECTOR_OFFLINE');
   await t.throwsAsync(opening, { code: 'ERR_CONNECTOR_OFFLINE' });
 });
 
@@ -158,7 +158,7 @@ test('Tunnel - ends at both ends when its lease is over, and its streams are res
   const { code, reason } = await tunnel.closed;
   t.deepEqual([code, reason], ['ERR_TUNNEL_LEASE_EXPIRED', 'lease_expired']);
   t.deepEqual(log.events, ['reset closed']);
-  t.deepEqual(await path.connector.ended, {
+  t.deepEqual(await (await path.connector.end).ended, {
     code: 'ERR_TUNNEL_LEASE_EXPIRED',
     reason: 'lease_expired',
   });
@@ -200,7 +200,7 @@ test('Tunnel - takes a reason that comes over the control channel after the path
   log.onReset = () => {
     reset.resolve(undefined);
   };
-  path.connector.closePath('ERR_TUNNEL_REVOKED');
+  (await path.connector.end).close('ERR_TUNNEL_REVOKED');
   await reset.promise;
   t.false(tunnel.isOpen);
   tunnel.end('ERR_TUNNEL_REVOKED', 'user_disabled');
@@ -211,7 +211,7 @@ test('Tunnel - takes a reason that comes over the control channel after the path
 test('Tunnel - takes the reason from the connector’s last frame', async (t) => {
   const path = await startPath(t);
   const tunnel = await openAccepted(t, path);
-  path.connector.pump?.close('ERR_TUNNEL_REVOKED', 'policy_changed');
+  (await path.connector.end).pump?.close('ERR_TUNNEL_REVOKED', 'policy_changed');
   const { code, reason } = await tunnel.closed;
   t.deepEqual([code, reason], ['ERR_TUNNEL_REVOKED', 'policy_changed']);
 });
@@ -220,7 +220,7 @@ test('Tunnel - counts a path that breaks as lost, and resets its streams', async
   const path = await startPath(t);
   const tunnel = await openAccepted(t, path);
   const log = new StreamLog(tunnel.openStream());
-  path.connector.cut();
+  (await path.connector.end).cut();
   t.is((await tunnel.closed).code, 'ERR_TUNNEL_PATH_LOST');
   t.deepEqual(log.events, ['reset closed']);
   t.throws(() => tunnel.openStream(), { code: 'ERR_TUNNEL_CLOSED' });
@@ -230,7 +230,10 @@ test('Tunnel.end - tells the connector code and reason, and leaves nothing runni
   const path = await startPath(t);
   const tunnel = await openAccepted(t, path);
   tunnel.end('ERR_TUNNEL_CLOSED', 'interrupted');
-  t.deepEqual(await path.connector.ended, { code: 'ERR_TUNNEL_CLOSED', reason: 'interrupted' });
+  t.deepEqual(await (await path.connector.end).ended, {
+    code: 'ERR_TUNNEL_CLOSED',
+    reason: 'interrupted',
+  });
   await tunnel.gone();
   t.is((await tunnel.closed).reason, 'interrupted');
 });
