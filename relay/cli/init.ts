@@ -1,9 +1,7 @@
 import { resolve } from 'node:path';
 import { notAvailableYet } from '../../protocol/host/index.ts';
 import { ZtnaError } from '../../protocol/index.ts';
-import { parseRelayConfig } from '../config.ts';
 import { dirOf, talk, textOf, type Leaf } from './command.ts';
-import { makeRelay } from './make-relay.ts';
 import { relayConfigText } from './relay-yaml.ts';
 
 /** `ztna-relay init`: everything that a relay needs to run, in a directory that holds none yet. */
@@ -24,9 +22,11 @@ export const initLeaf: Leaf = {
         hint: 'run: ztna-relay init --url https://HOST:PORT',
       });
     }
+    const { parseRelayConfig } = await import('../config.ts');
     const text = relayConfigText(textOf(argv, 'url'));
     const { url } = parseRelayConfig(text, '--url');
     const dir = resolve(dirOf(argv));
+    const { makeRelay } = await import('./make-relay.ts');
     await makeRelay(dir, url, text);
     talk(`made a relay for ${url} in ${dir}`);
     talk(`next: ztna-relay run --dir ${dir}`);

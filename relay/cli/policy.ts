@@ -1,5 +1,4 @@
 import { notAvailableYet } from '../../protocol/host/index.ts';
-import { checkPolicies, formatProblem, readPolicyFiles } from '../control-plane/policy/index.ts';
 import {
   adminLeaf,
   done,
@@ -16,6 +15,9 @@ const path = {
   path: { type: 'string', describe: 'directory of *.cedar files, or one file', demandOption: true },
 } as const;
 
+/** Cedar is large; only the commands that look at files need it. */
+const loadPolicy = () => import('../control-plane/policy/index.ts');
+
 const later = (word: string, argument: string): Leaf => ({
   usage: `${word} <${argument}>`,
   describe: 'not available yet',
@@ -29,6 +31,7 @@ export const policyLeaves: readonly Leaf[] = [
     describe: 'validate policy files; needs no running relay',
     positionals: path,
     run: async (argv) => {
+      const { checkPolicies, formatProblem, readPolicyFiles } = await loadPolicy();
       const { files, policies, warnings } = await checkPolicies(
         readPolicyFiles(textOf(argv, 'path')),
       );
@@ -46,8 +49,8 @@ export const policyLeaves: readonly Leaf[] = [
     positionals: path,
     options: { 'dry-run': { type: 'boolean', describe: 'only tell what would happen' } },
     command: 'policy.apply',
-    args: (argv) => ({
-      files: readPolicyFiles(textOf(argv, 'path')),
+    args: async (argv) => ({
+      files: (await loadPolicy()).readPolicyFiles(textOf(argv, 'path')),
       dryRun: argv['dryRun'] === true,
     }),
     show: done((result, argv) => {

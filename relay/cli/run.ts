@@ -1,10 +1,14 @@
 import { createLogger, notAvailableYet, shutdownSignal } from '../../protocol/host/index.ts';
 import { ZtnaError } from '../../protocol/index.ts';
-import { isLoopback, parseListenAddress, readRelayConfig, type ListenAddress } from '../config.ts';
-import { runSupervisor } from '../supervisor.ts';
+import type { ListenAddress } from '../config.ts';
 import { dirOf, type Arguments, type Leaf } from './command.ts';
 
-function addressOf(argv: Arguments, name: string, flag: string): ListenAddress | undefined {
+async function addressOf(
+  argv: Arguments,
+  name: string,
+  flag: string,
+): Promise<ListenAddress | undefined> {
+  const { parseListenAddress } = await import('../config.ts');
   const text = argv[name];
   if (typeof text !== 'string') return undefined;
   const address = parseListenAddress(text);
@@ -28,9 +32,12 @@ export const runLeaf: Leaf = {
   run: async (argv) => {
     if (argv['dataPlane'] === true || argv['enroll'] !== undefined)
       notAvailableYet('run --data-plane');
+    const { isLoopback, readRelayConfig } = await import('../config.ts');
+    const { runSupervisor } = await import('../supervisor.ts');
     const dir = dirOf(argv);
     const config = await readRelayConfig(dir);
-    const adminListen = addressOf(argv, 'adminListen', 'admin-listen') ?? config.adminListen;
+    const adminListen =
+      (await addressOf(argv, 'adminListen', 'admin-listen')) ?? config.adminListen;
     if (adminListen && !isLoopback(adminListen.host)) {
       throw new ZtnaError('ERR_CONFIG_USAGE', {
         message: '--admin-listen takes a loopback address',
@@ -38,7 +45,7 @@ export const runLeaf: Leaf = {
     }
     await runSupervisor({
       dir,
-      listen: addressOf(argv, 'listen', 'listen') ?? config.listen,
+      listen: (await addressOf(argv, 'listen', 'listen')) ?? config.listen,
       adminListen,
       logger: createLogger({ program: 'ztna-relay' }),
       signal: shutdownSignal(),

@@ -13,6 +13,7 @@ import {
   type PeerIdentity,
 } from '../../../protocol/host/index.ts';
 import { handleBrowser } from './landing-page.ts';
+import { peekProtocols } from './peek-protocols.ts';
 import { readProxyLine } from './proxy-line.ts';
 
 /** Everything before the first HTTP byte must be over within this time. */
@@ -65,34 +66,43 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   const addresses = new WeakMap<Duplex, string>();
   const sockets = new Set<Socket>();
 
-  const tlsOptions = secureServerOptions({
-    keyPem: options.keyPem,
-    certificatePem: options.certificatePem,
-    clientAuthorities: options.authorities,
-    alpn: [controlProtocol, enrolmentProtocol, 'http/1.1'],
-    handshakeTimeoutMs: beginTimeoutMs,
-  });
-  const https = createHttpsServer({
-    ...tlsOptions,
-    // Asked for always, demanded below: one listener serves those who have none yet.
-    rejectUnauthorized: false,
-    headersTimeout: beginTimeoutMs,
-    requestTimeout: 2 * beginTimeoutMs,
-    keepAliveTimeout: beginTimeoutMs,
-    maxHeaderSize: 8_192,
-  });
-  https.maxHeadersCount = 64;
-
   const addressOf = (socket: Duplex) => addresses.get(socket) ?? 'unknown';
   const peers = new WeakMap<Duplex, ControlPeer>();
   const protocols = new WeakMap<Duplex, string | false | null>();
 
-  https.prependListener('secureConnection', (socket: TLSSocket) => {
-    const raw = rawSocketOf(socket);
-    const address = raw ? addressOf(raw) : 'unknown';
-    addresses.set(socket, address);
-    protocols.set(socket, socket.alpnProtocol);
-    if (socket.alpnProtocol !== controlProtocol) return;
+  const serverFor = (alpn: readonly string[], clientAuthorities: readonly string[] | null) => {
+    const server = createHttpsServer({
+      ...tlsOptionsFor(options, alpn, clientAuthorities),
+      headersTimeout: beginTimeoutMs,
+      requestTimeout: 2 * beginTimeoutMs,
+      connectionsCheckingInterval: 1_000,
+      keepAliveTimeout: beginTimeoutMs,
+      maxHeaderSize: 8_192,
+    });
+    server.maxHeadersCount = 64;
+    server.prependListener('secureConnection', (socket: TLSSocket) => {
+      const raw = rawSocketOf(socket);
+      addresses.set(socket, raw ? addressOf(raw) : 'unknown');
+      protocols.set(socket, socket.alpnProtocol);
+    });
+    server.on('tlsClientError', (error, socket) => {
+      const raw = rawSocketOf(socket);
+      options.onRefused('tls_refused', raw ? addressOf(raw) : 'unknown');
+      logger.debug('tls_refused', { error: error.message });
+      socket.destroy();
+    });
+    server.on('clientError', (_error, socket) => {
+      socket.destroy();
+    });
+    return server;
+  };
+
+  // A browser that is asked for a certificate bothers its user, so only control channels are.
+  const control = serverFor([controlProtocol], options.authorities);
+  const open = serverFor([enrolmentProtocol, 'http/1.1'], null);
+
+  control.prependListener('secureConnection', (socket: TLSSocket) => {
+    const address = addressOf(socket);
     try {
       const certificate = socket.getPeerX509Certificate();
       peers.set(socket, {
@@ -105,45 +115,42 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       socket.destroy();
     }
   });
-  https.on('tlsClientError', (error, socket) => {
-    logger.debug('tls_refused', { error: error.message });
-    socket.destroy();
+  control.on('request', (request, response) => {
+    if (!request.socket.destroyed) response.writeHead(404, { connection: 'close' }).end();
   });
-  https.on('clientError', (_error, socket) => {
-    socket.destroy();
-  });
-  https.on('request', (request, response) => {
-    const { socket } = request;
-    const protocol = protocols.get(socket);
-    if (socket.destroyed) return;
-    if (protocol === enrolmentProtocol) {
-      options.onEnrolment(addressOf(socket), request, response);
-    } else if (protocol === controlProtocol) {
-      response.writeHead(404, { connection: 'close' }).end();
-    } else handleBrowser(request, response);
-  });
-  https.on('upgrade', (request, socket, head) => {
+  control.on('upgrade', (request, socket, head) => {
     const peer = peers.get(socket);
-    if (peer) options.onControl(peer, request, socket, head);
+    if (peer) options.onControl({ ...peer, address: addressOf(socket) }, request, socket, head);
     else socket.destroy();
   });
+  open.on('request', (request, response) => {
+    const { socket } = request;
+    if (protocols.get(socket) === enrolmentProtocol) {
+      options.onEnrolment(addressOf(socket), request, response);
+    } else handleBrowser(request, response);
+  });
+  open.on('upgrade', (_request, socket) => {
+    socket.destroy();
+  });
 
+  const accept = async (socket: Socket): Promise<void> => {
+    try {
+      const { address } = await readProxyLine(socket, beginTimeoutMs);
+      addresses.set(socket, address);
+      const offered = await peekProtocols(socket, beginTimeoutMs);
+      (offered.includes(controlProtocol) ? control : open).emit('connection', socket);
+    } catch (error) {
+      logger.debug('connection_refused', { code: toZtnaError(error).code });
+      socket.destroy();
+    }
+  };
   const listener = createServer({ pauseOnConnect: false, allowHalfOpen: false }, (socket) => {
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
     socket.on('error', () => {
       socket.destroy();
     });
-    readProxyLine(socket, beginTimeoutMs).then(
-      ({ address }) => {
-        addresses.set(socket, address);
-        https.emit('connection', socket);
-      },
-      (error: unknown) => {
-        logger.debug('proxy_line_refused', { code: toZtnaError(error).code });
-        socket.destroy();
-      },
-    );
+    void accept(socket);
   });
   listener.maxConnections = maxConnections;
 
@@ -160,17 +167,35 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   let stopping: Promise<void> | undefined;
   return {
     useCertificate: (keyPem, certificatePem) => {
-      https.setSecureContext({ ...tlsOptions, key: keyPem, cert: certificatePem });
+      const renewed = { ...options, keyPem, certificatePem };
+      control.setSecureContext(tlsOptionsFor(renewed, [controlProtocol], options.authorities));
+      open.setSecureContext(tlsOptionsFor(renewed, [enrolmentProtocol, 'http/1.1'], null));
     },
     stop: () =>
       (stopping ??= new Promise((resolve) => {
         listener.close(() => {
           resolve();
         });
-        https.closeAllConnections();
+        control.closeAllConnections();
+        open.closeAllConnections();
         for (const socket of sockets) socket.destroy();
       })),
   };
+}
+
+function tlsOptionsFor(
+  { keyPem, certificatePem }: Pick<SecureListenerOptions, 'keyPem' | 'certificatePem'>,
+  alpn: readonly string[],
+  clientAuthorities: readonly string[] | null,
+) {
+  const handshakeTimeoutMs = beginTimeoutMs;
+  return secureServerOptions({
+    keyPem,
+    certificatePem,
+    clientAuthorities,
+    alpn,
+    handshakeTimeoutMs,
+  });
 }
 
 /** The socket below a TLS socket that node's server wrapped; it carries the address that the PROXY line told. */
