@@ -14,6 +14,8 @@ export function canAsk(): boolean {
 export async function askLine(question: string, fallback?: string): Promise<string> {
   if (!canAsk()) throw cannotAsk();
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  // The terminal is in raw mode meanwhile, so Ctrl-C comes here in place of a signal.
+  terminal.on('SIGINT', () => process.kill(process.pid, 'SIGINT'));
   try {
     const shown = fallback === undefined ? '' : ` [${escapeTerminal(fallback)}]`;
     const answer = (await terminal.question(`${question}${shown}: `)).trim();
