@@ -20,7 +20,13 @@ export interface DeploymentOptions {
   /** Wraps the relay's port in a link and answers the link's own; asked once for the connector, once for each machine. */
   readonly link?: (port: number) => Promise<number>;
   readonly onStep?: (step: string) => void;
+  /** Variables that programs get besides their own; `machine` is for every `ztna` of an enrolled machine. */
+  readonly env?: Readonly<Partial<Record<'relay' | 'connector' | 'machine', Environment>>>;
+  /** More arguments of `ztna-connector run`. */
+  readonly connectorArgs?: readonly string[];
 }
+
+type Environment = Readonly<Record<string, string>>;
 
 const openPolicy =
   '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);';
@@ -100,7 +106,11 @@ export class Deployment {
 
   /** Starts `ztna-relay run` and waits until it is ready. */
   async startRelay(): Promise<void> {
-    this.relay = this.#track(new RunningProgram(launchers.relay, ['run', '--dir', this.relayDir]));
+    this.relay = this.#track(
+      new RunningProgram(launchers.relay, ['run', '--dir', this.relayDir], {
+        env: this.options.env?.relay ?? {},
+      }),
+    );
     await this.relay.line(/^ready$/);
   }
 
@@ -117,8 +127,9 @@ export class Deployment {
           this.connectorDir,
           ...(code === undefined ? [] : ['--enroll', `file:${enrolment}`]),
           ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
+          ...(this.options.connectorArgs ?? []),
         ],
-        { env: await this.#linkEnv() },
+        { env: { ...(await this.#linkEnv()), ...this.options.env?.connector } },
       ),
     );
     await this.connector.line(/^ready$/);
@@ -163,7 +174,7 @@ export class Deployment {
   /** A machine with empty state. */
   machine(extraEnv: Readonly<Record<string, string>> = {}): Machine {
     const home = join(this.dir, `machine-${++this.#machines}`);
-    const env = { ZTNA_HOME: home, ...extraEnv };
+    const env = { ZTNA_HOME: home, ...this.options.env?.machine, ...extraEnv };
     return {
       home,
       env,
