@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:os';
 import { ZtnaError } from '../../protocol/index.ts';
 import { Agent } from '../agent/agent.ts';
@@ -53,20 +53,20 @@ export async function runRun(options: RunOptions): Promise<void> {
 /** Runs the child and answers its exit code, 128 + n when signal n ended it. */
 async function runChild(command: readonly string[], address: ListenAddress): Promise<number> {
   const [file = '', ...args] = fillCommand(command, address);
+  // From here on the child decides what a signal means. No moment goes by without a listener: a terminal sends
+  // Ctrl-C to both of us, and by default it would end us alone.
+  const removals = forwarded.map((signal) => {
+    const listener = (): void => {
+      forward(child, signal);
+    };
+    const replaced = process.listeners(signal);
+    process.on(signal, listener);
+    for (const old of replaced) process.off(signal, old);
+    return () => void process.off(signal, listener);
+  });
   const child = spawn(file, args, {
     stdio: 'inherit',
     env: childEnvironment(process.env, address),
-  });
-  // From here on the child decides what a signal means.
-  process.removeAllListeners('SIGINT').removeAllListeners('SIGTERM');
-  const listeners = forwarded.map((signal) => {
-    // Ctrl-C on a terminal reaches the child by itself; told twice, many programs end less gently.
-    const isOwn = process.stdin.isTTY && (signal === 'SIGINT' || signal === 'SIGQUIT');
-    const listener = (): void => {
-      if (!isOwn) child.kill(signal);
-    };
-    process.on(signal, listener);
-    return () => void process.off(signal, listener);
   });
   try {
     return await new Promise<number>((resolve, reject) => {
@@ -85,6 +85,12 @@ async function runChild(command: readonly string[], address: ListenAddress): Pro
       });
     });
   } finally {
-    for (const remove of listeners) remove();
+    for (const remove of removals) remove();
   }
+}
+
+/** What reaches the child by itself, from its terminal, is not sent again: told twice, many programs end less gently. */
+function forward(child: ChildProcess, signal: NodeJS.Signals): void {
+  const isFromTerminal = process.stdin.isTTY && (signal === 'SIGINT' || signal === 'SIGQUIT');
+  if (!isFromTerminal) child.kill(signal);
 }
