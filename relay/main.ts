@@ -1,5 +1,7 @@
-import { runCommandLine } from '../protocol/host/index.ts';
-import { buildRelayCommands } from './cli/tree.ts';
+import { runCommandLine, warnUnknownEnvironment } from '../protocol/host/index.ts';
+import { buildRelayCommands, relayEnvironment } from './cli/tree.ts';
+
+warnUnknownEnvironment('ztna-relay', Object.keys(relayEnvironment));
 
 await runCommandLine({
   program: 'ztna-relay',

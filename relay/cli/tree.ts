@@ -1,3 +1,4 @@
+import { environmentNames } from '../../protocol/host/index.ts';
 import { auditLeaves } from './audit.ts';
 import { addGroup, addLeaf } from './command.ts';
 import { addGroupCommands } from './group.ts';
@@ -21,8 +22,17 @@ import type { Argv } from 'yargs';
 /** Where a relay keeps its state unless told otherwise. */
 export const defaultDir = '/var/lib/ztna-relay';
 
-/** The environment that this program reads; another `ZTNA_*` is ignored with a warning. */
-export const environment = ['ZTNA_RELAY_DIR', 'ZTNA_NO_INPUT', 'ZTNA_KEY_PASSPHRASE_FILE'];
+/** What this program alone reads from the environment, with its use. */
+export const relayEnvironment: Readonly<Record<string, string>> = {
+  ZTNA_RELAY_DIR: 'state directory, when there is no --dir',
+};
+
+function describeEnvironment(): string {
+  const all = { ...relayEnvironment, ...environmentNames };
+  const width = Math.max(...Object.keys(all).map((name) => name.length));
+  const lines = Object.entries(all).map(([name, use]) => `  ${name.padEnd(width)}  ${use}`);
+  return ['Environment:', ...lines].join('\n');
+}
 
 /** The whole command tree of `ztna-relay`. */
 export function buildRelayCommands(y: Argv): Argv {
@@ -34,7 +44,8 @@ export function buildRelayCommands(y: Argv): Argv {
       global: true,
       requiresArg: true,
     })
-    .option('json', { type: 'boolean', describe: 'one JSON object per line', global: true });
+    .option('json', { type: 'boolean', describe: 'one JSON object per line', global: true })
+    .epilogue(describeEnvironment());
   const withStarts = addLeaf(addLeaf(global, initLeaf), runLeaf);
   const groups: readonly (readonly [string, string, Parameters<typeof addGroup>[3]])[] = [
     ['user', 'users', userLeaves],
