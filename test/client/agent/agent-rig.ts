@@ -34,14 +34,25 @@ type Message = Record<string, unknown>;
 
 /** One deployment's keys serve every rig: making RSA keys is slow and proves nothing here. */
 const pki = new TestPki();
+const device = newId('device');
+const relay = newId('relay');
+const certificates = {
+  control: pki.ca.issue({ uris: ['ztna://control-plane/cp'], uses: ['serverAuth'] }),
+  data: pki.ca.issue({ uris: [`ztna://data-plane/${relay}`], uses: ['serverAuth'] }),
+  device: pki.ca.issue({
+    uris: [`ztna://device/${device}`],
+    uses: ['clientAuth'],
+    notBefore: new Date(Date.now() - 1_000), // young, so that no renewal is due
+  }),
+};
 
 /** One enrolled device, a control plane that says what a test wants, and a data plane with the connector behind it. */
 export class AgentRig {
   readonly pki = pki;
-  readonly device = newId('device');
+  readonly device = device;
   readonly connector = newId('connector');
   readonly instance = newId('instance');
-  readonly relay = newId('relay');
+  readonly relay = relay;
   readonly app = newId('app');
   readonly connectorKeys = newNoiseKeyPair();
   readonly deviceKeys = newNoiseKeyPair();
@@ -78,11 +89,7 @@ export class AgentRig {
   }
 
   identity(): Identity {
-    const { keyPem, certificatePem } = this.pki.ca.issue({
-      uris: [`ztna://device/${this.device}`],
-      uses: ['clientAuth'],
-      notBefore: new Date(Date.now() - 1_000),
-    });
+    const { keyPem, certificatePem } = certificates.device;
     return {
       id: this.device,
       role: 'device',
@@ -194,6 +201,7 @@ export class AgentRig {
     this.dir = await mkdtemp(join(tmpdir(), 'ztna-agent-'));
     this.control = await startTestServer({
       pki: this.pki,
+      certificate: certificates.control,
       onSocket: (ws) => {
         this.#serveChannel(ws);
       },
@@ -201,10 +209,7 @@ export class AgentRig {
     this.data = await startTestServer({
       pki: this.pki,
       alpn: dataProtocol,
-      certificate: this.pki.ca.issue({
-        uris: [`ztna://data-plane/${this.relay}`],
-        uses: ['serverAuth'],
-      }),
+      certificate: certificates.data,
       onSocket: (ws) => {
         this.paths.push(new ConnectorEnd(ws, this.#role()));
         this.#wake();

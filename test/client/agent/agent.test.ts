@@ -25,7 +25,7 @@ async function openTunnel(
   return { rig, agent, tunnel, grant };
 }
 
-test('Agent - opens a tunnel with the permit that it asked for', async (t) => {
+test.serial('Agent - opens a tunnel with the permit that it asked for', async (t) => {
   const rig = await AgentRig.start(t);
   const asked: unknown[] = [];
   rig.answer = (message) => {
@@ -85,7 +85,7 @@ const refusedPermits: readonly [
   ],
 ];
 for (const [name, code, permit] of refusedPermits) {
-  test(`Agent - refuses a permit ${name}`, async (t) => {
+  test.serial(`Agent - refuses a permit ${name}`, async (t) => {
     const rig = await AgentRig.start(t);
     rig.answer = () => permit(rig);
     const agent = await rig.agent(t);
@@ -94,7 +94,7 @@ for (const [name, code, permit] of refusedPermits) {
   });
 }
 
-test('Agent - uses no relay that the grant does not name', async (t) => {
+test.serial('Agent - uses no relay that the grant does not name', async (t) => {
   const rig = await AgentRig.start(t);
   rig.answer = () => ({ ...rig.permit(), relays: [{ id: newId('relay'), url: rig.data.url }] });
   const agent = await rig.agent(t);
@@ -103,7 +103,7 @@ test('Agent - uses no relay that the grant does not name', async (t) => {
   t.is(rig.paths.length, 0);
 });
 
-test('Agent - tries the next relay when one cannot be reached', async (t) => {
+test.serial('Agent - tries the next relay when one cannot be reached', async (t) => {
   const rig = await AgentRig.start(t);
   const other = newId('relay');
   rig.answer = () => ({
@@ -118,7 +118,7 @@ test('Agent - tries the next relay when one cannot be reached', async (t) => {
   await t.notThrowsAsync(tunnel.accepted);
 });
 
-test('Agent.request - throws a refusal with what the person may do about it', async (t) => {
+test.serial('Agent.request - throws a refusal with what the person may do about it', async (t) => {
   const rig = await AgentRig.start(t);
   rig.answer = () => ({
     type: 'refusal',
@@ -137,94 +137,106 @@ test('Agent.request - throws a refusal with what the person may do about it', as
   });
 });
 
-test('Agent.request - refuses an answer of another kind', async (t) => {
+test.serial('Agent.request - refuses an answer of another kind', async (t) => {
   const rig = await AgentRig.start(t);
   rig.answer = () => ({ type: 'done' });
   const agent = await rig.agent(t);
   await t.throwsAsync(agent.request({ type: 'status' }), { code: 'ERR_MESSAGE_UNEXPECTED' });
 });
 
-test('Agent - hands renewals to the tunnel they are for, from its own connector alone', async (t) => {
-  const { rig, tunnel, grant } = await openTunnel(t);
-  const firstMs = tunnel.untilMs;
-  const verified = Promise.withResolvers<undefined>();
-  tunnel.onVerified = () => {
-    verified.resolve(undefined);
-  };
-  rig.push(
-    rig.leases([[grant.tunnel, [1, 9], firstMs + 90_000]], { connector: newId('connector') }),
-  );
-  rig.push(rig.leases([[newId('tunnel'), [1, 9], firstMs + 80_000]]));
-  rig.push(rig.leases([[grant.tunnel, [1, 2], firstMs + 10_000]]));
-  await verified.promise;
-  t.is(tunnel.untilMs, firstMs + 10_000);
-});
+test.serial(
+  'Agent - hands renewals to the tunnel they are for, from its own connector alone',
+  async (t) => {
+    const { rig, tunnel, grant } = await openTunnel(t);
+    const firstMs = tunnel.untilMs;
+    const verified = Promise.withResolvers<undefined>();
+    tunnel.onVerified = () => {
+      verified.resolve(undefined);
+    };
+    rig.push(
+      rig.leases([[grant.tunnel, [1, 9], firstMs + 90_000]], { connector: newId('connector') }),
+    );
+    rig.push(rig.leases([[newId('tunnel'), [1, 9], firstMs + 80_000]]));
+    rig.push(rig.leases([[grant.tunnel, [1, 2], firstMs + 10_000]]));
+    await verified.promise;
+    t.is(tunnel.untilMs, firstMs + 10_000);
+  },
+);
 
-test('Agent - ends its tunnels when the control plane says what its keys do not bear out', async (t) => {
-  const { rig, agent, tunnel } = await openTunnel(t);
-  const { statement } = rig.leases([]) as { statement: string };
-  rig.push({ type: 'leases', statement: statement.slice(0, -4) + 'AAAA' });
-  t.is((await agent.ended)?.code, 'ERR_STATEMENT_REFUSED');
-  t.is((await tunnel.closed).code, 'ERR_STATEMENT_REFUSED');
-});
+test.serial(
+  'Agent - ends its tunnels when the control plane says what its keys do not bear out',
+  async (t) => {
+    const { rig, agent, tunnel } = await openTunnel(t);
+    const { statement } = rig.leases([]) as { statement: string };
+    rig.push({ type: 'leases', statement: statement.slice(0, -4) + 'AAAA' });
+    t.is((await agent.ended)?.code, 'ERR_STATEMENT_REFUSED');
+    t.is((await tunnel.closed).code, 'ERR_STATEMENT_REFUSED');
+  },
+);
 
-test('Agent - ends a tunnel that a log entry names after its grant, with the reason, at the connector too', async (t) => {
-  const { rig, tunnel, grant } = await openTunnel(t);
-  rig.push(
-    rig.log([
-      {
-        position: 9,
-        action: 'revoke',
-        subject: { kind: 'user', id: grant.user },
-        reason: 'long_ago',
-      },
-      {
-        position: 11,
-        action: 'revoke',
-        subject: { kind: 'user', id: newId('user') },
-        reason: 'somebody_else',
-      },
-      {
-        position: 12,
-        action: 'revoke',
-        subject: { kind: 'session', id: grant.session },
-        reason: 'left_company',
-      },
-    ]),
-  );
-  const { code, reason } = await tunnel.closed;
-  t.deepEqual([code, reason], ['ERR_TUNNEL_REVOKED', 'left_company']);
-  t.deepEqual(await rig.paths[0]?.ended, { code: 'ERR_TUNNEL_REVOKED', reason: 'left_company' });
-});
+test.serial(
+  'Agent - ends a tunnel that a log entry names after its grant, with the reason, at the connector too',
+  async (t) => {
+    const { rig, tunnel, grant } = await openTunnel(t);
+    rig.push(
+      rig.log([
+        {
+          position: 9,
+          action: 'revoke',
+          subject: { kind: 'user', id: grant.user },
+          reason: 'long_ago',
+        },
+        {
+          position: 11,
+          action: 'revoke',
+          subject: { kind: 'user', id: newId('user') },
+          reason: 'somebody_else',
+        },
+        {
+          position: 12,
+          action: 'revoke',
+          subject: { kind: 'session', id: grant.session },
+          reason: 'left_company',
+        },
+      ]),
+    );
+    const { code, reason } = await tunnel.closed;
+    t.deepEqual([code, reason], ['ERR_TUNNEL_REVOKED', 'left_company']);
+    t.deepEqual(await rig.paths[0]?.ended, { code: 'ERR_TUNNEL_REVOKED', reason: 'left_company' });
+  },
+);
 
-test('Agent - leaves a tunnel alone whose subjects the log does not name after its grant', async (t) => {
-  const { rig, tunnel, grant } = await openTunnel(t);
-  rig.push(
-    rig.log([
-      {
-        position: 9,
-        action: 'revoke',
-        subject: { kind: 'user', id: grant.user },
-        reason: 'long_ago',
-      },
-      {
-        position: 11,
-        action: 'revoke',
-        subject: { kind: 'user', id: newId('user') },
-        reason: 'somebody_else',
-      },
-    ]),
-  );
-  const verified = Promise.withResolvers<undefined>();
-  tunnel.onVerified = () => {
-    verified.resolve(undefined);
-  };
-  rig.push(rig.leases([[grant.tunnel, [1, 2], grant.untilMs + 1]])); // comes behind the log
-  await verified.promise;
-  t.true(tunnel.isOpen);
-});
+test.serial(
+  'Agent - leaves a tunnel alone whose subjects the log does not name after its grant',
+  async (t) => {
+    const { rig, tunnel, grant } = await openTunnel(t);
+    rig.push(
+      rig.log([
+        {
+          position: 9,
+          action: 'revoke',
+          subject: { kind: 'user', id: grant.user },
+          reason: 'long_ago',
+        },
+        {
+          position: 11,
+          action: 'revoke',
+          subject: { kind: 'user', id: newId('user') },
+          reason: 'somebody_else',
+        },
+      ]),
+    );
+    const verified = Promise.withResolvers<undefined>();
+    tunnel.onVerified = () => {
+      verified.resolve(undefined);
+    };
+    rig.push(rig.leases([[grant.tunnel, [1, 2], grant.untilMs + 1]])); // comes behind the log
+    await verified.promise;
+    t.true(tunnel.isOpen);
+  },
+);
 
-test('Agent - ends a tunnel that the control plane ended', async (t) => {
+test.serial('Agent - ends a tunnel that the control plane ended', async (t) => {
   const { rig, tunnel, grant } = await openTunnel(t);
   rig.push({
     type: 'tunnel_ended',
@@ -241,17 +253,20 @@ test('Agent - ends a tunnel that the control plane ended', async (t) => {
   t.like(await tunnel.closed, { code: 'ERR_TUNNEL_REVOKED', reason: 'policy_changed' });
 });
 
-test('Agent - keeps its tunnels when the control channel is lost, and names them when it has dialled again', async (t) => {
-  const { rig, agent, tunnel, grant } = await openTunnel(t);
-  rig.dropChannels();
-  await rig.until(() => (rig.hellos.length > 1 ? true : undefined));
-  t.deepEqual(rig.hellos[1]?.['tunnels'], [grant.tunnel]);
-  t.true(tunnel.isOpen);
-  rig.answer = () => ({ type: 'apps', apps: [] });
-  t.deepEqual((await agent.request({ type: 'apps' })).apps, []);
-});
+test.serial(
+  'Agent - keeps its tunnels when the control channel is lost, and names them when it has dialled again',
+  async (t) => {
+    const { rig, agent, tunnel, grant } = await openTunnel(t);
+    rig.dropChannels();
+    await rig.until(() => (rig.hellos.length > 1 ? true : undefined));
+    t.deepEqual(rig.hellos[1]?.['tunnels'], [grant.tunnel]);
+    t.true(tunnel.isOpen);
+    rig.answer = () => ({ type: 'apps', apps: [] });
+    t.deepEqual((await agent.request({ type: 'apps' })).apps, []);
+  },
+);
 
-test('Agent - ends its tunnels when this device was revoked', async (t) => {
+test.serial('Agent - ends its tunnels when this device was revoked', async (t) => {
   const { rig, agent, tunnel } = await openTunnel(t);
   const code = 'ERR_IDENTITY_REVOKED';
   rig.closeChannels(errorRow(code).closeCode, code);
@@ -259,24 +274,27 @@ test('Agent - ends its tunnels when this device was revoked', async (t) => {
   t.is((await tunnel.closed).code, code);
 });
 
-test('Agent.stop - closes its tunnels at both ends, hands unused permission back and may be called again', async (t) => {
-  const { rig, agent, tunnel, grant } = await openTunnel(t);
-  const unused = rig.grant();
-  rig.answer = ({ type }) => (type === 'grant' ? rig.permit(unused) : undefined);
-  await agent.requestPermit('wiki');
-  await agent.stop();
-  await agent.stop();
-  t.is((await tunnel.closed).code, 'ERR_TUNNEL_CLOSED');
-  t.deepEqual(await rig.paths[0]?.ended, { code: 'ERR_TUNNEL_CLOSED', reason: 'agent_stopped' });
-  await rig.until(() => (rig.received.length === 2 ? true : undefined));
-  t.deepEqual(rig.received, [
-    { type: 'tunnel_closed', tunnel: grant.tunnel, reason: 'agent_stopped' },
-    { type: 'tunnel_closed', tunnel: unused.tunnel, reason: 'not_opened' },
-  ]);
-  t.is(await agent.ended, undefined);
-});
+test.serial(
+  'Agent.stop - closes its tunnels at both ends, hands unused permission back and may be called again',
+  async (t) => {
+    const { rig, agent, tunnel, grant } = await openTunnel(t);
+    const unused = rig.grant();
+    rig.answer = ({ type }) => (type === 'grant' ? rig.permit(unused) : undefined);
+    await agent.requestPermit('wiki');
+    await agent.stop();
+    await agent.stop();
+    t.is((await tunnel.closed).code, 'ERR_TUNNEL_CLOSED');
+    t.deepEqual(await rig.paths[0]?.ended, { code: 'ERR_TUNNEL_CLOSED', reason: 'agent_stopped' });
+    await rig.until(() => (rig.received.length === 2 ? true : undefined));
+    t.deepEqual(rig.received, [
+      { type: 'tunnel_closed', tunnel: grant.tunnel, reason: 'agent_stopped' },
+      { type: 'tunnel_closed', tunnel: unused.tunnel, reason: 'not_opened' },
+    ]);
+    t.is(await agent.ended, undefined);
+  },
+);
 
-test('Agent.start - fails when the relay cannot be reached', async (t) => {
+test.serial('Agent.start - fails when the relay cannot be reached', async (t) => {
   const rig = await AgentRig.start(t);
   await rig.control.stop();
   await t.throwsAsync(rig.agent(t), { code: 'ERR_RELAY_UNREACHABLE' });
