@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { bridgeStream, listenTcp } from '../../protocol/host/index.ts';
+import { bridgeStream, listenTcp, resetSocket } from '../../protocol/host/index.ts';
 import type { KeptTunnel, OpenedTunnel } from '../agent/kept-tunnel.ts';
 import type { ListenAddress } from './listen-address.ts';
 
@@ -35,7 +35,7 @@ export async function startLocalPort(
       waiting--;
     }
     if (tunnel && !socket.destroyed) connect(tunnel, socket);
-    else socket.resetAndDestroy();
+    else resetSocket(socket);
   }
 
   const server = await listenTcp({
@@ -52,7 +52,7 @@ export async function startLocalPort(
   return {
     address: { host: server.address, port: server.port },
     stop: async () => {
-      for (const socket of sockets) socket.resetAndDestroy();
+      for (const socket of sockets) resetSocket(socket);
       await server.stop();
     },
   };
@@ -79,6 +79,6 @@ function connect(tunnel: OpenedTunnel, socket: Socket): void {
     bridgeStream(tunnel.openStream(), socket);
     socket.resume();
   } catch {
-    socket.resetAndDestroy(); // too many connections, or the tunnel closed in this very turn
+    resetSocket(socket); // too many connections, or the tunnel closed in this very turn
   }
 }

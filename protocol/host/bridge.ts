@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import { ZtnaError, type ResetCode, type StreamHandlers, type TunnelStream } from '../index.ts';
 import { ChunkGatherer } from '../chunk-gatherer.ts';
+import { resetSocket } from './reset-socket.ts';
 import type { Duplex } from 'node:stream';
 
 /** How a bridged connection ended: both directions complete, or reset and why. */
@@ -126,7 +127,7 @@ class Bridge implements StreamHandlers {
   /** Ends the local connection so that its peer sees a reset, where the kind of connection has such a thing. */
   #cut(): void {
     const socket = this.#socket;
-    if (socket instanceof Socket && this.#hasConnected) socket.resetAndDestroy();
+    if (socket instanceof Socket && this.#hasConnected) resetSocket(socket);
     else socket.destroy(new ZtnaError('ERR_STREAM_RESET'));
   }
 }

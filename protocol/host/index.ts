@@ -40,6 +40,7 @@ export {
 } from './peer.ts';
 export { RecordPump, type RecordPumpOptions } from './record-pump.ts';
 export { fullJitterDelayMs, redialForever, type RedialOptions } from './redial.ts';
+export { resetSocket } from './reset-socket.ts';
 export { RevocationFeed } from './revocation-feed.ts';
 export { type ShutdownCause, shutdownCause, shutdownSignal } from './shutdown.ts';
 export { openStateDir, readSecretFile, systemCode, writeSecretFile } from './state-dir.ts';

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import { resetSocket } from '../../protocol/host/index.ts';
 import { proxyLine, type Endpoints } from './address.ts';
 import { limits } from './limits.ts';
 
@@ -22,7 +23,7 @@ export function forward(
   const fail = (error: Error) => {
     failure ??= error;
     // A reset on one side must not look like an orderly end on the other.
-    client.resetAndDestroy();
+    resetSocket(client);
     control.destroy();
   };
   const timer = setTimeout(() => {
