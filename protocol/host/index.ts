@@ -1,5 +1,6 @@
 /** The host door of `protocol/`: what the three programs share about the machine they run on. */
 export { type BridgeOutcome, bridgeStream } from './bridge.ts';
+export { countGarbage } from './buffer-garbage.ts';
 export { ControlClock, readClocks } from './clock.ts';
 export { notAvailableYet, printError, runCommandLine, softwareVersion } from './command-line.ts';
 export {

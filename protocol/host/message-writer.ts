@@ -35,15 +35,16 @@ export class MessageWriter {
     return this.#socket.writableLength;
   }
 
-  /** Writes one message; nothing when the WebSocket is no longer open. */
-  write(pieces: readonly Buffer[]): void {
-    if (this.#webSocket.readyState !== this.#webSocket.OPEN) return;
+  /** Writes one message, nothing when the WebSocket is no longer open; answers its size in bytes. */
+  write(pieces: readonly Buffer[]): number {
+    if (this.#webSocket.readyState !== this.#webSocket.OPEN) return 0;
     let lengthBytes = 0;
     for (const piece of pieces) lengthBytes += piece.length;
     this.#socket.cork();
     this.#socket.write(this.#frameHeader(lengthBytes));
     for (const piece of pieces) this.#socket.write(piece);
     this.#socket.uncork();
+    return lengthBytes;
   }
 
   cork(): void {

@@ -9,11 +9,17 @@ import {
   type TunnelEndpoint,
   type TunnelHandlers,
 } from '../index.ts';
+import { countGarbage } from './buffer-garbage.ts';
 import { MessageWriter } from './message-writer.ts';
 import type { WebSocket } from 'ws';
 
 /** Stop pulling records while this much waits to be written. */
 const highWaterBytes = 1_048_576;
+
+/** Buffers that a record leaves behind, as multiples of its size: as TLS gave it, as a message, and opened. */
+const buffersPerReceived = 3;
+/** The same for one sent: what was read from the app's socket, and the ciphertext. */
+const buffersPerSent = 2;
 
 /** How long the WebSocket may take to close before it is cut. */
 const closeWithinMs = 5_000;
@@ -105,7 +111,7 @@ export class RecordPump {
         if (!this.#options.mayPass()) throw leaseExpired();
         const parts = this.endpoint.pull(nowMs);
         if (parts === undefined) break;
-        writer.write(this.#options.sealer.seal(parts));
+        countGarbage(buffersPerSent * writer.write(this.#options.sealer.seal(parts)));
       }
     } finally {
       writer.uncork();
@@ -135,6 +141,7 @@ export class RecordPump {
     } catch (error) {
       this.#fail(toZtnaError(error));
     }
+    countGarbage(buffersPerReceived * message.length);
   }
 
   #receiveText(text: Buffer): void {

@@ -1,4 +1,5 @@
 import type { WebSocket } from 'ws';
+import { countGarbage } from '../../protocol/host/index.ts';
 import { errorRow, fromCloseFrame, ZtnaError, type ErrorCode } from '../../protocol/index.ts';
 import { limits } from './limits.ts';
 import { closeBehind, closeSoon } from './close.ts';
@@ -68,6 +69,7 @@ export class Splice {
         this.end(leaseOver());
       } else {
         direction.pass(data);
+        countGarbage(2 * data.length); // as TLS gave it, and as a message
       }
     });
     source.on('pong', () => {
