@@ -1,14 +1,33 @@
 /**
  * A link in user space for kernels without `netem`: forwards one TCP port to another and hands every chunk on after a
- * fixed delay, in order, both ways. Bandwidth is not limited; what is on the way is bounded by `maxInFlightBytes`.
+ * fixed delay, in order, both ways.
+ *
+ * It ends TCP on both sides, so by itself it would hide what a delay does to TCP: no more than one window may be on the
+ * way in a round trip. It therefore lets half a window be on its way in each direction, the window being the largest
+ * that this kernel gives a connection: the smaller of the last figures of `net.ipv4.tcp_rmem` and `tcp_wmem`.
  *
  *   delay-link.ts DELAY_MS TARGET_PORT     prints its own port
  */
+import { readFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 
 const delayMs = Number(process.argv[2]);
 const targetPort = Number(process.argv[3]);
-const maxInFlightBytes = 64 * 1024 * 1024;
+
+/** Linux's default of `net.ipv4.tcp_wmem`, where it cannot be read. */
+const usualWindowBytes = 4_194_304;
+
+function largestWindowBytes(): number {
+  const largest = (name: string): number =>
+    Number(readFileSync(`/proc/sys/net/ipv4/${name}`, 'utf8').trim().split(/\s+/)[2]);
+  try {
+    return Math.min(largest('tcp_rmem'), largest('tcp_wmem'));
+  } catch {
+    return usualWindowBytes;
+  }
+}
+
+const maxInFlightBytes = largestWindowBytes() / 2;
 
 function forward(from: Socket, to: Socket): void {
   const queue: { readonly dueAt: number; readonly data: Buffer | null }[] = [];

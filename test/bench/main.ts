@@ -69,16 +69,16 @@ async function startHelper(file: string, ...args: string[]): Promise<number> {
   return Number(line);
 }
 
-/** A port in front of `port` with the delay of one link on it. */
-async function link(port: number): Promise<number> {
-  return delayMs > 0 ? startHelper('./delay-link.ts', String(delayMs), String(port)) : port;
+/** A port in front of `port` with the delay of one link, or of several in one, on it. */
+async function link(port: number, links = 1): Promise<number> {
+  return delayMs > 0 ? startHelper('./delay-link.ts', String(links * delayMs), String(port)) : port;
 }
 
 async function plainPath(appPort: number): Promise<Path> {
   return {
     name: 'plain TCP',
     isEndToEnd: false,
-    port: await link(await link(appPort)),
+    port: await link(appPort, 2), // one connection over both links, so one window for both
     pids: [],
     stop: async () => undefined,
   };
@@ -201,7 +201,9 @@ try {
     node: process.version,
   };
   const link_ =
-    delayMs > 0 ? `${delayMs} ms one way on each of two links, delayed in user space` : 'loopback';
+    delayMs > 0
+      ? `${delayMs} ms one way on each of two links, delayed in user space, one TCP window a connection`
+      : 'loopback';
   printResults({ results, idle, left, machine, link: link_ });
   await writeFile(
     values.json,

@@ -4,6 +4,10 @@ import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { Deployment, type Machine } from '../support/deployment.ts';
 import type { RunningProgram } from '../support/program.ts';
 
+const openPolicies = {
+  'staff.cedar': '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);',
+};
+
 interface Context {
   deployment: Deployment;
   server: Server;
@@ -38,6 +42,10 @@ test.after.always('stop', async (t) => {
   t.context.server.close();
 });
 
+/** Resolves when the socket is gone, by an error or not (`once` of node:events would reject). */
+const closing = (socket: Socket): Promise<void> =>
+  new Promise((resolve) => socket.once('close', () => resolve()));
+
 interface Live {
   readonly machine: Machine;
   readonly program: RunningProgram;
@@ -68,7 +76,7 @@ async function assertCut(
   let isClean = false;
   live.socket.once('end', () => (isClean = true));
   const appSockets = [...t.context.appSockets];
-  const gone = Promise.all([live.socket, ...appSockets].map((socket) => once(socket, 'close')));
+  const gone = Promise.all([live.socket, ...appSockets].map(closing));
   await act();
   const closed = await live.program.event('closed');
   await gone;
@@ -149,17 +157,12 @@ const revocations: readonly [
 
 for (const [name, act] of revocations) {
   test.serial(`${name} - cuts a live tunnel at both ends and tells the user why`, async (t) => {
+    if (name === 'policy apply') t.teardown(() => t.context.deployment.applyPolicies(openPolicies));
     const live = await openLive(t, name.replaceAll(' ', '-'));
     const closed = await assertCut(t, live, () => act(t.context, live));
     t.log(`${name}: ${JSON.stringify(closed)}`);
     t.regex(String(closed['reason']), /^[a-z][a-z0-9_]+$/);
     t.regex(String(closed['code']), /^ERR_/);
-    if (name === 'policy apply') {
-      await t.context.deployment.applyPolicies({
-        'staff.cedar':
-          '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);',
-      });
-    }
   });
 }
 
@@ -188,7 +191,7 @@ test.serial(
     const controlPlane = await controlPlaneOf(supervisor);
     process.kill(controlPlane, 'SIGSTOP');
     t.teardown(() => process.kill(controlPlane, 'SIGCONT'));
-    await Promise.all([...t.context.appSockets].map((socket) => once(socket, 'close')));
+    await Promise.all([...t.context.appSockets].map(closing));
     const closed = await live.program.event('closed');
     t.is(closed['code'], 'ERR_TUNNEL_LEASE_EXPIRED');
     t.is((await live.program.ended).code, 7);
