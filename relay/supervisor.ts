@@ -1,10 +1,12 @@
 import { execFile, fork, type ChildProcess } from 'node:child_process';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
 import { errorRow, type ZtnaError } from '../protocol/index.ts';
 import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
 import { failureOf, fromChild, stopMessage, type ChildSettings } from './child.ts';
 import type { ListenAddress } from './config.ts';
+import { lockDirectory } from './directory-lock.ts';
 
 export interface SupervisorOptions {
   readonly dir: string;
@@ -49,8 +51,11 @@ export class Supervisor {
           this.#childReady();
         },
         onFailure: (error) => {
-          const isFatal = !this.#isReady && errorRow(error.code).family === 'misuse';
+          // We hold the directory: whoever has the store is what a killed predecessor left, and ends by itself.
+          const isPassing = error.code === 'ERR_CONFIG_LOCKED';
+          const isFatal = !this.#isReady && !isPassing && errorRow(error.code).family === 'misuse';
           if (isFatal) this.#fail(error);
+          else options.logger.warn('child_refused', { child: name, error: error.message });
           return isFatal;
         },
       });
@@ -191,11 +196,13 @@ function notifySystemd(): void {
 
 /**
  * `ztna-relay run`: runs until `signal` aborts, then drains both processes. Prints `ready` on stdout when both serve.
- * Throws what made a first start hopeless.
+ * Throws ERR_CONFIG_LOCKED, naming the process, before anything starts while another one runs on the directory; and
+ * what made a first start hopeless.
  */
 export async function runSupervisor(
   options: Omit<SupervisorOptions, 'onReady'> & { readonly signal: AbortSignal },
 ): Promise<void> {
+  const lock = lockDirectory(join(options.dir, 'run.lock'));
   const supervisor = new Supervisor({
     ...options,
     onReady: () => {
@@ -208,6 +215,7 @@ export async function runSupervisor(
     await Promise.race([aborted(signal), supervisor.failed]);
   } finally {
     await supervisor.stop();
+    lock.release();
   }
 }
 

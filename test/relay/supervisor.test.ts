@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -17,16 +17,18 @@ interface Note {
 }
 
 interface Run {
+  readonly dir: string;
   readonly process: ChildProcess;
   readonly ready: Promise<void>;
   readonly stdout: string[];
+  readonly stderr: string[];
   notes(): Promise<Note[]>;
   /** Waits until a note like that is there. */
   noted(matches: (note: Note) => boolean): Promise<Note>;
 }
 
-async function start(t: ExecutionContext, host = '127.0.0.1'): Promise<Run> {
-  const dir = await mkdtemp(join(tmpdir(), 'ztna-supervisor-'));
+async function start(t: ExecutionContext, host = '127.0.0.1', shared?: Run): Promise<Run> {
+  const dir = shared?.dir ?? (await mkdtemp(join(tmpdir(), 'ztna-supervisor-')));
   const child = spawn(process.execPath, [program, dir, host], {
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
@@ -48,7 +50,8 @@ async function start(t: ExecutionContext, host = '127.0.0.1'): Promise<Run> {
     }
     await rm(dir, { recursive: true, force: true });
   });
-  child.stderr.resume();
+  const stderr: string[] = [];
+  createInterface({ input: child.stderr }).on('line', (line) => stderr.push(line));
   const stdout: string[] = [];
   const lines = createInterface({ input: child.stdout });
   const ready = new Promise<void>((resolve) => {
@@ -58,9 +61,11 @@ async function start(t: ExecutionContext, host = '127.0.0.1'): Promise<Run> {
     });
   });
   return {
+    dir,
     process: child,
     ready,
     stdout,
+    stderr,
     notes,
     noted: async (matches) => {
       for (;;) {
@@ -135,4 +140,30 @@ test('supervisor - gives up when a first start is hopeless', async (t) => {
   t.is(code, 1); // an error that nobody caught: the command line turns it into its own exit code
   t.deepEqual(run.stdout, []);
   t.deepEqual(await run.notes(), []);
+});
+
+test('supervisor - a second one on the same directory starts nothing and names the first', async (t) => {
+  const run = await start(t);
+  await run.ready;
+  const before = await run.notes();
+  const second = await start(t, '127.0.0.1', run);
+  const [code] = (await once(second.process, 'close')) as [number];
+  t.not(code, 0);
+  const said = second.stderr.join('\n');
+  t.true(said.includes('ERR_CONFIG_LOCKED'), said);
+  t.true(said.includes(`process ${String(run.process.pid)} uses this directory`), said);
+  t.deepEqual(await run.notes(), before);
+  t.true(before.every(({ pid }) => isAlive(pid)));
+});
+
+test('supervisor - takes the directory over from one that was killed, and leaves it free at its end', async (t) => {
+  const first = await start(t);
+  await first.ready;
+  first.process.kill('SIGKILL');
+  await once(first.process, 'close');
+  const second = await start(t, '127.0.0.1', first);
+  await second.ready;
+  second.process.kill('SIGTERM');
+  await once(second.process, 'close');
+  t.false((await readdir(first.dir)).includes('run.lock'));
 });

@@ -1,5 +1,4 @@
 export * from './database.ts';
-export { lockDirectory, type DirectoryLock } from './lock.ts';
 export {
   raiseCounter,
   raiseCounterTo,

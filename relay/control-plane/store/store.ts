@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { CamelCasePlugin, Kysely, SqliteDialect, type Transaction } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import { ZtnaError } from '../../../protocol/index.ts';
-import { lockDirectory, type DirectoryLock } from './lock.ts';
+import { lockDirectory, type DirectoryLock } from '../../directory-lock.ts';
 import { migrations } from './migrations.ts';
 import { openSqlite } from './sqlite.ts';
 import type { Database } from './database.ts';

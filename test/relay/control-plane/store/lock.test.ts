@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
-import { lockDirectory, openStore } from '../../../../relay/control-plane/store/index.ts';
+import { openStore } from '../../../../relay/control-plane/store/index.ts';
+import { lockDirectory } from '../../../../relay/directory-lock.ts';
 import { temporaryDirectory } from '../fixture.ts';
 import type { Readable, Writable } from 'node:stream';
 

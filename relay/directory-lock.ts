@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, fsyncSync, linkSync, openSync, readFileSync } from 'node:fs';
 import { renameSync, statSync, unlinkSync, writeSync } from 'node:fs';
-import { systemCode } from '../../../protocol/host/index.ts';
-import { ZtnaError } from '../../../protocol/index.ts';
+import { systemCode } from '../protocol/host/index.ts';
+import { ZtnaError } from '../protocol/index.ts';
 
 /** Holds a directory for one process. */
 export interface DirectoryLock {
@@ -40,7 +40,7 @@ function locked(path: string, pid: number | undefined): ZtnaError {
   return new ZtnaError('ERR_CONFIG_LOCKED', {
     message: `${who} uses this directory already (${path})`,
     hint: `stop ${who}, or use another --dir`,
-    reason: 'store_locked',
+    reason: 'directory_locked',
   });
 }
 
