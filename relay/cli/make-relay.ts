@@ -11,8 +11,8 @@ import {
 import { newId, rawPublicKey, verifyBundle, ZtnaError } from '../../protocol/index.ts';
 import { configFileName } from '../config.ts';
 import { createAuthority } from '../control-plane/authority/index.ts';
+import { ensureBundle } from '../control-plane/enrolment/bundle.ts';
 import { certificateLifeMs, hostOf } from '../control-plane/enrolment/certificate.ts';
-import { ensureBundle } from '../control-plane/enrolment/own-certificate.ts';
 import { relayKeyName } from '../control-plane/enrolment/renew.ts';
 import { openStore, writeMeta } from '../control-plane/store/index.ts';
 

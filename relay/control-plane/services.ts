@@ -1,6 +1,7 @@
 import type { Logger } from '../../protocol/host/index.ts';
 import type { AuditLog } from './audit/index.ts';
 import type { Authority } from './authority/index.ts';
+import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
 import type { Throttle } from './listener/throttle.ts';
 import type { LogFeed } from './live/log-feed.ts';
@@ -19,7 +20,8 @@ export interface Services {
   readonly clock: ServerClock;
   readonly audit: AuditLog;
   readonly authority: Authority;
-  readonly bundle: { readonly statement: string; readonly version: number };
+  /** Replaced as a whole when it is signed anew. */
+  bundle: SignedBundle;
   /** The active policy; replaced as a whole inside the transaction that makes another one active. */
   policy: PolicyEngine;
   readonly revocations: RevocationLog;

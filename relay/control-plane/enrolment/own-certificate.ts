@@ -8,13 +8,10 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { toZtnaError } from '../../../protocol/index.ts';
 import { readSecretFile, writeSecretFile } from '../../../protocol/host/index.ts';
-import type { Authority } from '../authority/index.ts';
 import type { Services } from '../services.ts';
-import { raiseCounter, readMeta, writeMeta, type Store } from '../store/index.ts';
 import { certificateLifeMs, hostOf } from './certificate.ts';
 
 const renewCheckMs = 3_600_000;
-const bundleLifeMs = 365 * 86_400_000;
 
 type CertificateServices = Pick<Services, 'authority' | 'clock' | 'settings' | 'logger'>;
 
@@ -117,30 +114,4 @@ async function issueServerCertificate({
   });
   const keyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
   return { keyPem, certificatePem: certificate.pem };
-}
-
-/** The signed bundle; a newer one is made when the kept one is half over. */
-export async function ensureBundle(
-  store: Store,
-  authority: Authority,
-  clock: { nowMs(): number },
-): Promise<{ statement: string; version: number }> {
-  const kept = await readMeta(store.db, 'bundle');
-  if (kept !== undefined) {
-    const { version, statement, notAfterMs } = JSON.parse(kept) as {
-      version: number;
-      statement: string;
-      notAfterMs: number;
-    };
-    if (notAfterMs - clock.nowMs() > bundleLifeMs / 2 || !authority.hasRoot) {
-      return { version, statement };
-    }
-  }
-  return store.write(async (tx) => {
-    const version = await raiseCounter(tx, 'bundleVersion');
-    const notAfterMs = clock.nowMs() + bundleLifeMs;
-    const statement = authority.signBundle({ version, notAfterMs });
-    await writeMeta(tx, 'bundle', JSON.stringify({ version, statement, notAfterMs }));
-    return { version, statement };
-  });
 }

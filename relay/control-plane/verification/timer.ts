@@ -1,5 +1,6 @@
 import { toZtnaError, type ZtnaError } from '../../../protocol/index.ts';
 import { flushConfirmations, revokeSubject } from '../access/end-tunnels.ts';
+import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
 import { raiseCounterTo } from '../store/index.ts';
 import { verifyTunnels } from './verifier.ts';
@@ -10,6 +11,7 @@ const heartbeatEveryMs = 5_000;
 const clockMarkEveryMs = 1_000;
 const sweepEveryMs = 2_000;
 const bookkeepingEveryMs = 60_000;
+const bundleCheckEveryMs = 3_600_000;
 
 /** Tunnels verified in one go; the rest follow in the next. */
 const maxAtOnce = 512;
@@ -29,6 +31,9 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
     startLoop(clockMarkEveryMs, () => markClock(services)),
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
+    startLoop(bundleCheckEveryMs, async () => {
+      await renewBundle(services);
+    }),
   ];
   function startLoop(everyMs: number, work: () => Promise<void>) {
     return repeat(everyMs, work, (error) => {

@@ -14,6 +14,7 @@ import {
   toDevice,
   toRelay,
   verifyStatement,
+  type Bundle,
   type FromConnector,
   type FromDevice,
   type FromRelay,
@@ -58,15 +59,22 @@ type AnyMessage = { readonly type: string };
 export class Peer<In extends AnyMessage, Out extends AnyMessage> {
   readonly identity: Identity;
   readonly messages: In[] = [];
+  /** Newer bundles that came, verified. */
+  readonly bundles: Bundle[];
   readonly channel: ControlChannel<In, Out>;
   readonly #wake = new Set<() => void>();
 
   constructor(
     identity: Identity,
     channel: ControlChannel<In, Out>,
-    early: { readonly messages: In[]; onMessage: (message: In) => void },
+    early: {
+      readonly messages: In[];
+      readonly bundles: Bundle[];
+      onMessage: (message: In) => void;
+    },
   ) {
     this.identity = identity;
+    this.bundles = early.bundles;
     this.channel = channel;
     this.messages.push(...early.messages);
     early.onMessage = (message) => {
@@ -206,6 +214,7 @@ export class Rig {
   ): Promise<Peer<In, Out>> {
     const early = {
       messages: [] as In[],
+      bundles: [] as Bundle[],
       onMessage: (message: In): void => void early.messages.push(message),
     };
     const channel = await ControlChannel.open<In, Out>({
@@ -222,6 +231,9 @@ export class Rig {
       bundle: () => identity.bundle,
       onMessage: (message) => {
         early.onMessage(message);
+      },
+      onBundle: (bundle) => {
+        early.bundles.push(bundle);
       },
       logger: logger(this.logLines),
       signal: this.#abort.signal,

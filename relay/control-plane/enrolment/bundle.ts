@@ -1,0 +1,56 @@
+import type { Authority } from '../authority/index.ts';
+import type { Services } from '../services.ts';
+import { raiseCounter, readMeta, writeMeta, type Store } from '../store/index.ts';
+
+/** A bundle that was signed longer ago than half of this is signed anew. */
+const bundleLifeMs = 365 * 86_400_000;
+
+/** The signed word on which keys count, and its version. */
+export interface SignedBundle {
+  readonly statement: string;
+  readonly version: number;
+}
+
+/** The bundle in the store; a newer one is signed and kept when that one is half over or there is none. */
+export async function ensureBundle(
+  store: Store,
+  authority: Authority,
+  clock: { nowMs(): number },
+): Promise<SignedBundle> {
+  const kept = await readMeta(store.db, 'bundle');
+  if (kept !== undefined) {
+    const { version, statement, notAfterMs } = JSON.parse(kept) as SignedBundle & {
+      readonly notAfterMs: number;
+    };
+    if (notAfterMs - clock.nowMs() > bundleLifeMs / 2 || !authority.hasRoot) {
+      return { version, statement };
+    }
+  }
+  return store.write(async (tx) => {
+    const version = await raiseCounter(tx, 'bundleVersion');
+    const notAfterMs = clock.nowMs() + bundleLifeMs;
+    const statement = authority.signBundle({ version, notAfterMs });
+    await writeMeta(tx, 'bundle', JSON.stringify({ version, statement, notAfterMs }));
+    return { version, statement };
+  });
+}
+
+/** Signs the bundle anew when it is due, and then tells everyone who has a channel. Answers whether it was. */
+export async function renewBundle(
+  services: Services,
+  clock: { nowMs(): number } = services.clock,
+): Promise<boolean> {
+  const { store, authority, audit, peers, logger } = services;
+  const bundle = await ensureBundle(store, authority, clock);
+  if (bundle.version <= services.bundle.version) return false;
+  services.bundle = bundle; // in one turn with the sends: who registers later is welcomed with it
+  for (const peer of peers.all()) peer.send({ type: 'bundle', statement: bundle.statement });
+  logger.info('bundle_renewed', { version: bundle.version });
+  await audit.append({
+    actor: 'system',
+    action: 'bundle.renew',
+    subject: `version ${String(bundle.version)}`,
+    outcome: 'ok',
+  });
+  return true;
+}
