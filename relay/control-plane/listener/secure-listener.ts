@@ -16,8 +16,12 @@ import { handleBrowser } from './landing-page.ts';
 import { peekProtocols } from './peek-protocols.ts';
 import { readProxyLine } from './proxy-line.ts';
 
-/** Everything before the first HTTP byte must be over within this time. */
+/** Each step before a request is understood must be over within this time: the line, TLS, the request's head. */
 const beginTimeoutMs = 5_000;
+/** Its body, where it has one, must be over within this. */
+const bodyTimeoutMs = 10_000;
+/** And the answer within this: hashing a password takes its time. */
+const answerTimeoutMs = 20_000;
 /** Connections at once, in all; the data plane has its own bound per stranger in front. */
 const maxConnections = 20_000;
 
@@ -69,14 +73,22 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   const addressOf = (socket: Duplex) => addresses.get(socket) ?? 'unknown';
   const peers = new WeakMap<Duplex, ControlPeer>();
   const protocols = new WeakMap<Duplex, string | false | null>();
+  // Node watches the time that requests take only for a server that listens by itself.
+  const deadlines = new WeakMap<Duplex, NodeJS.Timeout>();
+  const endDeadline = (socket: Duplex) => {
+    clearTimeout(deadlines.get(socket));
+  };
+  const setDeadline = (socket: Duplex, timeoutMs: number) => {
+    endDeadline(socket);
+    deadlines.set(
+      socket,
+      setTimeout(() => socket.destroy(), timeoutMs),
+    );
+  };
 
   const serverFor = (alpn: readonly string[], clientAuthorities: readonly string[] | null) => {
     const server = createHttpsServer({
       ...tlsOptionsFor(options, alpn, clientAuthorities),
-      headersTimeout: beginTimeoutMs,
-      requestTimeout: 2 * beginTimeoutMs,
-      connectionsCheckingInterval: 1_000,
-      keepAliveTimeout: beginTimeoutMs,
       maxHeaderSize: 8_192,
     });
     server.maxHeadersCount = 64;
@@ -84,6 +96,20 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       const raw = rawSocketOf(socket);
       addresses.set(socket, raw ? addressOf(raw) : 'unknown');
       protocols.set(socket, socket.alpnProtocol);
+      setDeadline(socket, beginTimeoutMs);
+      socket.once('close', () => {
+        endDeadline(socket);
+      });
+    });
+    server.on('request', (request) => {
+      const { socket } = request;
+      setDeadline(socket, bodyTimeoutMs);
+      request.once('end', () => {
+        setDeadline(socket, answerTimeoutMs);
+      });
+    });
+    server.on('upgrade', (_request, socket) => {
+      endDeadline(socket);
     });
     server.on('tlsClientError', (error, socket) => {
       const raw = rawSocketOf(socket);
