@@ -27,7 +27,15 @@ import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
 import { openRevocationLog } from './revocation/index.ts';
 import { SequenceSource, type Services } from './services.ts';
 import type { Settings } from './settings.ts';
-import { openStore, raiseCounter, raiseCounterTo, readCounter, type Store } from './store/index.ts';
+import {
+  keepMarks,
+  openStore,
+  raiseCounter,
+  raiseCounterTo,
+  readCounter,
+  recoverFromRestore,
+  type Store,
+} from './store/index.ts';
 import { markAheadMs, ServerClock } from './time/control-clock.ts';
 import { VerificationSchedule } from './verification/schedule.ts';
 import { markClock, startTimers } from './verification/timer.ts';
@@ -127,6 +135,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
         outcome: 'ok',
       });
       await audit.checkpoint();
+      await services.keepMarks();
       await store.close();
     };
     return { services, healthPort: health?.port ?? null, stop: () => (stopping ??= stop()) };
@@ -144,6 +153,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   await rm(join(dir, 'admin.sock'), { force: true });
   const authority = await loadAuthority(directory);
   await refuseOtherUrl(store, settings.url);
+  const regression = await recoverFromRestore(store, directory);
   const clock = new ServerClock(await readCounter(store.db, 'clockHighWaterMs'));
   await store.write((tx) => raiseCounterTo(tx, 'clockHighWaterMs', clock.nowMs() + markAheadMs));
   clock.marked(clock.nowMs() + markAheadMs);
@@ -167,6 +177,18 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   const active = await readPolicy(store.db);
   if (active) policy.activate(await checkPolicies(active.files), active.version);
   const fencing = await store.write((tx) => raiseCounter(tx, 'fencing'));
+  const noteMarks = () => keepMarks(store, directory);
+  await noteMarks();
+  if (regression) {
+    logger.warn('store_restored', { reason: regression, incarnation: head.incarnation, fencing });
+    await audit.append({
+      actor: 'system',
+      action: 'store.restore',
+      subject: 'control-plane',
+      outcome: 'ok',
+      details: { reason: regression, incarnation: head.incarnation, fencing },
+    });
+  }
   const { limits } = settings;
   return {
     store,
@@ -187,6 +209,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     schedule: new VerificationSchedule(() => randomInt(1_000_000) / 1_000_000),
     sequence: new SequenceSource(fencing),
     logger,
+    keepMarks: noteMarks,
   };
 }
 

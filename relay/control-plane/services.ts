@@ -39,6 +39,8 @@ export interface Services {
   readonly schedule: VerificationSchedule;
   readonly sequence: SequenceSource;
   readonly logger: Logger;
+  /** Notes outside of the store how far it has come. */
+  readonly keepMarks: () => Promise<void>;
 }
 
 /** Hands out the order of renewals: [fencing number of this process, counter]. */

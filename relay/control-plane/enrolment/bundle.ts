@@ -1,6 +1,6 @@
 import type { Authority } from '../authority/index.ts';
 import type { Services } from '../services.ts';
-import { raiseCounter, readMeta, writeMeta, type Store } from '../store/index.ts';
+import { raiseCounter, readCounter, readMeta, writeMeta, type Store } from '../store/index.ts';
 
 /** A bundle that was signed longer ago than half of this is signed anew. */
 const bundleLifeMs = 365 * 86_400_000;
@@ -11,7 +11,10 @@ export interface SignedBundle {
   readonly version: number;
 }
 
-/** The bundle in the store; a newer one is signed and kept when that one is half over or there is none. */
+/**
+ * The bundle in the store. A newer one is signed and kept when that one is half over, when there is none, or when
+ * there has been a later one that the store has lost.
+ */
 export async function ensureBundle(
   store: Store,
   authority: Authority,
@@ -22,9 +25,9 @@ export async function ensureBundle(
     const { version, statement, notAfterMs } = JSON.parse(kept) as SignedBundle & {
       readonly notAfterMs: number;
     };
-    if (notAfterMs - clock.nowMs() > bundleLifeMs / 2 || !authority.hasRoot) {
-      return { version, statement };
-    }
+    const isYoung = notAfterMs - clock.nowMs() > bundleLifeMs / 2;
+    const isNewest = version === (await readCounter(store.db, 'bundleVersion'));
+    if ((isYoung && isNewest) || !authority.hasRoot) return { version, statement };
   }
   return store.write(async (tx) => {
     const version = await raiseCounter(tx, 'bundleVersion');

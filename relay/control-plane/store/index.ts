@@ -7,4 +7,5 @@ export {
   writeMeta,
   type Counter,
 } from './meta.ts';
+export { keepMarks, recoverFromRestore } from './restore.ts';
 export { openStore, type AppendOrder, type Reader, type Store, type Tx } from './store.ts';

@@ -12,6 +12,7 @@ const clockMarkEveryMs = 1_000;
 const sweepEveryMs = 2_000;
 const bookkeepingEveryMs = 60_000;
 const bundleCheckEveryMs = 3_600_000;
+const keepMarksEveryMs = 10_000;
 
 /** Tunnels verified in one go; the rest follow in the next. */
 const maxAtOnce = 512;
@@ -31,6 +32,7 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
     startLoop(clockMarkEveryMs, () => markClock(services)),
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
+    startLoop(keepMarksEveryMs, () => services.keepMarks()),
     startLoop(bundleCheckEveryMs, async () => {
       await renewBundle(services);
     }),

@@ -1,0 +1,56 @@
+import {
+  findRegression,
+  readHighWater,
+  writeHighWater,
+  type HighWater,
+  type Regression,
+} from './high-water.ts';
+import { raiseCounterTo, readCounter } from './meta.ts';
+import type { Reader, Store, Tx } from './store.ts';
+
+/** Reads how far the store has come. */
+export async function readMarks(db: Reader | Tx): Promise<HighWater> {
+  const incarnation = await readCounter(db, 'incarnation');
+  const newest = await db
+    .selectFrom('revocations')
+    .select((eb) => eb.fn.max('position').as('position'))
+    .where('incarnation', '=', incarnation)
+    .executeTakeFirst();
+  return {
+    incarnation,
+    position: newest?.position ?? 0,
+    fencing: await readCounter(db, 'fencing'),
+    controlTimeMs: await readCounter(db, 'clockHighWaterMs'),
+  };
+}
+
+/**
+ * Looks whether the store went back since it ran here last, and if so raises above everything that peers may remember
+ * what they compare by: else they would take new revocations, leases and bundles for old. Control time does not fall
+ * below the marks either, and `ensureBundle` signs anew. Answers why, or undefined for a store that is where it was left.
+ */
+export async function recoverFromRestore(
+  store: Store,
+  directory: string,
+): Promise<Regression | undefined> {
+  const kept = await readHighWater(directory);
+  const regression = findRegression(await readMarks(store.db), kept);
+  if (!regression) return undefined;
+  // How often a counter was raised after the backup is not known; never more than once a second.
+  const aboveAll = Math.floor(Date.now() / 1_000);
+  const { marks } = kept ?? { marks: { incarnation: 0, fencing: 0, controlTimeMs: 0 } };
+  await store.write(async (tx) => {
+    for (const counter of ['incarnation', 'fencing', 'bundleVersion'] as const) {
+      const seen = counter === 'bundleVersion' ? 0 : marks[counter];
+      const highest = Math.max(await readCounter(tx, counter), seen);
+      await raiseCounterTo(tx, counter, Math.max(highest + 1, aboveAll));
+    }
+    await raiseCounterTo(tx, 'clockHighWaterMs', marks.controlTimeMs);
+  });
+  return regression;
+}
+
+/** Notes beside the store how far it has come. */
+export async function keepMarks(store: Store, directory: string): Promise<void> {
+  await writeHighWater(directory, await readMarks(store.db));
+}
