@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { errorRow, isErrorCode, toZtnaError, ZtnaError } from '../protocol/index.ts';
-import { createLogger, type Logger } from '../protocol/host/index.ts';
+import { createLogger, logLevel, type Logger } from '../protocol/host/index.ts';
 
 /** What the supervisor tells a child, as its one argument. Never a secret. */
 const settingsSchema = v.strictObject({
@@ -54,7 +54,7 @@ export async function runChild(
   program: string,
   start: (settings: ChildSettings, logger: Logger) => Promise<RunningChild>,
 ): Promise<void> {
-  const logger = createLogger({ program });
+  const logger = createLogger({ program, level: logLevel() });
   let running: RunningChild | undefined;
   let isStopping = false;
   const stop = () => {

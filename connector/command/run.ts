@@ -2,10 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   createLogger,
   isSealed,
+  logLevel,
   openStateDir,
   shutdownSignal,
   softwareVersion,
-  type LogLevel,
 } from '../../protocol/host/index.ts';
 import { ZtnaError } from '../../protocol/index.ts';
 import { parseAdminAddress, startAdminListener } from '../admin-listener.ts';
@@ -151,12 +151,3 @@ const startingStatus: ConnectorStatus = {
   certificateEndsAt: null,
   sealed: null,
 };
-
-function logLevel(): LogLevel {
-  const level = process.env['ZTNA_LOG_LEVEL'] ?? 'info';
-  if (level === 'debug' || level === 'info' || level === 'warn' || level === 'error') return level;
-  throw new ZtnaError('ERR_CONFIG_INVALID', {
-    message: 'ZTNA_LOG_LEVEL is not a level',
-    hint: 'set it to debug, info, warn or error',
-  });
-}

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Argv } from 'yargs';
-import { errorRow, toZtnaError, ZtnaError } from '../errors.ts';
+import { errorRow, toZtnaError, ZtnaError, type ErrorCode } from '../errors.ts';
 import { systemCode } from './state-dir.ts';
 import { shutdownCause, shutdownExitCode, watchShutdown } from './shutdown.ts';
 import { escapeTerminal } from './terminal.ts';
@@ -42,7 +42,8 @@ export async function runCommandLine(options: {
       .wrap(Math.min(110, process.stderr.columns || 110))
       // A handler that only printed would let the command run all the same.
       .fail((message: string | null, error: Error | undefined) => {
-        throw error ?? usageError(program, argv, message ?? 'the command was not understood');
+        const reached = [program, ...enteredCommands(base)].join(' ');
+        throw error ?? usageError(reached, message ?? 'the command was not understood');
       });
     await build(base).parseAsync();
     const cause = shutdownCause();
@@ -53,7 +54,7 @@ export async function runCommandLine(options: {
       process.exitCode = shutdownExitCode(cause);
       return;
     }
-    printError(error, { isJson: wantsJson(argv) });
+    printError(error, { isJson: wantsJson(argv), program });
     process.exitCode = errorRow(toZtnaError(error).code).exitCode;
   }
 }
@@ -75,11 +76,18 @@ function showDashes(value: unknown): unknown {
   return Array.isArray(value) ? value.map(showDashes) : value;
 }
 
-function usageError(program: string, argv: readonly string[], message: string): ZtnaError {
-  const command = argv.find((word) => /^[a-z][a-z-]*$/.test(word));
+/** The commands that parsing has come through so far, which do exist. @types/yargs does not know of the call. */
+function enteredCommands(yargs: Argv): readonly string[] {
+  const { getInternalMethods } = yargs as unknown as {
+    getInternalMethods?: () => { getContext(): { readonly commands: readonly string[] } };
+  };
+  return getInternalMethods?.call(yargs).getContext().commands ?? [];
+}
+
+function usageError(reached: string, message: string): ZtnaError {
   return new ZtnaError('ERR_CONFIG_USAGE', {
     message: showDash(message.trim()).replaceAll(/\s*\n\s*/g, '; '),
-    hint: `see: ${program}${command === undefined ? '' : ` ${command}`} --help`,
+    hint: `see: ${reached} --help`,
     hop: 'client',
     reason: 'usage',
   });
@@ -90,9 +98,28 @@ function wantsJson(argv: readonly string[]): boolean {
   return (end === -1 ? argv : argv.slice(0, end)).includes('--json');
 }
 
+/** The next step after an error that a peer told by its code alone. */
+function usualHint(code: ErrorCode, program: string): string | undefined {
+  if (code !== 'ERR_IDENTITY_REVOKED') return undefined;
+  return program === employeeProgram
+    ? 'ask your administrator for a new code, then run: ztna enroll CODE --replace'
+    : 'make a new code on the relay, then enrol in a fresh directory';
+}
+
+/** To the other programs' people the hop `client` would be somebody else's machine: theirs goes unnamed. */
+const employeeProgram = 'ztna';
+
 /** Prints an error for people, or as one JSON object, on stderr. */
-export function printError(error: unknown, options: { readonly isJson: boolean }): void {
-  const { code, message, hint, ref, hop } = explainInternal(toZtnaError(error));
+export function printError(
+  error: unknown,
+  options: { readonly isJson: boolean; readonly program: string },
+): void {
+  const { program } = options;
+  const explained = explainInternal(toZtnaError(error));
+  const { code, message, ref } = explained;
+  const hint = explained.hint ?? usualHint(code, program);
+  const isOwn = explained.hop === 'client' && program !== employeeProgram;
+  const hop = isOwn ? undefined : explained.hop;
   if (options.isJson) {
     const shown = { code, message, hint: hint ?? null, ref: ref ?? null, hop: hop ?? null };
     process.stderr.write(`${escapeTerminal(JSON.stringify({ error: shown }))}\n`);

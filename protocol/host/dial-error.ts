@@ -1,4 +1,5 @@
 import { ZtnaError, type Hop } from '../errors.ts';
+import { describeAddress } from './relay-address.ts';
 import { systemCode } from './state-dir.ts';
 
 /** How far a dial had come when it failed. */
@@ -57,14 +58,13 @@ export function explainDialError(error: unknown, failure: DialFailure): ZtnaErro
 }
 
 function explain(code: string, { url, stage, issuer }: DialFailure): Explanation {
-  const { hostname, port } = new URL(url);
-  const address = `${hostname}:${port || '443'}`;
+  const { host, address } = describeAddress(url);
   const seen = issuer === undefined ? 'a stranger' : `“${issuer}”`;
   if (code === 'ENOTFOUND' || code.startsWith('EAI_')) {
     return [
       'network',
       'name_unknown',
-      `the name ${hostname} could not be resolved (${code})`,
+      `the name ${host} could not be resolved (${code})`,
       'check the network connection and the name servers of this machine',
     ];
   }
@@ -164,8 +164,7 @@ function proxyEndsTls(address: string, issuer: string | undefined): Explanation 
 
 /** The error for a TLS connection on which the other end did not take up our protocol. */
 export function wrongProtocol(url: string, issuer: string | undefined): ZtnaError {
-  const { hostname, port } = new URL(url);
-  const [hop, reason, message, hint] = proxyEndsTls(`${hostname}:${port || '443'}`, issuer);
+  const [hop, reason, message, hint] = proxyEndsTls(describeAddress(url).address, issuer);
   return new ZtnaError('ERR_RELAY_UNREACHABLE', { hop, reason, message, hint });
 }
 

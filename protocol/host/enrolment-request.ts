@@ -4,7 +4,8 @@ import { enrolmentProtocol } from '../messages/data.ts';
 import { enrolRefusal, maxEnrolmentBytes } from '../messages/enrolment.ts';
 import { decodeMessage } from '../message.ts';
 import { explainDialError, timeoutError } from './dial-error.ts';
-import { addressOf, dialTls, type SecureDial } from './tls.ts';
+import { addressOf } from './relay-address.ts';
+import { dialTls, type SecureDial } from './tls.ts';
 
 /** An answer may take as long as hashing a password does on a busy machine. */
 const answerTimeoutMs = 20_000;

@@ -9,11 +9,24 @@ export const environmentNames: Readonly<Record<string, string>> = {
   ZTNA_DEBUG: '1: show where an error came from',
 };
 
-/** Says once, on stderr, which `ZTNA_…` variables are set but mean nothing to this program. */
+/** What some program of the product reads or sets: nothing to warn of where another one runs. */
+const siblingNames: readonly string[] = [
+  'ZTNA_HOME',
+  'ZTNA_PROFILE',
+  'ZTNA_HOST',
+  'ZTNA_PORT',
+  'ZTNA_CONNECTOR_DIR',
+  'ZTNA_RELAY_DIR',
+];
+
+/** Says once, on stderr, which `ZTNA_…` variables are set but mean nothing to any program of the product. */
 export function warnUnknownEnvironment(program: string, known: readonly string[]): void {
   const unknown = Object.keys(process.env).filter(
     (name) =>
-      name.startsWith('ZTNA_') && !known.includes(name) && !Object.hasOwn(environmentNames, name),
+      name.startsWith('ZTNA_') &&
+      !known.includes(name) &&
+      !siblingNames.includes(name) &&
+      !Object.hasOwn(environmentNames, name),
   );
   if (unknown.length === 0) return;
   const names = unknown.sort().map(escapeTerminal).join(', ');

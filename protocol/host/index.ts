@@ -28,6 +28,7 @@ export {
   type LogFields,
   type Logger,
   type LoggerOptions,
+  logLevel,
   type LogLevel,
 } from './log.ts';
 export {

@@ -1,3 +1,4 @@
+import { ZtnaError } from '../errors.ts';
 import { escapeTerminal } from './terminal.ts';
 
 export type LogValue = string | number | boolean | null | undefined;
@@ -23,6 +24,16 @@ export interface LoggerOptions {
   readonly format?: 'json' | 'text';
   /** Takes one line without its end. Without it, stderr. */
   readonly write?: (line: string) => void;
+}
+
+/** The level that `ZTNA_LOG_LEVEL` names, `info` without it. Throws ERR_CONFIG_INVALID. */
+export function logLevel(): LogLevel {
+  const level = process.env['ZTNA_LOG_LEVEL'] ?? 'info';
+  if (Object.hasOwn(levels, level)) return level as LogLevel;
+  throw new ZtnaError('ERR_CONFIG_INVALID', {
+    message: 'ZTNA_LOG_LEVEL is not a level',
+    hint: 'set it to debug, info, warn or error',
+  });
 }
 
 /** A logger for one program; values are escaped so that no field can forge another line or move a terminal. */

@@ -13,6 +13,7 @@ import {
 import { ZtnaError } from '../errors.ts';
 import { explainDialError, timeoutError, wrongProtocol, type DialStage } from './dial-error.ts';
 import { certificateIdentity, type Role } from './peer.ts';
+import { addressOf, connectAddress } from './relay-address.ts';
 
 /** Time for DNS, TCP and TLS together. */
 export const defaultDialTimeoutMs = 10_000;
@@ -85,30 +86,6 @@ function contextOf(dial: SecureDial): SecureContext {
   });
   if (identity) contexts.set(identity, context);
   return context;
-}
-
-/** Host without brackets, and port, of an `https:` or `wss:` URL. */
-export function addressOf(url: string): { host: string; port: number } {
-  const { hostname, port } = new URL(url);
-  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? 443 : Number(port) };
-}
-
-/**
- * Where to connect: the URL's own host and port, unless `ZTNA_RELAY_ADDRESS` names another way there, such as a
- * forwarder or an address that DNS does not know. Names and certificates are checked against the URL all the same.
- * Throws ERR_CONFIG_USAGE.
- */
-function connectAddress(url: string): { host: string; port: number } {
-  const override = process.env['ZTNA_RELAY_ADDRESS'];
-  if (override === undefined || override === '') return addressOf(url);
-  const [, host = '', port] = /^(?:\[([^\]]+)\]|[^:]+):(\d{1,5})$/.exec(override) ?? [];
-  if (port === undefined || Number(port) > 65_535) {
-    throw new ZtnaError('ERR_CONFIG_USAGE', {
-      message: 'ZTNA_RELAY_ADDRESS must have the form ADDRESS:PORT',
-      hop: 'client',
-    });
-  }
-  return { host: host || override.slice(0, override.lastIndexOf(':')), port: Number(port) };
 }
 
 /**

@@ -1,4 +1,9 @@
-import { createLogger, notAvailableYet, shutdownSignal } from '../../protocol/host/index.ts';
+import {
+  createLogger,
+  logLevel,
+  notAvailableYet,
+  shutdownSignal,
+} from '../../protocol/host/index.ts';
 import { ZtnaError } from '../../protocol/index.ts';
 import type { ListenAddress } from '../config.ts';
 import { dirOf, type Arguments, type Leaf } from './command.ts';
@@ -47,7 +52,7 @@ export const runLeaf: Leaf = {
       dir,
       listen: (await addressOf(argv, 'listen', 'listen')) ?? config.listen,
       adminListen,
-      logger: createLogger({ program: 'ztna-relay' }),
+      logger: createLogger({ program: 'ztna-relay', level: logLevel() }),
       signal: shutdownSignal(),
     });
   },

@@ -6,7 +6,7 @@ import { askHidden, readSecretArgument } from '../../../protocol/host/input.ts';
 import { shutdownSignal } from '../../../protocol/host/shutdown.ts';
 import { printJsonLine } from '../../../protocol/host/terminal.ts';
 
-warnUnknownEnvironment('fixture', ['ZTNA_HOME']);
+warnUnknownEnvironment('fixture', ['ZTNA_FIXTURE']);
 await runCommandLine({
   program: 'fixture',
   argv: process.argv.slice(2),
@@ -31,6 +31,20 @@ await runCommandLine({
           ref: 'dec_1',
         });
       })
+      .command('revoked', 'is told that it was revoked', {}, () => {
+        throw new ZtnaError('ERR_IDENTITY_REVOKED');
+      })
+      .command('group', 'holds commands', (y) =>
+        y
+          .command(
+            'list',
+            'lists',
+            (inner) => inner.strict(),
+            () => undefined,
+          )
+          .demandCommand(1, 1, 'name a command: list')
+          .strict(),
+      )
       .command('fail', 'fails inside', {}, () => {
         throw new Error('the password is hunter2');
       })

@@ -4,8 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
+import { environment } from '../../../client/environment.ts';
+import { connectorEnvironment } from '../../../connector/cli.ts';
 import { environmentNames } from '../../../protocol/host/environment.ts';
 import { parseDurationMs } from '../../../protocol/host/input.ts';
+import { relayEnvironment } from '../../../relay/cli/tree.ts';
 
 const fixture = fileURLToPath(new URL('command-line-fixture.ts', import.meta.url));
 
@@ -79,6 +82,26 @@ test('runCommandLine - names the nearest command', async (t) => {
   const { code, stderr } = await run(['shwo']);
   t.is(code, 2);
   t.regex(stderr, /Did you mean show\?/);
+});
+
+test('runCommandLine - points to help that exists', async (t) => {
+  for (const [args, hint] of [
+    [['nonsense'], 'see: fixture --help'],
+    [['group', 'lits'], 'see: fixture group --help'],
+    [['group', 'list', 'more'], 'see: fixture group list --help'],
+    [['group'], 'see: fixture group --help'],
+  ] as const) {
+    const { code, stderr } = await run(args);
+    t.is(code, 2);
+    t.regex(stderr, new RegExp(`\\nfix: ${hint}\\n$`), args.join(' '));
+    t.regex(stderr, /^error: /);
+  }
+});
+
+test('printError - says what to do after a code that a peer told without a hint', async (t) => {
+  const { code, stderr } = await run(['revoked']);
+  t.is(code, 7);
+  t.regex(stderr, /ERR_IDENTITY_REVOKED\]\nfix: make a new code on the relay/);
 });
 
 test('runCommandLine - prints an error with its code, fix and ref, escaped', async (t) => {
@@ -155,8 +178,12 @@ test('readSecretArgument - reads stdin, a file or the argument, without the line
   t.is((await run(['secret', `file:${path}x`])).code, 2);
 });
 
+/** What the three programs read. */
+const siblings = [environment, connectorEnvironment, relayEnvironment].flatMap(Object.keys);
+
 test('warnUnknownEnvironment - warns once of names that mean nothing', async (t) => {
-  const env = { ZTNA_HOME: '/', ZTNA_PROT: '1', ZTNA_ABC: '2', ZTNA_NO_INPUT: '1' };
+  const known = ['ZTNA_FIXTURE', 'ZTNA_NO_INPUT', ...siblings];
+  const env = Object.fromEntries([...known, 'ZTNA_PROT', 'ZTNA_ABC'].map((name) => [name, '1']));
   const { stderr } = await run(['show', 'x'], { env });
   t.is(stderr, 'fixture: warning: ignored from the environment: ZTNA_ABC, ZTNA_PROT\n');
   t.true('ZTNA_NO_INPUT' in environmentNames);

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { createLogger, type LogFields } from '../../../protocol/host/log.ts';
+import { createLogger, logLevel, type LogFields } from '../../../protocol/host/log.ts';
 import { escapeTerminal, printTable } from '../../../protocol/host/terminal.ts';
 
 function linesOf(format: 'json' | 'text', level?: 'debug' | 'warn') {
@@ -64,4 +64,15 @@ test('printTable - aligns columns, shows lists, and a dash for what is absent', 
   );
   t.is(printTable([]), '');
   t.is(printTable(rows, ['name']), 'NAME\nwiki\npostgres\n');
+});
+
+test('logLevel - is the one that the environment names, and refuses what is none', (t) => {
+  t.is(logLevel(), 'info');
+  process.env['ZTNA_LOG_LEVEL'] = 'warn';
+  t.is(logLevel(), 'warn');
+  for (const text of ['', 'loud', 'toString']) {
+    process.env['ZTNA_LOG_LEVEL'] = text;
+    t.throws(() => logLevel(), { code: 'ERR_CONFIG_INVALID' });
+  }
+  delete process.env['ZTNA_LOG_LEVEL'];
 });
