@@ -12,7 +12,7 @@ const settings = {
   ...groups,
   role: { choices: ['admin', 'helpdesk', 'auditor'], describe: 'may administer' },
   expires: { type: 'string', describe: 'when access ends: a date, a time or a duration' },
-  'password-stdin': { type: 'boolean', describe: 'read the first password from standard input' },
+  'password-stdin': { type: 'boolean', describe: 'read a password from standard input' },
 } as const;
 
 async function userArgs(argv: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>> {
@@ -23,6 +23,7 @@ async function userArgs(argv: Readonly<Record<string, unknown>>): Promise<Record
     groups: listOf(argv, 'group'),
     ...role,
     ...(typeof expires === 'string' ? { expiresAtMs: parseMoment(expires, Date.now()) } : {}),
+    ...(argv['resetOtp'] === true ? { resetOtp: true } : {}),
     ...(argv['passwordStdin'] === true ? { password: await readSecretArgument('-') } : {}),
   };
 }
@@ -52,7 +53,10 @@ export const userLeaves: readonly Leaf[] = [
     usage: 'set <name>',
     describe: 'change a user; groups given are added',
     positionals: name,
-    options: settings,
+    options: {
+      ...settings,
+      'reset-otp': { type: 'boolean', describe: 'forget a lost authenticator' },
+    },
     command: 'user.set',
     args: userArgs,
     show: done((result) => `user ${String(result['name'])} changed`),

@@ -1,6 +1,6 @@
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
 import { ZtnaError } from '../../../protocol/index.ts';
-import { Turnstile } from './turnstile.ts';
+import { Turnstile, type Urgency } from './turnstile.ts';
 
 /** 128 MiB and about a third of a second for each guess. */
 const cost = { N: 2 ** 17, r: 8, p: 1, maxmem: 256 * 1024 * 1024 };
@@ -15,9 +15,9 @@ const hashBytes = 32;
 const turnstile = new Turnstile({ maxAtOnce: 2, maxWaiting: 32 });
 
 /** A new salted hash of `password`, as text to store. Throws ERR_LIMIT_RATE when too many are waiting. */
-export async function hashPassword(password: string): Promise<string> {
+export async function hashPassword(password: string, urgency?: Urgency): Promise<string> {
   const salt = randomBytes(saltBytes);
-  const hash = await derive(password, salt);
+  const hash = await derive(password, salt, urgency);
   return [prefix, salt.toString('base64url'), hash.toString('base64url')].join('$');
 }
 
@@ -35,7 +35,7 @@ export async function verifyPassword(password: string, stored: string | null): P
 }
 
 /** People type the same letter in several encodings. */
-function derive(password: string, salt: Buffer): Promise<Buffer> {
+function derive(password: string, salt: Buffer, urgency?: Urgency): Promise<Buffer> {
   const text = password.normalize('NFKC');
   return turnstile.run(
     () =>
@@ -45,5 +45,6 @@ function derive(password: string, salt: Buffer): Promise<Buffer> {
           else resolve(hash);
         });
       }),
+    urgency,
   );
 }

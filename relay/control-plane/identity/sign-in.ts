@@ -2,6 +2,7 @@ import { ZtnaError, type DeviceId } from '../../../protocol/index.ts';
 import { checkNewPassword, maxPasswordLength } from './password-rules.ts';
 import { hashPassword, verifyPassword } from './scrypt.ts';
 import { hasTotp, useTotp } from './totp.ts';
+import type { Urgency } from './turnstile.ts';
 import type { SignInThrottle } from './throttle.ts';
 import type { User } from '../store/database.ts';
 import type { Reader, Store, Tx } from '../store/store.ts';
@@ -77,9 +78,13 @@ export async function signIn(
  * Checks and hashes a password that someone chooses, before the transaction that stores it: hashing is slow.
  * Throws ERR_IDENTITY_PASSWORD_WEAK or ERR_LIMIT_RATE.
  */
-export async function preparePassword(password: string, userName: string): Promise<string> {
+export async function preparePassword(
+  password: string,
+  userName: string,
+  urgency?: Urgency,
+): Promise<string> {
   checkNewPassword(password, userName);
-  return hashPassword(password);
+  return hashPassword(password, urgency);
 }
 
 export async function findUser(db: Reader | Tx, name: string): Promise<User | undefined> {

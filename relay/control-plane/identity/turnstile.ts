@@ -1,5 +1,8 @@
 import { ZtnaError } from '../../../protocol/index.ts';
 
+/** `urgent` is an administrator at work: next in line and never refused, however many strangers wait. */
+export type Urgency = 'usual' | 'urgent';
+
 /** Lets so many tasks run at once and so many more wait, in order; the next is refused at once. */
 export class Turnstile {
   readonly #maxAtOnce: number;
@@ -13,9 +16,11 @@ export class Turnstile {
   }
 
   /** Runs `task` when its turn comes. Throws ERR_LIMIT_RATE when too many wait already. */
-  async run<T>(task: () => Promise<T>): Promise<T> {
+  async run<T>(task: () => Promise<T>, urgency: Urgency = 'usual'): Promise<T> {
     if (this.#running < this.#maxAtOnce) this.#running++;
-    else if (this.#waiting.length >= this.#maxWaiting) {
+    else if (urgency === 'urgent') {
+      await new Promise<void>((resolve) => this.#waiting.unshift(resolve));
+    } else if (this.#waiting.length >= this.#maxWaiting) {
       throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'password_queue_full' });
     } else await new Promise<void>((resolve) => this.#waiting.push(resolve));
     try {

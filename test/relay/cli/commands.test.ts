@@ -142,6 +142,8 @@ test('user - passwords come from standard input and are nowhere shown', async (t
   const audit = await t.context.run('audit', 'export', '--since', '1h');
   t.false([added.stderr, audit.stdout, ...rig.logLines].join('\n').includes(secret));
   t.is((await t.context.run('user', 'add', 'otto')).code, 2);
+  t.is((await t.context.run('user', 'set', 'otto', '--reset-otp')).code, 0);
+  t.is((await t.context.run('user', 'add', 'olga', '--reset-otp')).code, 2);
   t.is((await t.context.run('user', 'add', 'Otto Upper')).code, 2);
 });
 

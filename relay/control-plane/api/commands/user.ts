@@ -3,7 +3,7 @@ import { newId } from '../../../../protocol/index.ts';
 import { revokeSubject } from '../../access/end-tunnels.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { readGroups } from '../../grant/facts.ts';
-import { endSessions, preparePassword } from '../../identity/index.ts';
+import { endSessions, hasTotp, preparePassword, removeTotp } from '../../identity/index.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { alreadyThere, checkName, ensureGroup, getUser } from '../lookup.ts';
 import { byName, instantMs, none, word, words } from './schema.ts';
@@ -17,6 +17,7 @@ const settings = v.strictObject({
   expiresAtMs: v.optional(instantMs),
   password: v.optional(v.pipe(v.string(), v.maxLength(4096))),
 });
+const changes = v.strictObject({ ...settings.entries, resetOtp: v.optional(v.boolean(), false) });
 type Settings = v.InferOutput<typeof settings>;
 
 /** Adds a user without password or groups. Throws ERR_CONFIG_EXISTS. */
@@ -89,6 +90,7 @@ async function describe(services: Services, user: User): Promise<Record<string, 
     state: user.disabled === 1 ? 'disabled' : hasExpired ? 'expired' : 'active',
     role: user.role,
     hasPassword: user.passwordHash !== null,
+    hasOtp: await hasTotp(services.store.db, user.id),
     expiresAtMs: user.expiresAtMs,
     createdAtMs: user.createdAtMs,
   };
@@ -98,7 +100,9 @@ export const userCommands: readonly Command[] = [
   defineCommand('user.add', 'change', settings, async (services, args, actor) => {
     checkName('user', args.name);
     const hash =
-      args.password === undefined ? null : await preparePassword(args.password, args.name);
+      args.password === undefined
+        ? null
+        : await preparePassword(args.password, args.name, 'urgent');
     const user = await services.store.write(async (tx) => {
       const added = await addUser(tx, args.name, services.clock.nowMs());
       await change(services, tx, added, args, hash);
@@ -108,12 +112,15 @@ export const userCommands: readonly Command[] = [
     return describe(services, await getUser(services.store.db, user.name));
   }),
 
-  defineCommand('user.set', 'change', settings, async (services, args, actor) => {
+  defineCommand('user.set', 'change', changes, async (services, args, actor) => {
     const hash =
-      args.password === undefined ? null : await preparePassword(args.password, args.name);
+      args.password === undefined
+        ? null
+        : await preparePassword(args.password, args.name, 'urgent');
     await services.store.write(async (tx) => {
       const user = await getUser(tx, args.name);
       await change(services, tx, user, args, hash);
+      if (args.resetOtp) await removeTotp(tx, user.id);
       await record(services, tx, actor, 'user.set', user, details(args));
       await reevaluate(services, tx, services.tunnels.about('user', user.id), 'user_changed');
     });

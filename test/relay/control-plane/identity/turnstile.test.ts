@@ -33,3 +33,19 @@ test('run - frees the place of a task that failed', async (t) => {
   t.is(await t.throwsAsync(turnstile.run(() => Promise.reject(failure))), failure);
   t.is(await turnstile.run(() => Promise.resolve(7)), 7);
 });
+
+test('run - lets what is urgent go next and never refuses it', async (t) => {
+  const turnstile = new Turnstile({ maxAtOnce: 1, maxWaiting: 1 });
+  const order: string[] = [];
+  const task = (name: string) => async () => {
+    order.push(name);
+    await new Promise(setImmediate);
+  };
+  await Promise.all([
+    turnstile.run(task('first')),
+    turnstile.run(task('waiting')),
+    turnstile.run(task('urgent'), 'urgent'),
+    t.throwsAsync(turnstile.run(task('refused')), { code: 'ERR_LIMIT_RATE' }),
+  ]);
+  t.deepEqual(order, ['first', 'urgent', 'waiting']);
+});
