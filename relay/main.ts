@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 import { runCommandLine, warnUnknownEnvironment } from '../protocol/host/index.ts';
 import { buildRelayCommands, relayEnvironment } from './cli/tree.ts';
 

@@ -1,4 +1,4 @@
-import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import type * as Sqlite from 'node:sqlite';
 import type { SqliteDatabase, SqliteStatement } from 'kysely';
 import { ZtnaError } from '../../../protocol/index.ts';
 
@@ -9,14 +9,29 @@ const maxCachedStatements = 256;
 const busyTimeoutMs = 5_000;
 
 /**
+ * Node 22 announces node:sqlite as experimental on standard error, which is the operator's. It does so in the very
+ * call that loads it, so that nothing else is silenced meanwhile.
+ */
+function loadSqlite(): typeof Sqlite {
+  const announce = Object.getOwnPropertyDescriptor(process, 'emitWarning');
+  process.emitWarning = () => undefined;
+  try {
+    return process.getBuiltinModule('node:sqlite');
+  } finally {
+    if (announce) Object.defineProperty(process, 'emitWarning', announce);
+  }
+}
+
+/**
  * Opens `path` with node:sqlite in the shape that Kysely's SQLite dialect drives. Write-ahead log with a
  * sync at every commit: what was acknowledged survives a kill and a power cut.
  */
 export function openSqlite(path: string): SqliteDatabase {
+  const { DatabaseSync } = loadSqlite();
   const database = new DatabaseSync(path, { timeout: busyTimeoutMs });
   database.exec('pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on');
-  const cache = new Map<string, StatementSync>();
-  const compile = (text: string): StatementSync => {
+  const cache = new Map<string, Sqlite.StatementSync>();
+  const compile = (text: string): Sqlite.StatementSync => {
     const known = cache.get(text);
     const statement = known ?? database.prepare(text);
     cache.delete(text);
@@ -47,7 +62,7 @@ export function openSqlite(path: string): SqliteDatabase {
   };
 }
 
-function toBindable(value: unknown): SQLInputValue {
+function toBindable(value: unknown): Sqlite.SQLInputValue {
   if (typeof value === 'boolean') return value ? 1 : 0;
   if (value === null || typeof value === 'string' || typeof value === 'bigint') return value;
   if (typeof value === 'number' && !Number.isNaN(value)) return value;
