@@ -2,7 +2,15 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { launchers, mustRun, RunningProgram, runProgram, type Finished } from './program.ts';
+import {
+  launchers,
+  mustRun,
+  RunningProgram,
+  runProgram,
+  type Commands,
+  type Finished,
+  type ProgramOptions,
+} from './program.ts';
 
 /** One private app behind the connector: its name and where the connector dials it. */
 export interface DeployedApp {
@@ -12,6 +20,8 @@ export interface DeployedApp {
 
 export interface DeploymentOptions {
   readonly apps: readonly DeployedApp[];
+  /** What to run; by default this checkout's launchers. */
+  readonly commands?: Commands;
   /** Cedar policy files by name; by default the group `staff` may reach every app. */
   readonly policies?: Readonly<Record<string, string>>;
   /** Lines put over the relay.yaml that `init` wrote: `key: value` pairs of its top level. */
@@ -19,6 +29,12 @@ export interface DeploymentOptions {
   readonly user?: string;
   /** Wraps the relay's port in a link and answers the link's own; asked once for the connector, once for each machine. */
   readonly link?: (port: number) => Promise<number>;
+  /** Network namespaces that relay and connector run in, and the relay's address there; by default all is on loopback. */
+  readonly places?: {
+    readonly relay: string;
+    readonly connector: string;
+    readonly relayHost: string;
+  };
   readonly onStep?: (step: string) => void;
   /** Variables that programs get besides their own; `machine` is for every `ztna` of an enrolled machine. */
   readonly env?: Readonly<Partial<Record<'relay' | 'connector' | 'machine', Environment>>>;
@@ -47,11 +63,13 @@ export interface Machine {
  */
 export class Deployment {
   readonly dir: string;
+  readonly host: string;
   readonly url: string;
   readonly port: number;
   readonly relayDir: string;
   readonly connectorDir: string;
   readonly options: DeploymentOptions;
+  readonly commands: Commands;
   relay!: RunningProgram;
   connector!: RunningProgram;
   readonly #running = new Set<RunningProgram>();
@@ -60,10 +78,12 @@ export class Deployment {
   private constructor(dir: string, port: number, options: DeploymentOptions) {
     this.dir = dir;
     this.port = port;
-    this.url = `https://127.0.0.1:${port}`;
+    this.host = options.places?.relayHost ?? '127.0.0.1';
+    this.url = `https://${this.host}:${port}`;
     this.relayDir = join(dir, 'relay');
     this.connectorDir = join(dir, 'connector');
     this.options = options;
+    this.commands = options.commands ?? launchers;
   }
 
   /** Everything up to a connector that serves the apps and a policy that is active. */
@@ -83,10 +103,10 @@ export class Deployment {
     const { options } = this;
     const say = options.onStep ?? (() => undefined);
     say('relay: init');
-    await mustRun(launchers.relay, ['init', '--dir', this.relayDir, '--url', this.url]);
+    await this.admin('init', '--url', this.url);
     const config = join(this.relayDir, 'relay.yaml');
     await overlayYaml(config, {
-      listen: `127.0.0.1:${this.port}`,
+      listen: `${this.host}:${this.port}`,
       adminListen: '127.0.0.1:0',
       ...options.relayConfig,
     });
@@ -107,8 +127,9 @@ export class Deployment {
   /** Starts `ztna-relay run` and waits until it is ready. */
   async startRelay(): Promise<void> {
     this.relay = this.#track(
-      new RunningProgram(launchers.relay, ['run', '--dir', this.relayDir], {
-        env: this.options.env?.relay ?? {},
+      new RunningProgram(this.commands.relay, ['run', '--dir', this.relayDir], {
+        ...this.#with(this.options.env?.relay),
+        place: this.options.places?.relay,
       }),
     );
     await this.relay.line(/^ready$/);
@@ -120,7 +141,7 @@ export class Deployment {
     if (code !== undefined) await writeFile(enrolment, code, { mode: 0o600 });
     this.connector = this.#track(
       new RunningProgram(
-        launchers.connector,
+        this.commands.connector,
         [
           'run',
           '--dir',
@@ -129,7 +150,10 @@ export class Deployment {
           ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
           ...(this.options.connectorArgs ?? []),
         ],
-        { env: { ...(await this.#linkEnv()), ...this.options.env?.connector } },
+        {
+          ...this.#with({ ...(await this.#linkEnv()), ...this.options.env?.connector }),
+          place: this.options.places?.connector,
+        },
       ),
     );
     await this.connector.line(/^ready$/);
@@ -137,12 +161,12 @@ export class Deployment {
 
   /** Runs an administration command that must succeed; answers its standard output. */
   async admin(...args: string[]): Promise<string> {
-    return mustRun(launchers.relay, [...args, '--dir', this.relayDir]);
+    return mustRun(this.commands.relay, [...args, '--dir', this.relayDir], this.#with());
   }
 
   /** Runs an administration command that may fail. */
   async tryAdmin(...args: string[]): Promise<Finished> {
-    return runProgram(launchers.relay, [...args, '--dir', this.relayDir]);
+    return runProgram(this.commands.relay, [...args, '--dir', this.relayDir], this.#with());
   }
 
   /** Applies the given policy files as the whole policy. */
@@ -164,7 +188,7 @@ export class Deployment {
       ...groups.flatMap((group) => ['--group', group]),
     );
     const machine = this.machine(await this.#linkEnv());
-    await mustRun(launchers.ztna, ['enroll', '-', '--password-stdin'], {
+    await mustRun(this.commands.ztna, ['enroll', '-', '--password-stdin'], {
       env: machine.env,
       input: `${code.trim()}\n${passwordOf(user)}\n`,
     });
@@ -174,12 +198,13 @@ export class Deployment {
   /** A machine with empty state. */
   machine(extraEnv: Readonly<Record<string, string>> = {}): Machine {
     const home = join(this.dir, `machine-${++this.#machines}`);
-    const env = { ZTNA_HOME: home, ...this.options.env?.machine, ...extraEnv };
+    const { ztna } = this.commands;
+    const { env } = this.#with({ ZTNA_HOME: home, ...this.options.env?.machine, ...extraEnv });
     return {
       home,
       env,
-      ztna: (...args) => runProgram(launchers.ztna, args, { env }),
-      start: (...args) => this.#track(new RunningProgram(launchers.ztna, args, { env })),
+      ztna: (...args) => runProgram(ztna, args, { env }),
+      start: (...args) => this.#track(new RunningProgram(ztna, args, { env })),
     };
   }
 
@@ -194,6 +219,11 @@ export class Deployment {
   async #linkEnv(): Promise<Readonly<Record<string, string>>> {
     if (!this.options.link) return {};
     return { ZTNA_RELAY_ADDRESS: `127.0.0.1:${await this.options.link(this.port)}` };
+  }
+
+  /** The variables of the installation, with more over them. */
+  #with(env: Environment = {}): { readonly env: Environment } & ProgramOptions {
+    return { env: { ...this.commands.env, ...env } };
   }
 
   #track(program: RunningProgram): RunningProgram {

@@ -5,12 +5,20 @@ import { fileURLToPath } from 'node:url';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
 
+/** The three commands of one installation, and the variables that running them there takes. */
+export interface Commands {
+  readonly ztna: string;
+  readonly connector: string;
+  readonly relay: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** The launchers of this checkout, as an operator or employee would run them. */
-export const launchers = {
+export const launchers: Commands = {
   ztna: `${top}client/ztna`,
   connector: `${top}connector/ztna-connector`,
   relay: `${top}relay/ztna-relay`,
-} as const;
+};
 
 export interface Finished {
   readonly code: number | null;
@@ -22,7 +30,19 @@ export interface Finished {
 export interface ProgramOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly input?: string | Buffer;
+  readonly cwd?: string;
   readonly timeoutMs?: number;
+  /** The network namespace to run in; by default this process's own. */
+  readonly place?: string | undefined;
+}
+
+/** The command and arguments that run a program in a place; the process is the program itself either way. */
+export function inPlace(
+  place: string | undefined,
+  file: string,
+  args: readonly string[],
+): [string, readonly string[]] {
+  return place === undefined ? [file, args] : ['ip', ['netns', 'exec', place, file, ...args]];
 }
 
 /** Variables that a child gets: nothing of ours leaks in by accident. */
@@ -37,7 +57,12 @@ export async function runProgram(
   args: readonly string[],
   options: ProgramOptions = {},
 ): Promise<Finished> {
-  const child = spawn(file, args, { env: environment(options.env), stdio: 'pipe' });
+  const { cwd } = options;
+  const child = spawn(...inPlace(options.place, file, args), {
+    env: environment(options.env),
+    stdio: 'pipe',
+    ...(cwd === undefined ? {} : { cwd }),
+  });
   const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 60_000);
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
@@ -63,7 +88,8 @@ export async function mustRun(
 ): Promise<string> {
   const finished = await runProgram(file, args, options);
   if (finished.code !== 0) {
-    throw new Error(`${file} ${args.join(' ')} ended with ${finished.code}:\n${finished.stderr}`);
+    const { code, stdout, stderr } = finished;
+    throw new Error(`${file} ${args.join(' ')} ended with ${code}:\n${stdout}\n${stderr}`);
   }
   return finished.stdout;
 }
@@ -78,7 +104,10 @@ export class RunningProgram {
   #hasEnded = false;
 
   constructor(file: string, args: readonly string[], options: ProgramOptions = {}) {
-    this.child = spawn(file, args, { env: environment(options.env), stdio: 'pipe' });
+    this.child = spawn(...inPlace(options.place, file, args), {
+      env: environment(options.env),
+      stdio: 'pipe',
+    });
     this.child.stdin.on('error', () => undefined);
     this.#collect(this.child.stdout, this.lines);
     this.#collect(this.child.stderr, this.errorLines);
