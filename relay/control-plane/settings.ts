@@ -24,12 +24,16 @@ export interface Limits {
   readonly channelsPerDevice: number;
 }
 
+/**
+ * Of all limits on tunnels these are the lowest, so that people meet the one that is told with a hint. Every command
+ * that holds a tunnel holds a channel too, so there are more of those.
+ */
 export const defaultLimits: Limits = {
   tunnelsPerUser: 256,
   tunnelsPerDevice: 128,
   grantsPerMinute: 240,
   enrolmentsPerMinute: 20,
-  channelsPerDevice: 64,
+  channelsPerDevice: 192,
 };
 
 /** How often a tunnel to `app` is verified and how long it would be held. */

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { maxStreamsPerTunnel } from '../../connector/limits.ts';
 import { FrameType, grantHeader } from '../../protocol/index.ts';
 import { encodeCredit, encodeFrame, encodeReset } from '../../protocol/frame.ts';
 import { CheatingClient, type CheatTunnel } from '../support/cheating-client.ts';
@@ -221,16 +222,18 @@ test.serial(
 
 test.serial('streams - one more than the limit is refused alone', async (t) => {
   const tunnel = await t.context.client.mustOpen('echo');
-  const frames = Array.from({ length: 1_001 }, (_, i) => open(2 * i + 1, i + 1, 'x'));
+  const frames = Array.from({ length: maxStreamsPerTunnel + 1 }, (_, i) =>
+    open(2 * i + 1, i + 1, 'x'),
+  );
   for (let i = 0; i < frames.length; i += 100) tunnel.send(...frames.slice(i, i + 100));
   const isReset = () => tunnel.frames.some(({ type }) => type === FrameType.Reset);
   await tunnel.until(isReset);
   const resets = tunnel.frames.filter(({ type }) => type === FrameType.Reset);
   t.deepEqual(
     resets.map(({ stream, payload }) => [stream, payload.equals(encodeReset('limit'))]),
-    [[2_001, true]],
+    [[2 * maxStreamsPerTunnel + 1, true]],
   );
-  tunnel.send(data(1, 1_002, 'y'));
+  tunnel.send(data(1, maxStreamsPerTunnel + 2, 'y'));
   await tunnel.until(() =>
     tunnel.frames.some(({ stream, payload }) => stream === 1 && payload.includes('y')),
   );

@@ -57,6 +57,14 @@ function remedyFor(
 type Outcome =
   { readonly permit: Permit; readonly connector: string } | { readonly error: ZtnaError };
 
+function connectorOffline(ref: string): ZtnaError {
+  return new ZtnaError('ERR_CONNECTOR_OFFLINE', {
+    ref,
+    hop: 'connector',
+    hint: 'try again in a moment; if it stays so, tell whoever runs the connector of this app',
+  });
+}
+
 /** The one answer for an app that is unknown and one that is denied; only the reference differs. */
 function denied(ref: string): ZtnaError {
   return new ZtnaError('ERR_POLICY_DENIED', {
@@ -133,11 +141,11 @@ async function decideInside(
     return { outcome: { error: remedyFor(services, subject, app, ref) ?? denied(ref) } };
   }
 
-  const refusal = checkLimits(services, subject) ?? undefined;
+  const refusal = checkLimits(services, subject);
   const route = refusal ? undefined : await chooseRoute(services, tx, app.app);
   if (!route) {
     const ref = await recordDecision(tx, decision, { subject, app, tunnel: null });
-    const error = refusal ?? new ZtnaError('ERR_CONNECTOR_OFFLINE', { ref, hop: 'connector' });
+    const error = refusal ?? connectorOffline(ref);
     await auditDecision(services, tx, subject, appName, 'allow', ref, [error.code]);
     return { outcome: { error } };
   }
@@ -239,13 +247,23 @@ async function decideInside(
 
 function checkLimits(services: Services, subject: SubjectFacts): ZtnaError | undefined {
   const { tunnels, settings } = services;
-  const perUser = tunnels.about('user', subject.user.id).length;
-  const perDevice = tunnels.about('device', subject.device.id).length;
-  const isOver =
-    perUser >= settings.limits.tunnelsPerUser || perDevice >= settings.limits.tunnelsPerDevice;
-  return isOver
-    ? new ZtnaError('ERR_LIMIT_TUNNELS', { hint: 'close tunnels that are not used' })
-    : undefined;
+  const { tunnelsPerDevice, tunnelsPerUser } = settings.limits;
+  if (tunnels.about('device', subject.device.id).length >= tunnelsPerDevice) {
+    return tooMany('device', tunnelsPerDevice);
+  }
+  if (tunnels.about('user', subject.user.id).length >= tunnelsPerUser) {
+    return tooMany('user', tunnelsPerUser);
+  }
+  return undefined;
+}
+
+function tooMany(whose: 'device' | 'user', limit: number): ZtnaError {
+  return new ZtnaError('ERR_LIMIT_TUNNELS', {
+    message: `this ${whose} has ${String(limit)} tunnels, as many as it may`,
+    hint: 'end a `ztna connect` that is not used, or wait a minute for those that were just left',
+    hop: 'relay',
+    reason: `${whose}_tunnels_full`,
+  });
 }
 
 async function auditDecision(

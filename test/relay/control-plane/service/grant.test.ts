@@ -7,6 +7,7 @@ import {
   verifyStatement,
   ZtnaError,
 } from '../../../../protocol/index.ts';
+import { defaultLimits } from '../../../../relay/control-plane/settings.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer, type RelayPeer } from './rig.ts';
 
 interface Context {
@@ -155,4 +156,31 @@ test('grant - without a session the user must sign in, and a wrong password is r
     }),
   );
   t.is(other.code, 'ERR_IDENTITY_SIGN_IN_REFUSED');
+});
+
+test('grant - one tunnel more than a device may have is refused with what to do, until one ends', async (t) => {
+  const limits = { ...defaultLimits, tunnelsPerDevice: 2 };
+  const rig = await Rig.start({ limits });
+  t.teardown(() => rig.stop());
+  await rig.admin('policy.apply', { files: staffPolicy });
+  const connector = await rig.connector('berlin', ['wiki']);
+  await rig.relay(connector);
+  const device = await rig.device('alice');
+  await rig.untilRouted('wiki', device);
+  const ask = () => device.channel.request({ type: 'grant', app: 'wiki' });
+  const first = await ask();
+  await ask();
+  const error = await t0(ask());
+  t.is(error.code, 'ERR_LIMIT_TUNNELS');
+  t.is(error.message, 'this device has 2 tunnels, as many as it may');
+  t.regex(error.hint ?? '', /^end a/);
+  if (first.type !== 'permit') throw new Error('no permit');
+  const { tunnel } = verifyStatement(
+    'grant',
+    grantSchema,
+    first.grant,
+    device.identity.bundle.grantKeys,
+  );
+  device.channel.send({ type: 'tunnel_closed', tunnel, reason: 'closed_here' });
+  t.is((await ask()).type, 'permit');
 });
