@@ -35,7 +35,7 @@ export function newerBundle(services: Services, known: number): string | null {
   return services.bundle.version > known ? services.bundle.statement : null;
 }
 
-/** A batch of the log is no longer than this; a peer that was away gets as many as it needs. */
+/** Entries of the log read at once; a peer that was away gets as many as it needs. */
 const pageEntries = 256;
 
 /** How far back entries can matter to a grant that is still good, with room for clocks and slow paths. */

@@ -4,11 +4,9 @@ import {
   type RevocationEntry,
   type SigningKey,
 } from '../../../protocol/index.ts';
+import { maxLogEntries } from '../limits.ts';
 import type { Peers } from './peers.ts';
 import type { TunnelIndex } from './tunnel-index.ts';
-
-/** Entries in one signed batch. */
-const maxEntries = 256;
 
 export interface LogFeedOptions {
   readonly peers: Peers;
@@ -96,9 +94,9 @@ export class LogFeed {
 
   #tell(peer: AnyPeer, entries: readonly RevocationEntry[]): void {
     const { grantKey, incarnation } = this.#options;
-    for (let at = 0; at === 0 || at < entries.length; at += maxEntries) {
-      const part = entries.slice(at, at + maxEntries);
-      const isLast = at + maxEntries >= entries.length;
+    for (let at = 0; at === 0 || at < entries.length; at += maxLogEntries) {
+      const part = entries.slice(at, at + maxLogEntries);
+      const isLast = at + maxLogEntries >= entries.length;
       const completeTo = isLast ? this.#head : (part.at(-1)?.position ?? this.#head);
       const batch = { audience: peer.id, incarnation, entries: part, completeTo };
       const statement = signStatement('log', logBatchSchema, batch, grantKey);

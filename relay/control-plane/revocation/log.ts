@@ -27,7 +27,7 @@ export interface RevocationLog {
   onAppend(listener: (entry: RevocationEntry) => void): () => void;
 }
 
-/** Entries read at once, unless the caller says otherwise: what one signed batch may hold. */
+/** Entries read at once, unless the caller says otherwise. */
 const defaultLimit = 256;
 
 /** The log of `store`; its first incarnation is 1. */

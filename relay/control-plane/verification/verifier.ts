@@ -8,13 +8,12 @@ import {
 import { endTunnels } from '../access/end-tunnels.ts';
 import { recordDecision } from '../grant/decide.ts';
 import { touchSession } from '../identity/index.ts';
+import { maxLeaseEntries } from '../limits.ts';
 import { Evaluation, reevaluate, type Evaluated } from './reevaluate.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Session } from '../store/index.ts';
 
-/** Entries in one signed batch of leases. */
-const maxBatch = 256;
 /** How late a connector may report that a grant became a tunnel. */
 const openReportMs = 10_000;
 /** A session in use is noted when this part of its idle time has gone by. */
@@ -99,19 +98,20 @@ async function recordChanges(
     (session) => nowMs - session.lastSeenAtMs > session.idleMs / touchPart,
   );
   if (changed.length === 0 && stale.length === 0) return;
-  await services.store.write(async (tx) => {
+  const { store } = services;
+  await store.write(async (tx) => {
     for (const session of stale) await touchSession(tx, session, nowMs);
     for (const { tunnel, evaluated } of changed) {
       const { subject, app, decision } = evaluated;
-      tunnel.decision = await recordDecision(tx, decision, { subject, app, tunnel: tunnel.id });
-      tunnel.inputDigest = decision.inputDigest;
-      tunnel.policyVersion = decision.policyVersion;
-      tunnel.confirmations = 0;
-      await tx
-        .updateTable('tunnels')
-        .set({ decisionId: tunnel.decision })
-        .where('id', '=', tunnel.id)
-        .execute();
+      const id = await recordDecision(tx, decision, { subject, app, tunnel: tunnel.id });
+      // Not before: a decision that was not written down must be new again at the next verification.
+      store.afterCommit(tx, () => {
+        tunnel.decision = id;
+        tunnel.inputDigest = decision.inputDigest;
+        tunnel.policyVersion = decision.policyVersion;
+        tunnel.confirmations = 0;
+      });
+      await tx.updateTable('tunnels').set({ decisionId: id }).where('id', '=', tunnel.id).execute();
     }
   });
 }
@@ -124,8 +124,8 @@ function sendLeases(
   const { peers } = services;
   const alive = list.filter(({ tunnel }) => tunnel.state !== 'closed');
   for (const { tunnel, entry } of alive) tunnel.untilMs = entry[2];
-  for (let at = 0; at < alive.length; at += maxBatch) {
-    const entries = alive.slice(at, at + maxBatch).map(({ entry }) => entry);
+  for (let at = 0; at < alive.length; at += maxLeaseEntries) {
+    const entries = alive.slice(at, at + maxLeaseEntries).map(({ entry }) => entry);
     const message = signLeases(services, connector, entries);
     peers.connectors.get(connector)?.send(message);
     for (const relay of peers.relays.values()) relay.send(message);
@@ -134,8 +134,8 @@ function sendLeases(
   for (const [device, own] of Map.groupBy(alive, ({ tunnel }) => tunnel.device)) {
     const channels = peers.devices(device);
     if (channels.length === 0) continue;
-    for (let at = 0; at < own.length; at += maxBatch) {
-      const entries = own.slice(at, at + maxBatch).map(({ entry }) => entry);
+    for (let at = 0; at < own.length; at += maxLeaseEntries) {
+      const entries = own.slice(at, at + maxLeaseEntries).map(({ entry }) => entry);
       const message = signLeases(services, connector, entries);
       for (const channel of channels) channel.send(message);
     }

@@ -1,0 +1,93 @@
+import { generateKeyPairSync } from 'node:crypto';
+import test from 'ava';
+import {
+  decodeMessage,
+  encodeMessage,
+  leaseBatchSchema,
+  logBatchSchema,
+  newId,
+  rawPublicKey,
+  signingKey,
+  signStatement,
+  toConnector,
+  toDevice,
+  toRelay,
+  verifyingKey,
+  verifyStatement,
+  type LogBatch,
+  type RevocationEntry,
+} from '../../../../protocol/index.ts';
+import { maxLeaseEntries, maxLogEntries } from '../../../../relay/control-plane/limits.ts';
+import { LogFeed } from '../../../../relay/control-plane/live/log-feed.ts';
+import { Peers } from '../../../../relay/control-plane/live/peers.ts';
+import { TunnelIndex } from '../../../../relay/control-plane/live/tunnel-index.ts';
+
+const { privateKey } = generateKeyPairSync('ed25519');
+const grantKey = signingKey(privateKey);
+const keys = [verifyingKey(rawPublicKey(privateKey))];
+const highest = Number.MAX_SAFE_INTEGER;
+
+/** Entries as long as any may be: the longest reason, subject, action and position. */
+function longestEntries(count: number): RevocationEntry[] {
+  return Array.from({ length: count }, (_, i) => ({
+    position: highest - count + i,
+    action: 'suspend',
+    subject: { kind: 'connector', id: newId('connector') },
+    reason: 'r'.repeat(64),
+  }));
+}
+
+/** A peer that takes every message as the wire brings it. */
+function newPeer() {
+  const batches: LogBatch[] = [];
+  const peer = {
+    id: newId('connector'),
+    toldTo: 0,
+    send: (message: Parameters<Parameters<LogFeed['tellHead']>[0]['send']>[0]) => {
+      for (const schema of [toConnector, toDevice, toRelay]) {
+        decodeMessage(schema, encodeMessage(schema, message));
+      }
+      batches.push(verifyStatement('log', logBatchSchema, message.statement, keys));
+    },
+  };
+  return { peer, batches };
+}
+
+test('LogFeed - whole batches of the longest entries fit into a message', (t) => {
+  const position = highest - 1;
+  const feed = new LogFeed({
+    peers: new Peers(),
+    tunnels: new TunnelIndex(),
+    grantKey,
+    incarnation: highest,
+    position,
+  });
+  const { peer, batches } = newPeer();
+  const entries = longestEntries(2 * maxLogEntries + 1);
+  feed.catchUp(peer, entries);
+  t.deepEqual(
+    batches.map((batch) => batch.entries.length),
+    [maxLogEntries, maxLogEntries, 1],
+  );
+  t.deepEqual(
+    batches.flatMap((batch) => batch.entries),
+    entries,
+  );
+  t.deepEqual(
+    batches.map((batch) => batch.completeTo),
+    [entries[maxLogEntries - 1]?.position, entries[2 * maxLogEntries - 1]?.position, position],
+  );
+  t.is(peer.toldTo, position);
+});
+
+test('leases - a whole batch of the longest renewals fits into a message', (t) => {
+  const entries = Array.from(
+    { length: maxLeaseEntries },
+    () => [newId('tunnel'), [highest, highest], highest] as [never, [number, number], number],
+  );
+  const batch = { connector: newId('connector'), entries };
+  const statement = signStatement('lease', leaseBatchSchema, batch, grantKey);
+  for (const schema of [toConnector, toDevice, toRelay]) {
+    t.notThrows(() => decodeMessage(schema, encodeMessage(schema, { type: 'leases', statement })));
+  }
+});
