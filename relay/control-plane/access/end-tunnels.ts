@@ -1,12 +1,14 @@
-import type { ErrorCode, Subject } from '../../../protocol/index.ts';
+import type { DecisionId, ErrorCode, Subject } from '../../../protocol/index.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
-import type { Tx } from '../store/index.ts';
+import type { Store, Tx } from '../store/index.ts';
 
 /** Why something ends: a word for logs and close messages, and the code that goes with it. */
 export interface Ending {
   readonly reason: string;
   readonly code: ErrorCode;
+  /** The decision that ends them, where it is not the one that allowed them. */
+  readonly decision?: DecisionId;
 }
 
 /** Ends permission: one entry in the revocation log, pushed to everyone concerned as soon as `tx` is durable. */
@@ -50,14 +52,14 @@ export async function endTunnels(
       .returning('id')
       .executeTakeFirst();
     if (!closed) continue;
-    await flushConfirmations(tx, tunnel, nowMs);
+    await flushConfirmations(store, tx, tunnel, nowMs);
     await audit.append(
       {
         actor: 'system',
         action: 'tunnel.end',
         subject: tunnel.id,
         outcome: 'ok',
-        ref: tunnel.decision,
+        ref: ending.decision ?? tunnel.decision,
         user: tunnel.userName,
         app: tunnel.appName,
         details: { reason: ending.reason, code: ending.code, ...(byteCounts ?? {}) },
@@ -74,10 +76,17 @@ export async function endTunnels(
 }
 
 /** Writes down how often a decision was confirmed since it was written last. */
-export async function flushConfirmations(tx: Tx, tunnel: LiveTunnel, nowMs: number): Promise<void> {
+export async function flushConfirmations(
+  store: Store,
+  tx: Tx,
+  tunnel: LiveTunnel,
+  nowMs: number,
+): Promise<void> {
   const count = tunnel.confirmations;
   if (count === 0) return;
-  tunnel.confirmations = 0;
+  store.afterCommit(tx, () => {
+    tunnel.confirmations = Math.max(0, tunnel.confirmations - count);
+  });
   await tx
     .updateTable('decisions')
     .set((eb) => ({

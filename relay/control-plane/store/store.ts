@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdirSync, openSync, closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { CamelCasePlugin, Kysely, SqliteDialect, type Transaction } from 'kysely';
 import { Migrator } from 'kysely/migration';
-import { ZtnaError } from '../../../protocol/index.ts';
+import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import { lockDirectory, type DirectoryLock } from '../../directory-lock.ts';
 import { migrations } from './migrations.ts';
 import { openSqlite } from './sqlite.ts';
@@ -27,7 +27,10 @@ export interface Store {
   readonly db: Reader;
   /** Runs `change` in a transaction; transactions run one after another. Rolled back when it throws. */
   write<T>(change: (tx: Tx) => Promise<T>): Promise<T>;
-  /** Calls `listener` once `tx` is durable, in the order registered; never when it rolls back. */
+  /**
+   * Calls `listener` once `tx` is durable and before the next transaction begins, in the order registered; never when
+   * it rolls back. One that throws keeps none of the others from running.
+   */
   afterCommit(tx: Tx, listener: () => void): void;
   /** Held until `tx` ends: appends to `order` follow each other, so that positions commit in order. */
   lockOrder(tx: Tx, order: AppendOrder): Promise<void>;
@@ -88,6 +91,8 @@ class SqliteStore implements Store {
   readonly #listeners = new WeakMap<Tx, (() => void)[]>();
   /** The transaction that the running code was called from, as long as it is open. */
   readonly #scope = new AsyncLocalStorage<{ isOpen: boolean }>();
+  /** Settles when the newest transaction and its listeners are over. */
+  #newest: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   constructor(db: Kysely<Database>, lock: DirectoryLock) {
@@ -97,15 +102,22 @@ class SqliteStore implements Store {
 
   get db(): Kysely<Database> {
     if (this.#scope.getStore()?.isOpen) {
-      throw new ZtnaError('ERR_INTERNAL', { message: 'inside a transaction, use its own handle' });
+      throw insideTransaction();
     }
     return this.#db;
   }
 
-  async write<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
+  write<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
+    if (this.#scope.getStore()?.isOpen) return Promise.reject(insideTransaction());
+    const written = this.#newest.then(() => this.#write(change));
+    this.#newest = written.catch(() => undefined);
+    return written;
+  }
+
+  async #write<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
     const listeners: (() => void)[] = [];
     const scope = { isOpen: true };
-    const result = await this.db.transaction().execute(async (tx) => {
+    const result = await this.#db.transaction().execute(async (tx) => {
       this.#listeners.set(tx, listeners);
       try {
         return await this.#scope.run(scope, () => change(tx));
@@ -113,7 +125,7 @@ class SqliteStore implements Store {
         scope.isOpen = false;
       }
     });
-    for (const listener of listeners) listener();
+    runAll(listeners);
     return result;
   }
 
@@ -130,9 +142,28 @@ class SqliteStore implements Store {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#db.destroy().finally(() => {
-      this.#lock.release();
-    });
+    this.#closing ??= this.#newest
+      .then(() => this.#db.destroy())
+      .finally(() => {
+        this.#lock.release();
+      });
     return this.#closing;
   }
+}
+
+function insideTransaction(): ZtnaError {
+  return new ZtnaError('ERR_INTERNAL', { message: 'inside a transaction, use its own handle' });
+}
+
+/** Runs every one, then throws what the first to fail threw. */
+function runAll(listeners: readonly (() => void)[]): void {
+  const failures: unknown[] = [];
+  for (const listener of listeners) {
+    try {
+      listener();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw toZtnaError(failures[0]);
 }

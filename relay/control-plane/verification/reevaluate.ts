@@ -2,6 +2,7 @@ import { leaseLengthMs } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
 import { decideAccess, recordDecision, type AccessDecision } from '../grant/decide.ts';
 import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
+import type { PolicyEngine } from '../policy/index.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Reader, Tx } from '../store/index.ts';
@@ -18,21 +19,25 @@ export class Evaluation {
   readonly #services: Services;
   readonly #db: Reader | Tx;
   readonly #nowMs: number;
+  readonly #policy: PolicyEngine | undefined;
   readonly #subjects = new Map<string, SubjectFacts | undefined>();
   readonly #apps = new Map<string, AppFacts | undefined>();
 
-  constructor(services: Services, db: Reader | Tx, nowMs: number) {
+  /** `policy` in place of the active one. */
+  constructor(services: Services, db: Reader | Tx, nowMs: number, policy?: PolicyEngine) {
     this.#services = services;
     this.#db = db;
     this.#nowMs = nowMs;
+    this.#policy = policy;
   }
 
   async evaluate(tunnel: LiveTunnel): Promise<Evaluated | null> {
-    const { policy } = this.#services;
     const address = this.#addressOf(tunnel);
     const subject = await this.#subject(tunnel, address);
     const app = await this.#app(tunnel);
     if (!subject || !app) return null;
+    // After the waiting: another policy may have become active meanwhile.
+    const policy = this.#policy ?? this.#services.policy;
     const decision = decideAccess(policy, subject, app, leaseLengthMs(tunnel.intervalMs));
     return { subject, app, decision };
   }
@@ -64,16 +69,19 @@ export class Evaluation {
 /**
  * Decides tunnels and unexpired grants anew inside the change that may end them: each that is denied gets an entry
  * in the revocation log. Those still allowed are verified at once, since their known end may have moved.
- * Answers how many ended. `cause` is the reason told when policy itself, and no state of the user, denies.
+ * Answers how many ended. `cause` is the reason told when policy itself, and no state of the user, denies; `policy`
+ * is one that this very change makes active. Nothing outside `tx` changes before it is durable.
  */
 export async function reevaluate(
   services: Services,
   tx: Tx,
   tunnels: readonly LiveTunnel[],
   cause: string,
+  policy?: PolicyEngine,
 ): Promise<number> {
-  const nowMs = services.clock.nowMs();
-  const evaluation = new Evaluation(services, tx, nowMs);
+  const { store, clock } = services;
+  const nowMs = clock.nowMs();
+  const evaluation = new Evaluation(services, tx, nowMs, policy);
   let ended = 0;
   for (const tunnel of tunnels) {
     if (tunnel.state === 'closed') continue;
@@ -83,19 +91,22 @@ export async function reevaluate(
       continue;
     }
     const reason = evaluated ? reasonOf(evaluated, cause, nowMs) : cause;
-    if (evaluated) {
-      tunnel.decision = await recordDecision(tx, evaluated.decision, {
-        subject: evaluated.subject,
-        app: evaluated.app,
-        tunnel: tunnel.id,
-      });
-    }
+    const decision = evaluated
+      ? await recordDecision(tx, evaluated.decision, {
+          subject: evaluated.subject,
+          app: evaluated.app,
+          tunnel: tunnel.id,
+        })
+      : tunnel.decision;
     await services.revocations.append(tx, {
       action: 'revoke',
       subject: { kind: 'tunnel', id: tunnel.id },
       reason,
     });
-    await endTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_REVOKED' });
+    await endTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_REVOKED', decision });
+    store.afterCommit(tx, () => {
+      tunnel.decision = decision;
+    });
     ended += 1;
   }
   return ended;

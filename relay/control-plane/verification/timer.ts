@@ -140,7 +140,7 @@ async function keepBooks(services: Services): Promise<void> {
     await store.write(async (tx) => {
       const nowMs = clock.nowMs();
       for (const tunnel of due) {
-        await flushConfirmations(tx, tunnel, nowMs);
+        await flushConfirmations(store, tx, tunnel, nowMs);
         await tx
           .updateTable('tunnels')
           .set({ untilMs: tunnel.untilMs })

@@ -39,7 +39,7 @@ async function apply(
   actor: string,
   isDryRun: boolean,
 ): Promise<{ version: number; tunnelsEnded: number }> {
-  const { store, policy: old, clock, audit, tunnels } = services;
+  const { store, clock, audit, tunnels } = services;
   try {
     return await store.write(async (tx) => {
       const { version, digest } = await storePolicy(tx, {
@@ -47,12 +47,14 @@ async function apply(
         actor,
         nowMs: clock.nowMs(),
       });
-      const candidate = new PolicyEngine({ extraChecks: old.extraChecks });
+      const candidate = new PolicyEngine({ extraChecks: services.policy.extraChecks });
       candidate.activate(checked, version);
-      // Before the commit, so that no grant decided after it can be decided by the old one.
-      services.policy = candidate;
+      // Never before the commit: a dry run, or a change that fails, must not decide anything for anybody else.
+      store.afterCommit(tx, () => {
+        services.policy = candidate;
+      });
       const all = [...tunnels.all()];
-      const tunnelsEnded = await reevaluate(services, tx, all, 'policy_changed');
+      const tunnelsEnded = await reevaluate(services, tx, all, 'policy_changed', candidate);
       await audit.append(
         {
           actor,
@@ -67,9 +69,8 @@ async function apply(
       return { version, tunnelsEnded };
     });
   } catch (error) {
-    services.policy = old;
-    if (error instanceof DryRun) return { version: old.version, tunnelsEnded: error.tunnelsEnded };
-    throw error;
+    if (!(error instanceof DryRun)) throw error;
+    return { version: services.policy.version, tunnelsEnded: error.tunnelsEnded };
   }
 }
 
