@@ -48,7 +48,9 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
     answerTime: (nonce) => answerTime(services, nonce),
     onMessage: async (message) => {
       if (message.type === 'hello') {
-        peer = await greet(services, channel, dialler, message);
+        await greet(services, channel, dialler, message, (registered) => {
+          peer = registered;
+        });
         logger.info('connector_online', { instance: message.instance, apps: message.apps.length });
       } else if (peer) await handle(services, peer, message);
     },
@@ -77,7 +79,8 @@ async function greet(
   channel: ServerChannel<FromConnector, ToConnector>,
   dialler: ControlPeer,
   hello: Hello,
-): Promise<ConnectorPeer> {
+  onRegistered: (peer: ConnectorPeer) => void,
+): Promise<void> {
   const { store, clock, peers, tunnels } = services;
   const version = chooseVersion(hello.versions);
   const id = dialler.id as ConnectorId;
@@ -94,15 +97,20 @@ async function greet(
       .executeTakeFirst(),
   );
   if (!row) throw new ZtnaError('ERR_IDENTITY_REVOKED');
-  const known = await readTunnelSubjects(services, hello.tunnels);
+  // Whatever else it names is no business of its own.
+  const known = (await readTunnelSubjects(services, hello.tunnels)).filter(
+    (tunnel) => tunnel.connector === id,
+  );
   const appIds = await readAppIds(store.db, row.siteId);
   const relays = await readRelays(services);
   const concerns = (entry: RevocationEntry) => {
-    const live = tunnels.about('connector', id).map(subjectsOf);
-    return concernsAny(entry, { kind: 'connector', id }, [...known, ...live]);
+    const own = tunnels.everAbout('connector', id).map(subjectsOf);
+    return concernsAny(entry, { kind: 'connector', id }, [...known, ...own]);
   };
+  const since = known.map(({ tunnel }) => tunnel);
   let isDuplicate = false as boolean;
-  const peer = await registerPeer(services, hello.tunnels, concerns, () => {
+  const peer = await registerPeer(services, since, concerns, () => {
+    channel.throwIfOver();
     const registered: ConnectorPeer = {
       id,
       name: row.name,
@@ -119,6 +127,7 @@ async function greet(
       },
     };
     const older = peers.addConnector(registered);
+    onRegistered(registered);
     older?.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
     if (older && older.instance !== hello.instance) isDuplicate = true;
     registered.send({
@@ -135,7 +144,6 @@ async function greet(
   });
   if (isDuplicate) await reportDuplicate(services, peer);
   await reconcile(services, peer, hello.tunnels, known);
-  return peer;
 }
 
 /** The newest process counts; that another was here at the same time may mean a copied key. */
@@ -164,7 +172,7 @@ async function reconcile(
   services: Services,
   peer: ConnectorPeer,
   reported: readonly TunnelId[],
-  known: readonly { readonly tunnel: string; readonly connector: string; readonly state: string }[],
+  known: readonly { readonly tunnel: string; readonly state: string }[],
 ): Promise<void> {
   const { store, tunnels, schedule, clock, revocations } = services;
   const there = new Set<string>(reported);
@@ -176,9 +184,7 @@ async function reconcile(
     );
   // Closed here but open there: an entry ends it at once, where a missing lease would only in a while.
   const closed = known.filter(
-    (row) =>
-      row.connector === peer.id &&
-      (row.state === 'closed' || tunnels.get(row.tunnel)?.state === 'closed'),
+    (row) => row.state === 'closed' || tunnels.get(row.tunnel)?.state === 'closed',
   );
   if (gone.length > 0 || closed.length > 0) {
     await store.write(async (tx) => {

@@ -46,7 +46,9 @@ export function serveDevice(services: Services, socket: WebSocket, dialler: Cont
     answerTime: (nonce) => answerTime(services, nonce),
     onMessage: async (message) => {
       if (message.type === 'hello') {
-        peer = await greet(services, channel, dialler, message);
+        await greet(services, channel, dialler, message, (registered) => {
+          peer = registered;
+        });
         logger.info('device_online', { address: dialler.address });
       } else if (peer && message.type === 'tunnel_closed') {
         await noteClosed(services, id, message.tunnel, message.reason);
@@ -72,7 +74,8 @@ async function greet(
   channel: ServerChannel<FromDevice, ToDevice>,
   dialler: ControlPeer,
   hello: Hello,
-): Promise<DevicePeer> {
+  onRegistered: (peer: DevicePeer) => void,
+): Promise<void> {
   const { store, clock, peers, settings, tunnels } = services;
   const version = chooseVersion(hello.versions);
   const id = dialler.id as DeviceId;
@@ -95,10 +98,12 @@ async function greet(
   const session = await findLiveSession(store.db, id, clock.nowMs());
   const facts = session ? await sessionFactsOf(services, session) : null;
   const concerns = (entry: RevocationEntry) => {
-    const live = tunnels.about('device', id).map(subjectsOf);
-    return concernsAny(entry, { kind: 'device', id }, [...known, ...live]);
+    const own = tunnels.everAbout('device', id).map(subjectsOf);
+    return concernsAny(entry, { kind: 'device', id }, [...known, ...own]);
   };
-  const peer = await registerPeer(services, hello.tunnels, concerns, () => {
+  const since = known.map(({ tunnel }) => tunnel);
+  const peer = await registerPeer(services, since, concerns, () => {
+    channel.throwIfOver();
     const registered: DevicePeer = {
       id,
       address: dialler.address,
@@ -111,6 +116,7 @@ async function greet(
       },
     };
     peers.addDevice(registered);
+    onRegistered(registered);
     registered.send({
       type: 'welcome',
       version,
@@ -131,7 +137,6 @@ async function greet(
       });
     } else services.schedule.hasten(tunnel.tunnel, clock.nowMs());
   }
-  return peer;
 }
 
 async function answer(

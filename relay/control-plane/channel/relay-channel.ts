@@ -33,7 +33,9 @@ export function serveRelay(services: Services, socket: WebSocket, dialler: Contr
     answerTime: (nonce) => answerTime(services, nonce),
     onMessage: async (message) => {
       if (message.type === 'hello') {
-        peer = await greet(services, channel, dialler, message);
+        await greet(services, channel, dialler, message, (registered) => {
+          peer = registered;
+        });
         logger.info('data_plane_online', { tunnels: message.tunnels.length });
       } else if (peer) await handle(services, peer, message);
     },
@@ -53,7 +55,8 @@ async function greet(
   channel: ServerChannel<FromRelay, ToRelay>,
   dialler: ControlPeer,
   hello: Hello,
-): Promise<RelayPeer> {
+  onRegistered: (peer: RelayPeer) => void,
+): Promise<void> {
   const { store, clock, peers } = services;
   const version = chooseVersion(hello.versions);
   const id = dialler.id as RelayId;
@@ -67,11 +70,12 @@ async function greet(
       .executeTakeFirst(),
   );
   if (!row) throw new ZtnaError('ERR_IDENTITY_REVOKED');
-  const peer = await registerPeer(
+  await registerPeer(
     services,
     hello.tunnels,
     () => true,
     () => {
+      channel.throwIfOver();
       const registered: RelayPeer = {
         id,
         url: row.url,
@@ -86,6 +90,7 @@ async function greet(
         },
       };
       peers.addRelay(registered)?.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
+      onRegistered(registered);
       const bundle = newerBundle(services, hello.bundleVersion);
       registered.send({ type: 'welcome', version, relay: id, bundle });
       return registered;
@@ -93,7 +98,6 @@ async function greet(
   );
   const nowMs = clock.nowMs();
   for (const tunnel of hello.tunnels) services.schedule.hasten(tunnel, nowMs);
-  return peer;
 }
 
 async function handle(

@@ -73,6 +73,13 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
     });
   }
 
+  /** Throws ERR_TUNNEL_CLOSED on a channel that is over: whoever has left must not be made known. */
+  throwIfOver(): void {
+    if (this.#isOver) {
+      throw new ZtnaError('ERR_TUNNEL_CLOSED', { message: 'the peer left before it was greeted' });
+    }
+  }
+
   /** Sends a message; does nothing on a channel that is over. */
   send(message: Out): void {
     if (this.#isOver) return;
@@ -144,6 +151,7 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
   }
 
   #fail(error: unknown): void {
+    if (this.#isOver && error instanceof ZtnaError && error.code === 'ERR_TUNNEL_CLOSED') return;
     const { code, message, cause } = toZtnaError(error);
     this.#options.logger.warn('channel_refused', {
       code,

@@ -4,23 +4,30 @@ import type { LiveTunnel } from './tunnel-index.ts';
 
 /**
  * Takes over the tunnels that the store knows, under this process's fencing number: restarting the control plane
- * cuts nobody. Each is verified as soon as its connector is back.
+ * cuts nobody. Each is verified as soon as its connector is back. Closed ones are known for as long as their grant
+ * could be used, so that their ends hear what voids it.
  */
 export async function loadTunnels(services: Services): Promise<void> {
   const { store, clock, tunnels, schedule, settings, sequence } = services;
+  const nowMs = clock.nowMs();
   const rows = await store.db
     .selectFrom('tunnels')
-    .innerJoin('apps', 'apps.id', 'tunnels.appId')
-    .innerJoin('users', 'users.id', 'tunnels.userId')
+    .leftJoin('apps', 'apps.id', 'tunnels.appId')
+    .leftJoin('users', 'users.id', 'tunnels.userId')
     .leftJoin('decisions', 'decisions.id', 'tunnels.decisionId')
     .selectAll('tunnels')
     .select(['apps.name as appName', 'users.name as userName'])
     .select(['decisions.inputDigest', 'decisions.policyVersion', 'decisions.inputsJson'])
-    .where('tunnels.state', 'in', ['granted', 'open'])
+    .where((eb) =>
+      eb.or([
+        eb('tunnels.state', 'in', ['granted', 'open']),
+        eb('tunnels.grantExpiresAtMs', '>', nowMs),
+      ]),
+    )
     .execute();
-  const nowMs = clock.nowMs();
   for (const row of rows) {
-    const { intervalMs } = verificationOf(settings, row.appName);
+    const appName = row.appName ?? row.appId;
+    const { intervalMs } = verificationOf(settings, appName);
     // The newest lease that was sent is not written down; none reaches further than this.
     const untilMs = Math.max(row.untilMs, nowMs + maxLeaseMs);
     const tunnel: LiveTunnel = {
@@ -29,8 +36,8 @@ export async function loadTunnels(services: Services): Promise<void> {
       session: row.sessionId,
       device: row.deviceId,
       app: row.appId,
-      appName: row.appName,
-      userName: row.userName,
+      appName,
+      userName: row.userName ?? row.userId,
       connector: row.connectorId,
       instance: row.instance,
       intervalMs,
@@ -38,12 +45,13 @@ export async function loadTunnels(services: Services): Promise<void> {
       address: addressIn(row.inputsJson),
       decision: row.decisionId,
       policyVersion: row.policyVersion ?? 0,
-      state: row.state === 'open' ? 'open' : 'granted',
+      state: row.state === 'open' || row.state === 'granted' ? row.state : 'closed',
       untilMs,
       inputDigest: row.inputDigest ?? '',
       confirmations: 0,
     };
     tunnels.add(tunnel);
+    if (tunnel.state === 'closed') continue;
     schedule.set(tunnel.id, intervalMs, Infinity, nowMs);
     schedule.hasten(tunnel.id, nowMs);
   }

@@ -85,24 +85,25 @@ export class TunnelIndex {
 
   /** Live tunnels about one subject; those closed already are left out. */
   about(kind: RevocationEntry['subject']['kind'], id: string): LiveTunnel[] {
-    return this.#everAbout(kind, id).filter((tunnel) => tunnel.state !== 'closed');
+    return this.everAbout(kind, id).filter((tunnel) => tunnel.state !== 'closed');
   }
 
   /** The connectors whose tunnels or unexpired grants an entry names. */
   connectorsOf(entry: RevocationEntry): Set<string> {
     const { kind, id } = entry.subject;
-    const ids = this.#everAbout(kind, id).map((tunnel): string => tunnel.connector);
+    const ids = this.everAbout(kind, id).map((tunnel): string => tunnel.connector);
     return new Set(kind === 'connector' ? [...ids, id] : ids);
   }
 
   /** The devices that an entry concerns. */
   devicesOf(entry: RevocationEntry): Set<string> {
     const { kind, id } = entry.subject;
-    const ids = this.#everAbout(kind, id).map((tunnel): string => tunnel.device);
+    const ids = this.everAbout(kind, id).map((tunnel): string => tunnel.device);
     return new Set(kind === 'device' ? [...ids, id] : ids);
   }
 
-  #everAbout(kind: RevocationEntry['subject']['kind'], id: string): LiveTunnel[] {
+  /** The same with those closed whose grant could still be used: what entries must reach their ends for. */
+  everAbout(kind: RevocationEntry['subject']['kind'], id: string): LiveTunnel[] {
     if (kind === 'tunnel') {
       const tunnel = this.#byId.get(id);
       return tunnel ? [tunnel] : [];
