@@ -77,7 +77,13 @@ export const revokeLeaf: Leaf = adminLeaf({
     },
     id: { type: 'string', describe: 'id or name', demandOption: true },
   },
-  options: { reason: { type: 'string', describe: 'why, for the audit log', demandOption: true } },
+  options: {
+    reason: {
+      type: 'string',
+      describe: 'why, for the audit log; a snake_case word is told to users too',
+      demandOption: true,
+    },
+  },
   command: 'revoke',
   args: (argv) => ({
     kind: textOf(argv, 'kind'),

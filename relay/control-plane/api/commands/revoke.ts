@@ -16,8 +16,10 @@ const args = v.strictObject({
   reason: v.pipe(v.string(), v.minLength(1), v.maxLength(500)),
 });
 
-/** What is told to machines; the administrator's own words stay in the audit log. */
-const reason = 'revoked_by_admin';
+/** What users, logs and enforcers are told: the administrator's own word, if it is one; whole texts stay in the audit. */
+function reasonOf(text: string): string {
+  return /^[a-z][a-z0-9_]{0,63}$/.test(text) ? text : 'revoked_by_admin';
+}
 
 interface Revoked {
   readonly subject: Exclude<Subject, { kind: 'app' }>;
@@ -28,9 +30,9 @@ interface Revoked {
 async function revoke(
   services: Services,
   tx: Tx,
-  kind: v.InferOutput<typeof args>['kind'],
-  id: string,
+  { kind, id, reason: text }: v.InferOutput<typeof args>,
 ): Promise<Revoked> {
+  const reason = reasonOf(text);
   switch (kind) {
     case 'user': {
       const user = await getUser(tx, id);
@@ -77,9 +79,10 @@ async function revoke(
 }
 
 export const revokeCommands: readonly Command[] = [
-  defineCommand('revoke', 'change', args, async (services, { kind, id, reason: text }, actor) =>
+  defineCommand('revoke', 'change', args, async (services, request, actor) =>
     services.store.write(async (tx) => {
-      const { subject, user, tunnelsEnded } = await revoke(services, tx, kind, id);
+      const { kind, reason: text } = request;
+      const { subject, user, tunnelsEnded } = await revoke(services, tx, request);
       await services.audit.append(
         {
           actor,

@@ -55,6 +55,38 @@ async function user(t: { context: Context }, name: string, app = 'wiki'): Promis
 }
 
 test.serial(
+  'revoke - a word as the reason is what users, enforcers and audit see; a text is for the audit alone',
+  async (t) => {
+    const { rig, berlin, relay } = t.context;
+    const device = await user(t, 'rita');
+    for (const [text, word] of [
+      ['laptop_stolen', 'laptop_stolen'],
+      ['Seen at the airport; see case 7', 'revoked_by_admin'],
+      ['r'.repeat(65), 'revoked_by_admin'],
+    ] as const) {
+      const grant = await openTunnel(device, berlin, 'wiki');
+      await rig.admin('revoke', { kind: 'tunnel', id: grant.tunnel, reason: text });
+      const ended = await device.find((message) =>
+        message.type === 'tunnel_ended' && message.tunnel === grant.tunnel ? message : undefined,
+      );
+      t.is(ended.reason, word);
+      await relay.completeTo(rig.plane.services.feed.head);
+      const entry = relay.entries().find(({ subject }) => subject.id === grant.tunnel);
+      t.is(entry?.reason, word);
+      t.is((await rig.admin('tunnel.show', { id: grant.tunnel }))['closeReason'], word);
+      const records = await rig.plane.services.audit.read();
+      const details = (action: string) =>
+        JSON.parse(
+          records.find((row) => row.action === action && row.subject === grant.tunnel)
+            ?.detailsJson ?? '{}',
+        ) as Record<string, unknown>;
+      t.is(details('tunnel.revoke')['reason'], text);
+      t.is(details('tunnel.end')['reason'], word);
+    }
+  },
+);
+
+test.serial(
   'revoke - an entry goes to every data plane and only to the connectors it concerns',
   async (t) => {
     const { rig, berlin, paris, relay } = t.context;
