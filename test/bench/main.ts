@@ -3,10 +3,14 @@
  *
  *   npm run bench                       throughput, CPU and latency
  *   npm run bench -- --delay 20ms       the same with that one-way delay on each of the two links
+ *   npm run bench -- --rate 100mbit     the same with that rate on each of the two links (root on Linux only)
  *   npm run bench -- --seconds 10       how long each direction is loaded (default 5)
  *   npm run bench -- --only ztna,plain  leave paths out
  *   npm run bench -- --tunnels 1000     how many idle tunnels the memory figure is taken at (0: leave it out)
  *   npm run bench -- --json FILE        also write every figure there (default bench-results.json)
+ *
+ * Links are made of network namespaces, with `netem` and `tbf`, where that is possible: it takes root, `ip`, `tc` and
+ * a kernel that has them. Else a delay is made in user space, and a rate is refused. The table says which it was.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -21,13 +25,16 @@ import { measureIdleTunnels, type IdleTunnels } from './idle-tunnels.ts';
 import { startSshPath } from './openssh.ts';
 import { missingOpenSsh } from '../support/openssh.ts';
 import { cpuSeconds } from './processes.ts';
-import { download, firstEchoMs, median, roundTripMs, upload } from './traffic.ts';
+import { ownPlaces, runAgainInPlaces } from './namespaces.ts';
+import { download, firstEchoMs, median, roundTripMs, upload, type Endpoint } from './traffic.ts';
 import { printResults, type PathResult } from './report.ts';
 import { Deployment } from '../support/deployment.ts';
+import { inPlace } from '../support/program.ts';
 
 const { values } = parseArgs({
   options: {
     delay: { type: 'string', default: '0ms' },
+    rate: { type: 'string' },
     seconds: { type: 'string', default: '5' },
     rounds: { type: 'string', default: '3' },
     tunnels: { type: 'string', default: '1000' },
@@ -38,19 +45,33 @@ const { values } = parseArgs({
 const delayMs = Number(/^(\d+)ms$/.exec(values.delay)?.[1] ?? Number.NaN);
 const seconds = Number(values.seconds);
 const rounds = Number(values.rounds);
-if (!(delayMs >= 0) || !(seconds > 0) || !(rounds > 0)) {
+const { rate } = values;
+const isRate = rate === undefined || /^[1-9]\d*[kmg]bit$/.test(rate);
+if (!(delayMs >= 0) || !isRate || !(seconds > 0) || !(rounds > 0)) {
   console.error(
-    'error: --delay takes milliseconds such as 20ms; --seconds and --rounds take numbers',
+    'error: --delay takes milliseconds such as 20ms, --rate a rate such as 100mbit, --seconds and --rounds numbers',
   );
   process.exit(2);
 }
 const wanted = values.only?.split(',');
 
-/** One way from a local port to the app. */
+const places = ownPlaces();
+if (!places && (delayMs > 0 || rate !== undefined)) {
+  const done = await runAgainInPlaces({ delayMs, rate });
+  if ('exitCode' in done) process.exit(done.exitCode);
+  if (rate !== undefined) {
+    console.error(`error: no links of that kind can be made here: ${done.missing}`);
+    process.exit(2);
+  }
+  console.error(`delaying in user space, as netem cannot be had: ${done.missing}`);
+}
+const delaysInUserSpace = delayMs > 0 && !places;
+
+/** One way from this process to the app. */
 interface Path {
   readonly name: string;
   readonly isEndToEnd: boolean;
-  readonly port: number;
+  readonly at: Endpoint;
   readonly pids: readonly number[];
   /** Milliseconds from starting the client program to the first echoed byte. */
   readonly coldMs?: () => Promise<number>;
@@ -59,9 +80,14 @@ interface Path {
 
 const children: ChildProcess[] = [];
 
+function loopback(port: number): Endpoint {
+  return { host: '127.0.0.1', port };
+}
+
 /** Starts one of the bench's own programs, which prints its port. */
-async function startHelper(file: string, ...args: string[]): Promise<number> {
-  const child = spawn(process.execPath, [fileURLToPath(new URL(file, import.meta.url)), ...args], {
+async function startHelper(file: string, args: readonly string[], place?: string): Promise<number> {
+  const script = fileURLToPath(new URL(file, import.meta.url));
+  const child = spawn(...inPlace(place, process.execPath, [script, ...args]), {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   children.push(child);
@@ -69,38 +95,43 @@ async function startHelper(file: string, ...args: string[]): Promise<number> {
   return Number(line);
 }
 
-/** A port in front of `port` with the delay of one link, or of several in one, on it. */
+/** A port in front of `port` with the delay of one link, or of several in one, on it, where no real link has it. */
 async function link(port: number, links = 1): Promise<number> {
-  return delayMs > 0 ? startHelper('./delay-link.ts', String(links * delayMs), String(port)) : port;
+  if (!delaysInUserSpace) return port;
+  return startHelper('./delay-link.ts', [String(links * delayMs), String(port)]);
 }
 
 async function plainPath(appPort: number): Promise<Path> {
   return {
     name: 'plain TCP',
     isEndToEnd: false,
-    port: await link(appPort, 2), // one connection over both links, so one window for both
+    at: {
+      host: places?.connectorHost ?? '127.0.0.1',
+      port: await link(appPort, 2), // one connection over both links, so one window for both
+    },
     pids: [],
-    stop: async () => undefined,
+    stop: () => Promise.resolve(),
   };
 }
 
 async function ztnaPath(appPort: number): Promise<Path> {
   const deployment = await Deployment.start({
     apps: [{ name: 'bench', target: `tcp://127.0.0.1:${appPort}` }],
-    ...(delayMs > 0 ? { link } : {}),
+    ...(places ? { places } : {}),
+    ...(delaysInUserSpace ? { link } : {}),
   });
   const machine = await deployment.enrol();
   const { program, port } = await deployment.connect(machine, 'bench');
   return {
     name: 'ztna',
     isEndToEnd: true,
-    port,
+    at: loopback(port),
     pids: [deployment.relay, deployment.connector, program].map(({ child }) => child.pid ?? 0),
     coldMs: async () => {
       const startedAt = performance.now();
       const cold = machine.start('connect', 'bench', '--listen', '0', '--json');
       const { address } = await cold.event('listening');
-      await firstEchoMs(Number(/:(\d+)$/.exec(String(address))?.[1]));
+      await firstEchoMs(loopback(Number(/:(\d+)$/.exec(String(address))?.[1])));
       const elapsed = performance.now() - startedAt;
       await cold.stop();
       return elapsed;
@@ -111,16 +142,16 @@ async function ztnaPath(appPort: number): Promise<Path> {
 
 function sshPath(name: string, cipher: string | undefined) {
   return async (appPort: number, dir: string): Promise<Path> => {
-    const ssh = await startSshPath({ dir, appPort, cipher, link });
+    const ssh = await startSshPath({ dir, appPort, cipher, link, places });
     return {
       name,
       isEndToEnd: false,
-      port: ssh.localPort,
+      at: loopback(ssh.localPort),
       pids: ssh.pids,
       coldMs: async () => {
         const startedAt = performance.now();
         const cold = await ssh.coldConnect();
-        await firstEchoMs(cold.port);
+        await firstEchoMs(loopback(cold.port));
         const elapsed = performance.now() - startedAt;
         cold.stop();
         return elapsed;
@@ -136,19 +167,19 @@ async function measure(path: Path): Promise<PathResult> {
     const costs: number[] = [];
     for (let round = 0; round < rounds; round++) {
       const before = cpuSeconds(path.pids);
-      const moved = await move(path.port, seconds);
+      const moved = await move(path.at, seconds);
       const used = cpuSeconds(path.pids) - before;
       gbits.push((moved.bytes * 8) / moved.seconds / 1e9);
       costs.push(path.pids.length > 0 ? used / (moved.bytes / 1e9) : Number.NaN);
     }
     return { gbitPerSecond: median(gbits), cpuSecondsPerGb: median(costs) };
   };
-  await upload(path.port, 1); // compiled code and grown windows, as in a tunnel that has been in use
+  await upload(path.at, 1); // compiled code and grown windows, as in a tunnel that has been in use
   const up = await direction(upload);
   const down = await direction(download);
-  const roundTrip = await roundTripMs(path.port, 50);
+  const roundTrip = await roundTripMs(path.at, 50);
   const echoes: number[] = [];
-  for (let i = 0; i < 50; i++) echoes.push(await firstEchoMs(path.port));
+  for (let i = 0; i < 50; i++) echoes.push(await firstEchoMs(path.at));
   const colds: number[] = [];
   if (path.coldMs) for (let i = 0; i < 5; i++) colds.push(await path.coldMs());
   return {
@@ -162,12 +193,27 @@ async function measure(path: Path): Promise<PathResult> {
   };
 }
 
+function describeLinks(): string {
+  const parts: string[] = [];
+  if (delayMs > 0) parts.push(`${delayMs} ms one way${places ? ' (netem)' : ''}`);
+  if (rate !== undefined) parts.push(`${rate} each way (tbf)`);
+  if (parts.length === 0) return 'loopback';
+  const made = places
+    ? 'between network namespaces'
+    : 'delayed in user space, one TCP window a connection';
+  return `${parts.join(' and ')} on each of two links, ${made}`;
+}
+
 const dir = await mkdtemp(join(tmpdir(), 'ztna-bench-'));
 const results: PathResult[] = [];
 const left: string[] = [];
 let idle: IdleTunnels | undefined;
 try {
-  const appPort = await startHelper('./traffic-server.ts');
+  const appPort = await startHelper(
+    './traffic-server.ts',
+    places ? ['0.0.0.0'] : [],
+    places?.connector,
+  );
   const kinds: [string, (appPort: number, dir: string) => Promise<Path>][] = [
     ['plain', plainPath],
     ['ztna', ztnaPath],
@@ -190,7 +236,7 @@ try {
     }
   }
   const count = Number(values.tunnels);
-  if (count > 0 && delayMs === 0 && (!wanted || wanted.includes('memory'))) {
+  if (count > 0 && delayMs === 0 && !places && (!wanted || wanted.includes('memory'))) {
     console.error(`measuring memory at ${count} idle tunnels …`);
     idle = await measureIdleTunnels(count, (line) => console.error(`  ${line}`));
   }
@@ -200,15 +246,12 @@ try {
     kernel: release(),
     node: process.version,
   };
-  const link_ =
-    delayMs > 0
-      ? `${delayMs} ms one way on each of two links, delayed in user space, one TCP window a connection`
-      : 'loopback';
-  printResults({ results, idle, left, machine, link: link_ });
+  const links = describeLinks();
+  printResults({ results, idle, left, machine, link: links });
   await writeFile(
     values.json,
     JSON.stringify(
-      { at: new Date().toISOString(), machine, link: link_, seconds, rounds, results, idle, left },
+      { at: new Date().toISOString(), machine, link: links, seconds, rounds, results, idle, left },
       null,
       2,
     ) + '\n',

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { freePort } from '../support/deployment.ts';
 import { untilListening } from '../support/listening.ts';
 import { startSshd } from '../support/openssh.ts';
+import { inPlace } from '../support/program.ts';
+import type { Places } from './namespaces.ts';
 
 export interface SshPath {
   /** The processes between the local port and the app. */
@@ -23,13 +25,19 @@ export async function startSshPath(options: {
   readonly cipher: string | undefined;
   /** Wraps the sshd's port in a link, once for each side. */
   readonly link: (port: number) => Promise<number>;
+  /** Where the sshd and the app's side run; by default all is on loopback. */
+  readonly places: Places | undefined;
 }): Promise<SshPath> {
-  const sshd = await startSshd(join(options.dir, `ssh-${options.cipher ?? 'default'}`));
+  const { places } = options;
+  const host = places?.relayHost ?? '127.0.0.1';
+  const sshd = await startSshd(
+    join(options.dir, `ssh-${options.cipher ?? 'default'}`),
+    places && { host, place: places.relay },
+  );
   const clients: ChildProcess[] = [];
-  const forward = (viaPort: number, rule: readonly string[]): ChildProcess => {
+  const forward = (viaPort: number, rule: readonly string[], place?: string): ChildProcess => {
     const child = spawn(
-      'ssh',
-      [
+      ...inPlace(place, 'ssh', [
         '-N',
         ...sshd.clientArgs,
         '-p',
@@ -38,23 +46,24 @@ export async function startSshPath(options: {
         'ExitOnForwardFailure=yes',
         ...(options.cipher === undefined ? [] : ['-c', options.cipher]),
         ...rule,
-        `${sshd.user}@127.0.0.1`,
-      ],
+        `${sshd.user}@${host}`,
+      ]),
       { stdio: ['ignore', 'ignore', 'inherit'] },
     );
     clients.push(child);
     return child;
   };
   const remotePort = await freePort();
-  const far = forward(await options.link(sshd.port), [
-    '-R',
-    `127.0.0.1:${remotePort}:127.0.0.1:${options.appPort}`,
-  ]);
-  await untilListening(remotePort);
+  const far = forward(
+    await options.link(sshd.port),
+    ['-R', `${host}:${remotePort}:127.0.0.1:${options.appPort}`],
+    places?.connector,
+  );
+  await untilListening(remotePort, host);
   const nearLink = await options.link(sshd.port);
   const openNear = async (): Promise<{ child: ChildProcess; port: number }> => {
     const port = await freePort();
-    const child = forward(nearLink, ['-L', `127.0.0.1:${port}:127.0.0.1:${remotePort}`]);
+    const child = forward(nearLink, ['-L', `127.0.0.1:${port}:${host}:${remotePort}`]);
     await untilListening(port);
     return { child, port };
   };

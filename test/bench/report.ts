@@ -20,6 +20,11 @@ function figure(value: number, digits: number): string {
   return Number.isNaN(value) ? '–' : value.toFixed(digits);
 }
 
+/** Slow links need a digit more to be told apart. */
+function rate(gbitPerSecond: number): string {
+  return figure(gbitPerSecond, gbitPerSecond < 1 ? 3 : 2);
+}
+
 function row(cells: readonly string[]): string {
   return `| ${cells.join(' | ')} |`;
 }
@@ -55,8 +60,8 @@ export function printResults(report: {
     console.log(
       row([
         result.name,
-        figure(result.up.gbitPerSecond, 2),
-        figure(result.down.gbitPerSecond, 2),
+        rate(result.up.gbitPerSecond),
+        rate(result.down.gbitPerSecond),
         figure(result.up.cpuSecondsPerGb, 2),
         figure(result.down.cpuSecondsPerGb, 2),
         figure(result.roundTripMs, 2),

@@ -3,7 +3,8 @@
  *   'U'                  upload: read to the end, then answer the byte count (8 bytes) and end
  *   'D' + seconds (f64)  download: send for that long, then end
  *   'E'                  echo: every byte comes back
- * Prints its port on standard output.
+ *
+ *   traffic-server.ts [HOST]     listens there, on loopback by default, and prints its port
  */
 import { createServer, type AddressInfo, type Socket } from 'node:net';
 
@@ -46,7 +47,7 @@ const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => 
     }
   });
 });
-server.listen(0, '127.0.0.1', () => {
+server.listen(0, process.argv[2] ?? '127.0.0.1', () => {
   console.log((server.address() as AddressInfo).port);
 });
 process.on('disconnect', () => process.exit(0));

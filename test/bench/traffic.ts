@@ -7,17 +7,23 @@ export interface Moved {
   readonly seconds: number;
 }
 
+/** Where a path begins. */
+export interface Endpoint {
+  readonly host: string;
+  readonly port: number;
+}
+
 const chunk = Buffer.alloc(256 * 1024, 0x5a);
 
-async function dial(port: number): Promise<Socket> {
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+async function dial(at: Endpoint): Promise<Socket> {
+  const socket = connect({ ...at, noDelay: true });
   await once(socket, 'connect');
   return socket;
 }
 
 /** Sends to the app for `seconds`; the clock stops when the app has told how much it received. */
-export async function upload(port: number, seconds: number): Promise<Moved> {
-  const socket = await dial(port);
+export async function upload(at: Endpoint, seconds: number): Promise<Moved> {
+  const socket = await dial(at);
   const startedAt = performance.now();
   const endAt = startedAt + seconds * 1_000;
   socket.write('U');
@@ -34,13 +40,12 @@ export async function upload(port: number, seconds: number): Promise<Moved> {
 }
 
 /** Has the app send for `seconds` and reads to the end. */
-export async function download(port: number, seconds: number): Promise<Moved> {
+export async function download(at: Endpoint, seconds: number): Promise<Moved> {
   let bytes = 0;
   const buffer = Buffer.alloc(256 * 1024);
   const startedAt = performance.now();
   const socket = connect({
-    port,
-    host: '127.0.0.1',
+    ...at,
     noDelay: true,
     // One buffer for the whole download: the generator should cost the machine as little as it can.
     onread: { buffer, callback: (count) => ((bytes += count), true) },
@@ -55,10 +60,10 @@ export async function download(port: number, seconds: number): Promise<Moved> {
   return { bytes, seconds: (performance.now() - startedAt) / 1_000 };
 }
 
-/** Milliseconds from dialling the local port to the first echoed byte. */
-export async function firstEchoMs(port: number): Promise<number> {
+/** Milliseconds from dialling to the first echoed byte. */
+export async function firstEchoMs(at: Endpoint): Promise<number> {
   const startedAt = performance.now();
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+  const socket = connect({ ...at, noDelay: true });
   const echoed = once(socket, 'data');
   socket.write('E!');
   await echoed;
@@ -68,8 +73,8 @@ export async function firstEchoMs(port: number): Promise<number> {
 }
 
 /** Milliseconds of one byte's way there and back on a connection that is up: the round trip of the path. */
-export async function roundTripMs(port: number, times: number): Promise<number> {
-  const socket = await dial(port);
+export async function roundTripMs(at: Endpoint, times: number): Promise<number> {
+  const socket = await dial(at);
   socket.write('E.');
   await once(socket, 'data');
   const measured: number[] = [];

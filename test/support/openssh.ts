@@ -5,6 +5,7 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from './deployment.ts';
 import { untilListening } from './listening.ts';
+import { inPlace } from './program.ts';
 
 const sshdPath = '/usr/sbin/sshd';
 
@@ -24,8 +25,12 @@ export interface Sshd {
   stop(): Promise<void>;
 }
 
-/** Starts an `sshd` of its own on a spare loopback port, with keys made in `dir`. */
-export async function startSshd(dir: string): Promise<Sshd> {
+/** Starts an `sshd` of its own on a spare port, with keys made in `dir`: on loopback, or in a network namespace. */
+export async function startSshd(
+  dir: string,
+  where: { readonly host?: string; readonly place?: string } = {},
+): Promise<Sshd> {
+  const { host = '127.0.0.1', place } = where;
   await mkdir(dir, { recursive: true, mode: 0o700 });
   for (const name of ['host', 'user']) {
     spawnSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(dir, name)]);
@@ -36,7 +41,7 @@ export async function startSshd(dir: string): Promise<Sshd> {
   const port = await freePort();
   const config = {
     Port: port,
-    ListenAddress: '127.0.0.1',
+    ListenAddress: host,
     HostKey: join(dir, 'host'),
     AuthorizedKeysFile: join(dir, 'authorized_keys'),
     PidFile: 'none',
@@ -44,6 +49,7 @@ export async function startSshd(dir: string): Promise<Sshd> {
     UsePAM: 'no',
     PasswordAuthentication: 'no',
     AllowTcpForwarding: 'yes',
+    GatewayPorts: 'clientspecified',
     MaxStartups: '200',
     LogLevel: 'ERROR',
     Subsystem: 'sftp internal-sftp',
@@ -56,11 +62,10 @@ export async function startSshd(dir: string): Promise<Sshd> {
   );
   // Debian's sshd wants this directory for privilege separation and does not make it itself.
   await mkdir('/run/sshd', { recursive: true }).catch(() => undefined);
-  const child = spawn(sshdPath, ['-D', '-f', join(dir, 'sshd_config')], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
+  const command = inPlace(place, sshdPath, ['-D', '-f', join(dir, 'sshd_config')]);
+  const child = spawn(...command, { stdio: ['ignore', 'ignore', 'inherit'] });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  await untilListening(port);
+  await untilListening(port, host);
   return {
     port,
     pid: child.pid ?? 0,
