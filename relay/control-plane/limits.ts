@@ -8,3 +8,21 @@ export const maxLogEntries = 240;
 
 /** Renewals in one signed batch of leases: as many as the wire allows. */
 export const maxLeaseEntries = 256;
+
+const dayMs = 86_400_000;
+const hourMs = 3_600_000;
+
+/** The longest that a grant or a lease lives: three of the longest intervals, and grants no longer. */
+const longestLeaseMs = 60_000;
+
+/** Decisions and closed tunnels are forgotten this long after they last mattered; the audit log keeps its own word. */
+export const historyKeptMs = 30 * dayMs;
+
+/** Entries of the revocation log are forgotten when no grant or lease from before them can live, and an hour later. */
+export const revocationsKeptMs = longestLeaseMs + hourMs;
+
+/** How often what is too old is looked for. */
+export const pruneEveryMs = 600_000;
+
+/** Rows forgotten in one transaction; others wait no longer than that takes. */
+export const maxPrunedAtOnce = 1_000;

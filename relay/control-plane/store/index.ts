@@ -7,5 +7,6 @@ export {
   writeMeta,
   type Counter,
 } from './meta.ts';
+export { pruneStore, type Pruned } from './prune.ts';
 export { keepMarks, recoverFromRestore } from './restore.ts';
 export { openStore, type AppendOrder, type Reader, type Store, type Tx } from './store.ts';

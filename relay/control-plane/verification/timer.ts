@@ -2,7 +2,8 @@ import { toZtnaError, type ZtnaError } from '../../../protocol/index.ts';
 import { flushConfirmations, revokeSubject } from '../access/end-tunnels.ts';
 import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
-import { raiseCounterTo } from '../store/index.ts';
+import { pruneEveryMs } from '../limits.ts';
+import { pruneStore, raiseCounterTo } from '../store/index.ts';
 import { verifyTunnels } from './verifier.ts';
 import type { Services } from '../services.ts';
 
@@ -33,6 +34,11 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
     startLoop(keepMarksEveryMs, () => services.keepMarks()),
+    startLoop(pruneEveryMs, async () => {
+      const { decisions, tunnels, revocations } = await pruneStore(services.store, clock.nowMs());
+      if (decisions + tunnels + revocations === 0) return;
+      logger.info('store_pruned', { decisions, tunnels, revocations });
+    }),
     startLoop(bundleCheckEveryMs, async () => {
       await renewBundle(services);
     }),
