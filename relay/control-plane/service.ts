@@ -6,7 +6,7 @@ import { channelPath, toZtnaError, ZtnaError } from '../../protocol/index.ts';
 import { openStateDir, refuseUpgrade, type Logger } from '../../protocol/host/index.ts';
 import { startAdminSocket } from './api/admin-socket.ts';
 import { runCommand } from './api/table.ts';
-import { createAuditLog } from './audit/index.ts';
+import { createAuditLog, Refusals } from './audit/index.ts';
 import { loadAuthority } from './authority/index.ts';
 import { maxConnectorMessageBytes, serveConnector } from './channel/connector-channel.ts';
 import { maxDeviceMessageBytes, serveDevice } from './channel/device-channel.ts';
@@ -194,12 +194,15 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     store,
     clock,
     audit,
+    refusals: new Refusals({ audit, clock, logger }),
     authority,
     bundle: await ensureBundle(store, authority, clock),
     policy,
     revocations,
     signInThrottle: new SignInThrottle(clock),
     grantThrottle: new Throttle({ burst: 60, perMinute: limits.grantsPerMinute }),
+    questionThrottle: new Throttle({ burst: 30, perMinute: limits.questionsPerMinute }),
+    requestThrottle: new Throttle({ burst: 200, perMinute: limits.requestsPerMinute }),
     otpThrottle: new Throttle({ burst: 5, perMinute: 3 }),
     enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),
     settings,
@@ -306,18 +309,12 @@ class Upgrades {
   ): Promise<void> {
     const { code, reason } = toZtnaError(error);
     refuseUpgrade(socket, error);
-    const { audit, logger } = this.#services;
-    try {
-      await audit.append({
-        actor: `${peer.role === 'data-plane' ? 'relay' : peer.role}:${peer.id}`,
-        action: 'channel.open',
-        subject: peer.id,
-        outcome: 'refused',
-        details: { code, reason: reason ?? null, address: peer.address },
-      });
-    } catch (failure) {
-      logger.error('audit_failed', { error: toZtnaError(failure).message });
-    }
+    await this.#services.refusals.record(peer.address, {
+      actor: `${peer.role === 'data-plane' ? 'relay' : peer.role}:${peer.id}`,
+      action: 'channel.open',
+      subject: peer.id,
+      details: { code, reason: reason ?? null, address: peer.address },
+    });
   }
 
   stop(): void {

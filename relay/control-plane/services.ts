@@ -1,5 +1,5 @@
 import type { Logger } from '../../protocol/host/index.ts';
-import type { AuditLog } from './audit/index.ts';
+import type { AuditLog, Refusals } from './audit/index.ts';
 import type { Authority } from './authority/index.ts';
 import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
@@ -19,6 +19,8 @@ export interface Services {
   readonly store: Store;
   readonly clock: ServerClock;
   readonly audit: AuditLog;
+  /** For refusals of whoever may cause as many as he likes. */
+  readonly refusals: Refusals;
   readonly authority: Authority;
   /** Replaced as a whole when it is signed anew. */
   bundle: SignedBundle;
@@ -30,7 +32,11 @@ export interface Services {
   readonly grantThrottle: Throttle;
   /** One-time passwords typed to set up or remove them, by user. */
   readonly otpThrottle: Throttle;
-  /** By address. */
+  /** What costs the most to answer, `apps` and `why`; by device. */
+  readonly questionThrottle: Throttle;
+  /** Everything that a device may ask; by device. */
+  readonly requestThrottle: Throttle;
+  /** By address, IPv6 by its /64. */
   readonly enrolmentThrottle: Throttle;
   readonly settings: Settings;
   readonly tunnels: TunnelIndex;

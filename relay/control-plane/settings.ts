@@ -20,6 +20,8 @@ export interface Limits {
   readonly tunnelsPerUser: number;
   readonly tunnelsPerDevice: number;
   readonly grantsPerMinute: number;
+  readonly questionsPerMinute: number;
+  readonly requestsPerMinute: number;
   readonly enrolmentsPerMinute: number;
   readonly channelsPerDevice: number;
 }
@@ -32,6 +34,8 @@ export const defaultLimits: Limits = {
   tunnelsPerUser: 256,
   tunnelsPerDevice: 128,
   grantsPerMinute: 240,
+  questionsPerMinute: 60,
+  requestsPerMinute: 600,
   enrolmentsPerMinute: 20,
   channelsPerDevice: 192,
 };

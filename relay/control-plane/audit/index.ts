@@ -14,3 +14,4 @@ export {
   type Checkpoint,
 } from './record.ts';
 export { AuditVerifier, verifyAudit, type AuditFault, type AuditVerdict } from './verify.ts';
+export { Refusals } from './refusals.ts';

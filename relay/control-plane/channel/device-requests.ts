@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import {
   ZtnaError,
   type AppRow,
@@ -36,6 +37,9 @@ import type { Services } from '../services.ts';
 import type { Session, Tx, User } from '../store/index.ts';
 import type { DeviceRequest } from './device-channel.ts';
 
+/** How long the event loop is kept at one list of apps. */
+const sliceMs = 10;
+
 type Answer<T extends ToDevice['type']> = Extract<ToDevice, { type: T }>;
 
 /** Carries out one request of a device. Throws what it is refused with. */
@@ -46,6 +50,7 @@ export async function answerDevice(
   request: DeviceRequest,
 ): Promise<ToDevice> {
   const { id } = request;
+  takeTurn(services.requestThrottle, services, peer);
   switch (request.type) {
     case 'sign_in':
       return { type: 'signed_in', id, session: await handleSignIn(services, peer, request) };
@@ -55,16 +60,16 @@ export async function answerDevice(
     case 'status':
       return handleStatus(services, peer, dialler, id);
     case 'apps':
+      takeTurn(services.questionThrottle, services, peer);
       return { type: 'apps', id, apps: await listApps(services, peer) };
     case 'grant': {
-      if (!services.grantThrottle.take(peer.id, services.clock.nowMs())) {
-        throw new ZtnaError('ERR_LIMIT_RATE');
-      }
+      takeTurn(services.grantThrottle, services, peer);
       const session = await needSession(services, peer.id);
       const asker = { device: peer.id, session: session.id, address: peer.address };
       return { type: 'permit', id, ...(await grantTunnel(services, asker, request.app)) };
     }
     case 'why':
+      takeTurn(services.questionThrottle, services, peer);
       return handleWhy(services, peer, id, request.app);
     case 'otp_begin':
       return handleOtpBegin(services, peer, id);
@@ -84,6 +89,15 @@ export async function answerDevice(
         return false;
       });
   }
+}
+
+/** Throws ERR_LIMIT_RATE when the device has asked too often. */
+function takeTurn(
+  throttle: Services['requestThrottle'],
+  { clock }: Services,
+  peer: DevicePeer,
+): void {
+  if (!throttle.take(peer.id, clock.nowMs())) throw new ZtnaError('ERR_LIMIT_RATE');
 }
 
 /** The device's live session. Throws ERR_IDENTITY_SIGN_IN_NEEDED. */
@@ -118,9 +132,14 @@ async function handleSignIn(
   const { store, clock, audit, settings, signInThrottle: throttle } = services;
   const actor = `device:${peer.id}`;
   try {
+    const owner = await store.db
+      .selectFrom('devices')
+      .select('userId')
+      .where('id', '=', peer.id)
+      .executeTakeFirst();
     const { user, methods } = await signIn(
       { store, throttle, clock },
-      { ...request, device: peer.id, address: peer.address },
+      { ...request, device: peer.id, owner: owner?.userId ?? null, address: peer.address },
     );
     const session = await store.write(async (tx) => {
       const device = await tx
@@ -235,7 +254,12 @@ async function needSubject(services: Services, peer: DevicePeer) {
 async function listApps(services: Services, peer: DevicePeer): Promise<AppRow[]> {
   const subject = await needSubject(services, peer);
   const rows: AppRow[] = [];
+  let sinceMs = performance.now();
   for (const app of await readApps(services.store.db)) {
+    if (performance.now() - sinceMs > sliceMs) {
+      await setImmediate(); // leases must not wait for a long list
+      sinceMs = performance.now();
+    }
     const explained = explainDecision(
       services.policy,
       toPolicyRequest(services.policy, subject, app),

@@ -15,6 +15,7 @@ import {
   toZtnaError,
   ZtnaError,
 } from '../../../protocol/index.ts';
+import { limitKeyOf } from '../../data-plane/address.ts';
 import type { Services } from '../services.ts';
 import { enrolIdentity } from './enrol.ts';
 import { renewIdentity } from './renew.ts';
@@ -36,7 +37,7 @@ export async function answerEnrolment(
       reply(response, 404, 'text/plain; charset=utf-8', 'not found\n');
       return;
     }
-    if (!services.enrolmentThrottle.take(address, services.clock.nowMs())) {
+    if (!services.enrolmentThrottle.take(limitKeyOf(address), services.clock.nowMs())) {
       throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'enrolment_throttled' });
     }
     const body = await readBody(request);
@@ -67,7 +68,7 @@ async function refuse(
   response: ServerResponse,
   error: ZtnaError,
 ): Promise<void> {
-  const { audit, logger } = services;
+  const { refusals, logger } = services;
   const { code, message, hint, reason, cause } = error;
   if (code === 'ERR_INTERNAL') {
     logger.error('enrolment_failed', {
@@ -83,26 +84,26 @@ async function refuse(
     message: code === 'ERR_INTERNAL' ? null : `${publicText}${advice}`.slice(0, 500),
   });
   reply(response, status >= 400 && status < 600 ? status : 400, 'application/json', text);
-  try {
-    await audit.append({
-      actor: `address:${address}`,
-      action: path === renewPath ? 'certificate.renew' : 'identity.enrol',
-      subject: address,
-      outcome: 'refused',
-      details: { code, reason: reason ?? null },
-    });
-  } catch (failure) {
-    logger.error('audit_failed', { error: toZtnaError(failure).message });
-  }
+  await refusals.record(address, {
+    actor: `address:${address}`,
+    action: path === renewPath ? 'certificate.renew' : 'identity.enrol',
+    subject: address,
+    details: { code, reason: reason ?? null },
+  });
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > maxEnrolmentBytes) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
-    chunks.push(chunk);
+  try {
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      if (size > maxEnrolmentBytes) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
+      chunks.push(chunk);
+    }
+  } catch (cause) {
+    if (cause instanceof ZtnaError) throw cause;
+    throw new ZtnaError('ERR_MESSAGE_MALFORMED', { reason: 'request_cut', cause }); // the client left
   }
   return Buffer.concat(chunks);
 }

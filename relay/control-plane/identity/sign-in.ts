@@ -1,4 +1,4 @@
-import { ZtnaError, type DeviceId } from '../../../protocol/index.ts';
+import { ZtnaError, type DeviceId, type UserId } from '../../../protocol/index.ts';
 import { checkNewPassword, maxPasswordLength } from './password-rules.ts';
 import { hashPassword, verifyPassword } from './scrypt.ts';
 import { hasTotp, useTotp } from './totp.ts';
@@ -12,6 +12,8 @@ export interface Credentials {
   readonly password: string;
   readonly otp: string | null;
   readonly device: DeviceId | null;
+  /** Whose device it is. Everybody else's password on it is a wrong one. */
+  readonly owner?: UserId | null;
   readonly address: string;
 }
 
@@ -40,7 +42,9 @@ export async function signIn(
   credentials: Credentials,
 ): Promise<AuthenticatedUser> {
   const { password, otp, address, device } = credentials;
-  const found = await findUser(store.db, credentials.user);
+  const named = await findUser(store.db, credentials.user);
+  const isOwner = credentials.owner === undefined || named?.id === credentials.owner;
+  const found = isOwner ? named : undefined;
   const isKnown = found !== undefined && (await isKnownDevice(store.db, found, device));
   const source = { account: credentials.user, address, device, isKnown };
   const attempt = throttle.begin(source);
@@ -54,7 +58,7 @@ export async function signIn(
   if (!isRight || !isUsable || user.passwordHash !== found?.passwordHash) {
     attempt.fail();
     throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', {
-      reason: isRight ? 'user_not_active' : 'password_wrong',
+      reason: !isOwner ? 'device_not_of_user' : isRight ? 'user_not_active' : 'password_wrong',
     });
   }
   attempt.succeed();

@@ -160,7 +160,7 @@ export class Rig {
       session: { idleMs: 3_600_000, absoluteMs: 7_200_000 },
       verification: { intervalMs: 20_000, holdMs: 300_000 },
       apps: {},
-      limits: defaultLimits,
+      limits: { ...defaultLimits, questionsPerMinute: 60_000, requestsPerMinute: 60_000 },
       ...changes,
     };
     await rig.startPlane();

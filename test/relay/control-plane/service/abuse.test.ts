@@ -1,0 +1,69 @@
+import anyTest, { type TestFn } from 'ava';
+import { enrolPath, ZtnaError } from '../../../../protocol/index.ts';
+import { requestEnrolment } from '../../../../protocol/host/enrolment-request.ts';
+import { defaultLimits } from '../../../../relay/control-plane/settings.ts';
+import { password, Rig, staffPolicy, type DevicePeer } from './rig.ts';
+
+interface Context {
+  rig: Rig;
+}
+const test = anyTest as TestFn<Context>;
+
+test.before('a deployment', async (t) => {
+  const rig = await Rig.start({ limits: { ...defaultLimits, questionsPerMinute: 1 } });
+  t.context.rig = rig;
+  await rig.admin('policy.apply', { files: staffPolicy });
+});
+
+test.after.always('stop', async (t) => {
+  await t.context.rig.stop();
+});
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  return promise.then(
+    () => 'none',
+    (error: unknown) => (error instanceof ZtnaError ? error.code : String(error)),
+  );
+}
+
+test('enrolment - a flood of refusals makes a bounded number of audit records, and they say so', async (t) => {
+  const { rig } = t.context;
+  const requests = Array.from({ length: 90 }, () =>
+    codeOf(requestEnrolment({ url: rig.url, trust: null }, enrolPath, '{}')),
+  );
+  const codes = new Set(await Promise.all(requests));
+  t.deepEqual([...codes], ['ERR_MESSAGE_MALFORMED']);
+  const rows = await rig.admin<{ action: string }[]>('audit.tail', { limit: 1_000 });
+  const refused = rows.filter((row) => row.action === 'identity.enrol').length;
+  t.true(refused >= 60 && refused < 70, `${refused} records`);
+});
+
+test('apps, why - one device cannot keep the control plane busy with them', async (t) => {
+  const { rig } = t.context;
+  const device = await rig.device('alice');
+  const ask = async (of: DevicePeer): Promise<string> =>
+    codeOf(of.channel.request({ type: 'apps' }));
+  const asked = [];
+  for (let i = 0; i < 31; i++) asked.push(await ask(device));
+  t.deepEqual(new Set(asked.slice(0, 30)), new Set(['none']));
+  t.is(asked[30], 'ERR_LIMIT_RATE');
+  t.is(await codeOf(device.channel.request({ type: 'why', app: 'wiki' })), 'ERR_LIMIT_RATE');
+  t.is(await codeOf(device.channel.request({ type: 'status' })), 'none');
+  t.is(await ask(await rig.device('bob')), 'none');
+});
+
+test('sign_in - on another user’s device a right password looks like a wrong one', async (t) => {
+  const { rig } = t.context;
+  const owner = await rig.device('carol');
+  await owner.channel.request({ type: 'otp_begin' });
+  await rig.plane.services.store.write((tx) =>
+    tx.updateTable('totpSecrets').set({ confirmed: 1 }).execute(),
+  );
+  const other = await rig.device('eve');
+  const trial = (text: string): Promise<string> =>
+    codeOf(other.channel.request({ type: 'sign_in', user: 'carol', password: text, otp: null }));
+  t.is(await trial('not-the-password-of-carol'), 'ERR_IDENTITY_SIGN_IN_REFUSED');
+  t.is(await trial(password), 'ERR_IDENTITY_SIGN_IN_REFUSED');
+  const own = { type: 'sign_in', user: 'carol', password, otp: null } as const;
+  t.is(await codeOf(owner.channel.request(own)), 'ERR_IDENTITY_OTP_NEEDED');
+});
