@@ -1,9 +1,10 @@
 import tseslint from 'typescript-eslint';
 
-/** Folders import the wire through its two doors only, and never each other. */
+/** Folders import the wire through its doors only, and never each other. */
 const doors = {
-  regex: '/protocol/(?!index\\.ts$|host/index\\.ts$)',
-  message: 'Import protocol/index.ts or protocol/host/index.ts.',
+  regex: '/protocol/(?!index\\.ts$|host/(index|early|compile-cache)\\.ts$)',
+  message:
+    'Import protocol/index.ts or protocol/host/index.ts; early.ts and compile-cache.ts before a command is known.',
 };
 const notFrom = (...folders) => ({
   'no-restricted-imports': [
@@ -11,7 +12,10 @@ const notFrom = (...folders) => ({
     {
       patterns: [
         doors,
-        ...folders.map((folder) => ({ regex: `/${folder}/`, message: `No import from ${folder}/.` })),
+        ...folders.map((folder) => ({
+          regex: `/${folder}/`,
+          message: `No import from ${folder}/.`,
+        })),
       ],
     },
   ],
@@ -22,15 +26,26 @@ export default tseslint.config(
   {
     files: ['**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked],
-    languageOptions: { parserOptions: { project: './tsconfig.json', tsconfigRootDir: import.meta.dirname } },
+    languageOptions: {
+      parserOptions: { project: './tsconfig.json', tsconfigRootDir: import.meta.dirname },
+    },
     rules: {
       '@typescript-eslint/switch-exhaustiveness-check': 'error',
       '@typescript-eslint/return-await': ['error', 'in-try-catch'],
       '@typescript-eslint/consistent-type-imports': 'error',
-      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
-      '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
-      'no-restricted-properties': ['error', { object: 'Math', property: 'random', message: 'Use node:crypto.' }],
+      '@typescript-eslint/no-unnecessary-condition': [
+        'error',
+        { allowConstantLoopConditions: true },
+      ],
+      'no-restricted-properties': [
+        'error',
+        { object: 'Math', property: 'random', message: 'Use node:crypto.' },
+      ],
       'no-console': 'error',
     },
   },
@@ -52,7 +67,15 @@ export default tseslint.config(
           ],
         },
       ],
-      'no-restricted-globals': ['error', 'process', 'setTimeout', 'setInterval', 'setImmediate', 'Date', 'performance'],
+      'no-restricted-globals': [
+        'error',
+        'process',
+        'setTimeout',
+        'setInterval',
+        'setImmediate',
+        'Date',
+        'performance',
+      ],
     },
   },
   {

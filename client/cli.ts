@@ -1,16 +1,23 @@
 import type { Argv } from 'yargs';
-import { notAvailableYet } from '../protocol/host/index.ts';
-import { ZtnaError } from '../protocol/index.ts';
-import { parseAppName } from './app-name.ts';
-import { runApps, runWhy } from './command/apps.ts';
-import { runConnect } from './command/connect.ts';
+import {
+  notAvailableYet,
+  runCommandLine,
+  warnUnknownEnvironment,
+  ZtnaError,
+} from '../protocol/host/early.ts';
 import type { GlobalOptions } from './command/context.ts';
-import { runEnroll } from './command/enroll.ts';
-import { runMfaAdd, runMfaList, runMfaRemove } from './command/mfa.ts';
-import { runRun } from './command/run.ts';
-import { runLogin, runLogout } from './command/sign-in.ts';
-import { runStatus } from './command/status.ts';
 import { environment } from './environment.ts';
+
+// Each command is loaded when it is run: most of what one needs, `--help` and the others do not.
+const command = {
+  apps: () => import('./command/apps.ts'),
+  connect: () => import('./command/connect.ts'),
+  enroll: () => import('./command/enroll.ts'),
+  mfa: () => import('./command/mfa.ts'),
+  run: () => import('./command/run.ts'),
+  signIn: () => import('./command/sign-in.ts'),
+  status: () => import('./command/status.ts'),
+};
 
 /** Commands of the contract that answer `not available yet`, with what they will be for. */
 const laterCommands: Readonly<Record<string, string>> = {
@@ -41,6 +48,17 @@ const epilogue = [
 export function laterCommandOf(argv: readonly string[]): string | undefined {
   const word = argv.find((argument, i) => !argument.startsWith('-') && argv[i - 1] !== '--profile');
   return word !== undefined && Object.hasOwn(laterCommands, word) ? word : undefined;
+}
+
+/** Runs `ztna` with these arguments, to its exit code. */
+export async function runZtna(argv: readonly string[]): Promise<void> {
+  warnUnknownEnvironment('ztna', Object.keys(environment));
+  const later = laterCommandOf(argv);
+  await runCommandLine({
+    program: 'ztna',
+    argv: later === undefined ? argv : [later],
+    build: buildCommandLine,
+  });
 }
 
 /** Builds the command tree of `ztna`. */
@@ -74,8 +92,8 @@ function withIdentityCommands(yargs: Global): void {
         .positional('code', { demandOption: true })
         .option('replace', flag('give up the present enrolment'))
         .option('password-stdin', flag('read the password from standard input')),
-    (a) =>
-      runEnroll({
+    async (a) =>
+      (await command.enroll()).runEnroll({
         ...globalOf(a),
         code: a.code === true ? '-' : single('code', a.code),
         isReplacing: a.replace,
@@ -93,10 +111,10 @@ function withIdentityCommands(yargs: Global): void {
         .option('provider', one('sign in at a provider (not available yet)'))
         .option('device-code', flag('sign in on another device (not available yet)'))
         .option('browser', { type: 'boolean', default: true, hidden: true }),
-    (a) => {
+    async (a) => {
       if (a.provider !== undefined) notAvailableYet('login --provider');
       if (a.deviceCode) notAvailableYet('login --device-code');
-      return runLogin({
+      return (await command.signIn()).runLogin({
         ...globalOf(a),
         user: optional('user', a.user),
         isPasswordOnStdin: a.passwordStdin,
@@ -108,13 +126,13 @@ function withIdentityCommands(yargs: Global): void {
     'logout',
     'sign out; tunnels end',
     (y) => y,
-    (a) => runLogout(globalOf(a)),
+    async (a) => (await command.signIn()).runLogout(globalOf(a)),
   );
   yargs.command(
     'status',
     'show who this machine is, as the relay sees it',
     (y) => y,
-    (a) => runStatus(globalOf(a)),
+    async (a) => (await command.status()).runStatus(globalOf(a)),
   );
   yargs.command('mfa', 'one-time passwords', (y) =>
     y
@@ -126,19 +144,20 @@ function withIdentityCommands(yargs: Global): void {
             'otp-stdin',
             flag('print the secret on standard output and read a code from standard input'),
           ),
-        (a) => runMfaAdd({ ...globalOf(a), isOtpOnStdin: a.otpStdin }),
+        async (a) => (await command.mfa()).runMfaAdd({ ...globalOf(a), isOtpOnStdin: a.otpStdin }),
       )
       .command(
         'list',
         'show whether they are on',
         (m) => m,
-        (a) => runMfaList(globalOf(a)),
+        async (a) => (await command.mfa()).runMfaList(globalOf(a)),
       )
       .command(
         'remove',
         'turn them off',
         (m) => m.option('otp', one('a present one-time password')),
-        (a) => runMfaRemove({ ...globalOf(a), otp: optional('otp', a.otp) }),
+        async (a) =>
+          (await command.mfa()).runMfaRemove({ ...globalOf(a), otp: optional('otp', a.otp) }),
       )
       .demandCommand(1, 'say what to do: add, list or remove'),
   );
@@ -149,13 +168,13 @@ function withTunnelCommands(yargs: Global): void {
     'apps',
     'list what you may reach',
     (y) => y,
-    (a) => runApps(globalOf(a)),
+    async (a) => (await command.apps()).runApps(globalOf(a)),
   );
   yargs.command(
     'why <app>',
     'explain why you may or may not reach an app',
     (y) => y.positional('app', { type: 'string', demandOption: true }),
-    (a) => runWhy({ ...globalOf(a), app: single('app', a.app) }),
+    async (a) => (await command.apps()).runWhy({ ...globalOf(a), app: single('app', a.app) }),
   );
   yargs.command(
     'connect <app>',
@@ -167,10 +186,10 @@ function withTunnelCommands(yargs: Global): void {
         .option('listen-anywhere', flag('allow an address beyond loopback, where policy does'))
         .option('stdio', flag('carry one connection on standard input and output'))
         .option('remember', flag('use this --listen for the app from now on')),
-    (a) =>
-      runConnect({
+    async (a) =>
+      (await command.connect()).runConnect({
         ...globalOf(a),
-        app: parseAppName(a.app),
+        app: a.app,
         listen: optional('listen', a.listen),
         isAnywhere: a.listenAnywhere,
         isStdio: a.stdio,
@@ -181,9 +200,9 @@ function withTunnelCommands(yargs: Global): void {
     'run <app>',
     'run a command with an app behind {{host}} {{port}}: ztna run APP -- CMD …',
     (y) => y.positional('app', { type: 'string', demandOption: true }),
-    (a) => {
-      const command = (a['--'] as readonly unknown[] | undefined)?.map(String) ?? [];
-      return runRun({ ...globalOf(a), app: parseAppName(a.app), command });
+    async (a) => {
+      const words = (a['--'] as readonly unknown[] | undefined)?.map(String) ?? [];
+      return (await command.run()).runRun({ ...globalOf(a), app: a.app, command: words });
     },
   );
 }

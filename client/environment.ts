@@ -1,4 +1,4 @@
-import { environmentNames } from '../protocol/host/index.ts';
+import { environmentNames } from '../protocol/host/early.ts';
 
 /** The environment variables that `ztna` reads, with what each is for: the closed list that `--help` shows. */
 export const environment: Readonly<Record<string, string>> = {

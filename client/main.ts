@@ -1,13 +1,6 @@
 #!/usr/bin/env node
-import { runCommandLine, warnUnknownEnvironment } from '../protocol/host/index.ts';
-import { buildCommandLine, laterCommandOf } from './cli.ts';
-import { environment } from './environment.ts';
+import { keepCompiledCode } from '../protocol/host/compile-cache.ts';
 
-const argv = process.argv.slice(2);
-warnUnknownEnvironment('ztna', Object.keys(environment));
-const later = laterCommandOf(argv);
-await runCommandLine({
-  program: 'ztna',
-  argv: later === undefined ? argv : [later],
-  build: buildCommandLine,
-});
+keepCompiledCode();
+const { runZtna } = await import('./cli.ts');
+await runZtna(process.argv.slice(2));

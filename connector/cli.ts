@@ -1,8 +1,9 @@
-import { environmentNames } from '../protocol/host/index.ts';
-import { ZtnaError } from '../protocol/index.ts';
-import { runEnroll } from './command/enroll.ts';
-import { runConnector } from './command/run.ts';
-import { runStatus } from './command/status.ts';
+import {
+  environmentNames,
+  runCommandLine,
+  warnUnknownEnvironment,
+  ZtnaError,
+} from '../protocol/host/early.ts';
 import type { Argv } from 'yargs';
 
 const directoryVariable = 'ZTNA_CONNECTOR_DIR';
@@ -23,6 +24,12 @@ const epilogue = [
   ),
 ].join('\n');
 
+/** Runs `ztna-connector` with these arguments, to its exit code. */
+export async function runZtnaConnector(argv: readonly string[]): Promise<void> {
+  warnUnknownEnvironment('ztna-connector', Object.keys(connectorEnvironment));
+  await runCommandLine({ program: 'ztna-connector', build: buildCommandLine, argv });
+}
+
 /** Builds the command tree of `ztna-connector`. */
 export function buildCommandLine(yargs: Argv): Argv {
   return yargs
@@ -36,7 +43,11 @@ export function buildCommandLine(yargs: Argv): Argv {
       'enroll <code>',
       'enrol with a one-time code: CODE, - (standard input) or file:PATH',
       (y) => y.positional('code', { type: 'string', demandOption: true }),
-      (a) => runEnroll({ dir: dirOf(a.dir), code: single('code', a.code) }),
+      async (a) =>
+        (await import('./command/enroll.ts')).runEnroll({
+          dir: dirOf(a.dir),
+          code: single('code', a.code),
+        }),
     )
     .command(
       'run',
@@ -60,8 +71,8 @@ export function buildCommandLine(yargs: Argv): Argv {
             requiresArg: true,
             describe: 'loopback ADDR:PORT for /livez, /readyz and /metrics',
           }),
-      (a) =>
-        runConnector({
+      async (a) =>
+        (await import('./command/run.ts')).runConnector({
           dir: dirOf(a.dir),
           enroll: secretSource(optional('enroll', a.enroll)),
           apps: a.app,
@@ -79,7 +90,12 @@ export function buildCommandLine(yargs: Argv): Argv {
             default: false,
             describe: 'exit 0 or 8, for probes',
           }),
-      (a) => runStatus({ dir: dirOf(a.dir), json: a.json, isReadyAsked: a.ready }),
+      async (a) =>
+        (await import('./command/status.ts')).runStatus({
+          dir: dirOf(a.dir),
+          json: a.json,
+          isReadyAsked: a.ready,
+        }),
     );
 }
 

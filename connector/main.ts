@@ -1,10 +1,6 @@
 #!/usr/bin/env node
-import { runCommandLine, warnUnknownEnvironment } from '../protocol/host/index.ts';
-import { buildCommandLine, connectorEnvironment } from './cli.ts';
+import { keepCompiledCode } from '../protocol/host/compile-cache.ts';
 
-warnUnknownEnvironment('ztna-connector', Object.keys(connectorEnvironment));
-await runCommandLine({
-  program: 'ztna-connector',
-  build: buildCommandLine,
-  argv: process.argv.slice(2),
-});
+keepCompiledCode();
+const { runZtnaConnector } = await import('./cli.ts');
+await runZtnaConnector(process.argv.slice(2));

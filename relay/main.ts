@@ -1,11 +1,6 @@
 #!/usr/bin/env node
-import { runCommandLine, warnUnknownEnvironment } from '../protocol/host/index.ts';
-import { buildRelayCommands, relayEnvironment } from './cli/tree.ts';
+import { keepCompiledCode } from '../protocol/host/compile-cache.ts';
 
-warnUnknownEnvironment('ztna-relay', Object.keys(relayEnvironment));
-
-await runCommandLine({
-  program: 'ztna-relay',
-  build: buildRelayCommands,
-  argv: process.argv.slice(2),
-});
+keepCompiledCode();
+const { runZtnaRelay } = await import('./cli/tree.ts');
+await runZtnaRelay(process.argv.slice(2));

@@ -4,6 +4,7 @@ import { Agent } from '../agent/agent.ts';
 import type { Profile } from '../agent/profile.ts';
 import { explainEnd } from '../agent/tunnel-end.ts';
 import { toIsoTime, type TunnelReporter } from '../agent/tunnel-event.ts';
+import { parseAppName } from '../app-name.ts';
 import { withAppListener, type AppListenerOptions } from '../front-end/app-listener.ts';
 import {
   formatAddress,
@@ -29,7 +30,8 @@ export interface ConnectOptions extends GlobalOptions {
 
 /** Reaches an app on a local port, or on standard input and output, until interrupted or cut off. */
 export async function runConnect(options: ConnectOptions): Promise<void> {
-  const { app, listen, isRemembering } = options;
+  const { listen, isRemembering } = options;
+  const app = parseAppName(options.app);
   if (options.isStdio && (listen !== undefined || isRemembering)) {
     throw new ZtnaError('ERR_CONFIG_USAGE', {
       message: '--stdio listens nowhere, so --listen and --remember do not go with it',

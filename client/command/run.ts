@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:os';
 import { ZtnaError } from '../../protocol/index.ts';
 import { Agent } from '../agent/agent.ts';
+import { parseAppName } from '../app-name.ts';
 import { withAppListener } from '../front-end/app-listener.ts';
 import { childEnvironment, fillCommand } from '../front-end/child-command.ts';
 import { loopbackHost, type ListenAddress } from '../front-end/listen-address.ts';
@@ -18,6 +19,7 @@ const forwarded = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2
 
 /** Runs a command with an app behind a local port; ends as the command ends. */
 export async function runRun(options: RunOptions): Promise<void> {
+  const app = parseAppName(options.app);
   if (options.command.length === 0) {
     throw new ZtnaError('ERR_CONFIG_USAGE', {
       message: 'there is no command to run',
@@ -32,7 +34,7 @@ export async function runRun(options: RunOptions): Promise<void> {
     await withAppListener(
       {
         agent,
-        app: options.app,
+        app,
         reporter,
         bind: async (_, listen) => listen({ host: loopbackHost, port: 0 }),
         signal: new AbortController().signal, // signals are the child's; it ends, and then so do we
@@ -40,7 +42,7 @@ export async function runRun(options: RunOptions): Promise<void> {
       async (address, ended) => {
         // The child may have more to do than this app, so an end of access is told, not forced on it.
         void ended.then((error) => {
-          if (error) say(`${options.app}: ${error.message} [${error.code}]`);
+          if (error) say(`${app}: ${error.message} [${error.code}]`);
         });
         process.exitCode = await runChild(options.command, address);
       },

@@ -1,4 +1,8 @@
-import { environmentNames } from '../../protocol/host/index.ts';
+import {
+  environmentNames,
+  runCommandLine,
+  warnUnknownEnvironment,
+} from '../../protocol/host/early.ts';
 import { auditLeaves } from './audit.ts';
 import { addGroup, addLeaf } from './command.ts';
 import { addGroupCommands } from './group.ts';
@@ -32,6 +36,12 @@ function describeEnvironment(): string {
   const width = Math.max(...Object.keys(all).map((name) => name.length));
   const lines = Object.entries(all).map(([name, use]) => `  ${name.padEnd(width)}  ${use}`);
   return ['Environment:', ...lines].join('\n');
+}
+
+/** Runs `ztna-relay` with these arguments, to its exit code. */
+export async function runZtnaRelay(argv: readonly string[]): Promise<void> {
+  warnUnknownEnvironment('ztna-relay', Object.keys(relayEnvironment));
+  await runCommandLine({ program: 'ztna-relay', build: buildRelayCommands, argv });
 }
 
 /** The whole command tree of `ztna-relay`. */
