@@ -24,7 +24,7 @@ export interface ServerChannelOptions<In, Out> {
   /** Messages a second that the peer may send for long; four seconds' worth at once. */
   readonly messagesPerSecond: number;
   readonly logger: Logger;
-  /** Answers the time for a nonce; served ahead of everything that waits. */
+  /** Answers the time for a nonce; served ahead of everything that waits, but behind the welcome. */
   readonly answerTime: (nonce: string) => Out;
   /** Handles one message; the next of the same channel waits for it. What it throws closes the channel. */
   readonly onMessage: (message: In) => Promise<void> | void;
@@ -32,7 +32,8 @@ export interface ServerChannelOptions<In, Out> {
 
 /**
  * The control plane's end of one control channel: strict messages in order, liveness, and bounds on what the peer
- * may queue either way. The first message must be `hello`; whoever handles it answers `welcome`.
+ * may queue either way. The first message must be `hello`; whoever handles it answers `welcome`. More may follow it
+ * at once, without waiting for that.
  */
 export class ServerChannel<In extends { readonly type: string }, Out> {
   /** Resolves when the socket is gone, whoever closed it. */
@@ -43,6 +44,7 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
   #isBusy = false;
   #isOver = false;
   #hasGreeted = false;
+  #hasWelcomed = false;
   #tokens: number;
   #refilledAtMs = performance.now();
   readonly #helloTimer: NodeJS.Timeout;
@@ -83,6 +85,7 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
   /** Sends a message; does nothing on a channel that is over. */
   send(message: Out): void {
     if (this.#isOver) return;
+    this.#hasWelcomed = true; // nothing is sent before it
     this.#socket.send(encodeMessage(this.#options.to, message));
     if (this.#socket.bufferedAmount > maxUnsentBytes) {
       this.#options.logger.warn('channel_too_slow');
@@ -122,8 +125,8 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
         this.#hasGreeted = true;
         clearTimeout(this.#helloTimer);
       }
-      if (message.type === 'time') {
-        this.send(this.#options.answerTime((message as unknown as { nonce: string }).nonce));
+      if (message.type === 'time' && this.#hasWelcomed) {
+        this.#answerTime(message);
         return;
       }
       const { messagesPerSecond } = this.#options;
@@ -136,12 +139,18 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
     }
   }
 
+  #answerTime(message: In): void {
+    const { nonce } = message as unknown as { readonly nonce: string };
+    this.send(this.#options.answerTime(nonce));
+  }
+
   async #work(): Promise<void> {
     if (this.#isBusy) return;
     this.#isBusy = true;
     try {
       for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
-        await this.#options.onMessage(next);
+        if (next.type === 'time') this.#answerTime(next);
+        else await this.#options.onMessage(next);
       }
     } catch (error) {
       this.#fail(error);
