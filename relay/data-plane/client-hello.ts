@@ -17,6 +17,8 @@ const refused: HelloView = { state: 'refused' };
 
 const recordHeaderBytes = 5;
 const maxFragmentBytes = 16_384;
+/** Each byte that comes has all records before it read again; no real client cuts a ClientHello into more. */
+const maxRecords = 64;
 const handshakeRecord = 22;
 const clientHello = 1;
 const alpnExtension = 16;
@@ -32,6 +34,7 @@ export function readClientHello(bytes: Uint8Array): HelloView {
     if (bytes[at] !== handshakeRecord) return refused;
     if (bytes[at + 1] !== undefined && bytes[at + 1] !== 3) return refused;
     if (at + recordHeaderBytes > bytes.length) return incomplete;
+    if (fragments.length >= maxRecords) return refused;
     const length = readUint16(bytes, at + 3);
     if (length === 0 || length > maxFragmentBytes) return refused;
     const fragment = bytes.subarray(at + recordHeaderBytes, at + recordHeaderBytes + length);

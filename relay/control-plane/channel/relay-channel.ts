@@ -18,6 +18,9 @@ import { ServerChannel } from './server-channel.ts';
 /** A data plane that comes back names every tunnel it carries. */
 export const maxRelayMessageBytes = 4_194_304;
 
+/** Connectors whose idle sockets one data plane may tell of. */
+const maxConnectors = 16_384;
+
 type Hello = Extract<FromRelay, { type: 'hello' }>;
 
 /** Serves one data plane's control channel until it closes. */
@@ -107,6 +110,10 @@ async function handle(
 ): Promise<void> {
   switch (message.type) {
     case 'slots':
+      // A data plane that makes up connectors fills no memory of ours.
+      if (peer.slots.size >= maxConnectors && !peer.slots.has(message.connector)) {
+        throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'too_many_connectors' });
+      }
       peer.slots.set(message.connector, { instance: message.instance, idle: message.idle });
       return;
     case 'tunnel_closed': {

@@ -41,15 +41,21 @@ test('readClientHello - reads the protocols of a real ClientHello', async (t) =>
   });
 });
 
-test('readClientHello - is incomplete at every proper prefix, over any number of records', async (t) => {
+test('readClientHello - is incomplete at every proper prefix, over several records', async (t) => {
   const hello = await realHello(['ztna-data/1']);
-  for (const size of [1, 3, 100, 16_384]) {
+  for (const size of [64, 100, 16_384]) {
     const bytes = inRecords(hello, size);
     for (let length = 0; length < bytes.length; length++) {
       t.is(readClientHello(bytes.subarray(0, length)).state, 'incomplete');
     }
     t.deepEqual(readClientHello(bytes), { state: 'complete', protocols: ['ztna-data/1'] });
   }
+});
+
+test('readClientHello - refuses more records than any client would make of one', async (t) => {
+  const bytes = inRecords(await realHello(['ztna-data/1']), 1);
+  t.is(readClientHello(bytes.subarray(0, 6 * 64)).state, 'incomplete');
+  t.is(readClientHello(bytes).state, 'refused');
 });
 
 test('readClientHello - refuses what is not TLS at its first byte', (t) => {
