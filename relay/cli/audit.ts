@@ -121,10 +121,17 @@ export const auditLeaves: readonly Leaf[] = [
       done(() => `ok: ${records} records, chain intact`)(result, argv);
     },
   }),
-  {
+  adminLeaf({
     usage: 'prune',
-    describe: 'not available yet',
-    options: { before: { type: 'string' } },
-    run: () => notAvailableYet('audit prune'),
-  },
+    describe: 'forget old records for good; what is kept stays verifiable',
+    options: {
+      before: { type: 'string', describe: 'a date, a time or a duration ago', demandOption: true },
+    },
+    command: 'audit.prune',
+    args: (argv) => ({ beforeMs: parsePastMoment(textOf(argv, 'before'), Date.now()) }),
+    show: done(
+      ({ records, firstKept }) =>
+        `${String(records)} records pruned; the log begins with record ${String(firstKept)}`,
+    ),
+  }),
 ];

@@ -5,6 +5,7 @@ export {
   type AuditLog,
   type AuditOptions,
   type AuditQuery,
+  type Pruning,
 } from './log.ts';
 export {
   checkpointSchema,

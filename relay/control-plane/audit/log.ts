@@ -33,6 +33,11 @@ export interface AuditQuery {
   readonly latest?: boolean;
 }
 
+export interface Pruning {
+  readonly records: number;
+  readonly firstKept: number;
+}
+
 /** The hash-chained audit log of one writer. */
 export interface AuditLog {
   readonly writer: string;
@@ -43,6 +48,11 @@ export interface AuditLog {
   append(entry: AuditEntry, tx?: Tx): Promise<AuditRecord>;
   /** Signs the head of the chain now; undefined while the chain is empty or its head is signed already. */
   checkpoint(): Promise<Checkpoint | undefined>;
+  /**
+   * Forgets this writer's records from before `beforeMs`, all but the newest, and signs where the kept chain starts.
+   * Answers how many went and the first position that is kept. `actor` did it, as the chain goes on to say.
+   */
+  prune(beforeMs: number, actor: string): Promise<Pruning>;
   read(query?: AuditQuery): Promise<AuditRecord[]>;
   onAppend(listener: (record: AuditRecord) => void): () => void;
 }
@@ -85,12 +95,17 @@ export function createAuditLog(options: AuditOptions): AuditLog {
       .limit(1)
       .executeTakeFirst();
 
-  const writeCheckpoint = async (tx: Tx, position: number, hash: string): Promise<Checkpoint> => {
-    const checkpoint: Checkpoint = { writer, position, hash, atMs: clock.nowMs() };
+  const writeCheckpoint = async (
+    tx: Tx,
+    { position, hash }: { readonly position: number; readonly hash: string },
+    kind: { readonly isStart?: true } = {},
+  ): Promise<Checkpoint> => {
+    const head = { writer, position, hash, atMs: clock.nowMs() };
+    const checkpoint: Checkpoint = { ...head, ...kind };
     const statement = signStatement('checkpoint', checkpointSchema, checkpoint, key);
     await tx
       .insertInto('checkpoints')
-      .values({ ...checkpoint, statement })
+      .values({ ...head, statement })
       .execute();
     return checkpoint;
   };
@@ -120,8 +135,7 @@ export function createAuditLog(options: AuditOptions): AuditLog {
     };
     const record: AuditRecord = { ...unsealed, hash: recordHash(unsealed) };
     await tx.insertInto('audit').values(record).execute();
-    if (record.position % checkpointEvery === 0)
-      await writeCheckpoint(tx, record.position, record.hash);
+    if (record.position % checkpointEvery === 0) await writeCheckpoint(tx, record);
     store.afterCommit(tx, () => {
       for (const listener of listeners) listener(record);
     });
@@ -139,7 +153,40 @@ export function createAuditLog(options: AuditOptions): AuditLog {
         const head = await readHead(tx);
         const signed = await readSignedHead(tx);
         if (!head || signed?.position === head.position) return undefined;
-        return writeCheckpoint(tx, head.position, head.hash);
+        return writeCheckpoint(tx, head);
+      }),
+
+    prune: (beforeMs, actor) =>
+      store.write(async (tx) => {
+        await store.lockOrder(tx, 'audit');
+        const own = tx.selectFrom('audit').where('writer', '=', writer);
+        const firstYoung = await own
+          .select((eb) => eb.fn.min('position').as('position'))
+          .where('atMs', '>=', beforeMs)
+          .executeTakeFirst();
+        const head = await readHead(tx);
+        const firstKept = Math.min(firstYoung?.position ?? Infinity, head?.position ?? 1);
+        const last = await own
+          .select(['position', 'hash'])
+          .where('position', '=', firstKept - 1)
+          .executeTakeFirst();
+        if (!last) return { records: 0, firstKept };
+        const pruned = await tx
+          .deleteFrom('audit')
+          .where('writer', '=', writer)
+          .where('position', '<', firstKept)
+          .executeTakeFirst();
+        await tx
+          .deleteFrom('checkpoints')
+          .where('writer', '=', writer)
+          .where('position', '<', firstKept)
+          .execute();
+        await writeCheckpoint(tx, last, { isStart: true });
+        const records = Number(pruned.numDeletedRows);
+        const details = { beforeMs, records, firstKept };
+        const subject = `up to ${String(last.position)}`;
+        await appendIn(tx, { actor, action: 'audit.prune', subject, outcome: 'ok', details });
+        return { records, firstKept };
       }),
 
     read: async (query = {}) => {

@@ -30,11 +30,15 @@ export function recordHash(record: Omit<AuditRecord, 'hash'>): string {
   return createHash('sha256').update(canonical).digest('hex');
 }
 
-/** The head of one writer's chain at a moment, signed by the audit key: kind `checkpoint`. */
+/**
+ * The head of one writer's chain at a moment, signed by the audit key: kind `checkpoint`. With `isStart` it says that
+ * what came up to here was pruned: the chain that was kept starts behind it.
+ */
 export const checkpointSchema = v.strictObject({
   writer: v.string(),
   position: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   hash: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   atMs: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  isStart: v.exactOptional(v.literal(true)),
 });
 export type Checkpoint = v.InferOutput<typeof checkpointSchema>;

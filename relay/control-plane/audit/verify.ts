@@ -7,7 +7,8 @@ import type { Reader } from '../store/store.ts';
 /**
  * The first record at which a chain is not what was written: `altered` (its own hash does not fit),
  * `deleted` (its position is missing), `reordered` (it does not follow the one before it), or `checkpoint`
- * (a signed head says otherwise, or is not signed by us).
+ * (a signed head says otherwise, or is not signed by us). A chain that does not begin with its first record is whole
+ * only behind a signed start.
  */
 export interface AuditFault {
   readonly writer: string;
@@ -61,6 +62,7 @@ export async function verifyAudit(
 /** Checks records one by one, as they were written: of each writer in order. */
 export class AuditVerifier {
   readonly #checkpoints = new Map<string, Checkpoint>();
+  readonly #starts = new Map<string, Checkpoint>();
   readonly #heads = new Map<string, { readonly position: number; readonly hash: string }>();
   readonly #faults = new Map<string, AuditFault>();
   #records = 0;
@@ -74,7 +76,7 @@ export class AuditVerifier {
     this.#records++;
     const { writer, position } = record;
     if (this.#faults.has(writer)) return;
-    const head = this.#heads.get(writer) ?? { position: 0, hash: chainStart };
+    const head = this.#headOf(writer);
     if (position > head.position + 1) this.#blame(writer, head.position + 1, 'deleted');
     else if (position <= head.position || record.previous !== head.hash) {
       this.#blame(writer, position, 'reordered');
@@ -88,7 +90,7 @@ export class AuditVerifier {
 
   finish(): AuditVerdict {
     for (const { writer, position } of this.#checkpoints.values()) {
-      const headPosition = this.#heads.get(writer)?.position ?? 0;
+      const headPosition = this.#headOf(writer).position;
       if (position > headPosition) this.#blame(writer, headPosition + 1, 'deleted');
     }
     const [firstBad = null] = [...this.#faults.values()].sort((a, b) => a.position - b.position);
@@ -100,6 +102,11 @@ export class AuditVerifier {
     };
   }
 
+  #headOf(writer: string): { readonly position: number; readonly hash: string } {
+    const start = this.#starts.get(writer) ?? { position: 0, hash: chainStart };
+    return this.#heads.get(writer) ?? start;
+  }
+
   #learnCheckpoint(statement: string, keys: readonly VerifyingKey[]): void {
     try {
       const checkpoint = verifyStatement('checkpoint', checkpointSchema, statement, keys);
@@ -109,6 +116,10 @@ export class AuditVerifier {
         this.#blame(checkpoint.writer, checkpoint.position, 'checkpoint');
       }
       this.#checkpoints.set(key, checkpoint);
+      const start = this.#starts.get(checkpoint.writer);
+      if (checkpoint.isStart && checkpoint.position > (start?.position ?? 0)) {
+        this.#starts.set(checkpoint.writer, checkpoint);
+      }
     } catch {
       const claim = readClaim(statement);
       this.#blame(claim?.writer ?? '', claim?.position ?? 0, 'checkpoint');

@@ -87,7 +87,8 @@ test('usage - unknown words and flags, and what is not there yet, end with exit 
     ['policy', 'diff', 'x'],
     ['provider', 'list'],
     ['backup', 'file'],
-    ['audit', 'prune', '--before', '2026-01-01'],
+    ['audit', 'prune'],
+    ['audit', 'prune', '--before', 'once'],
     ['group', 'member', 'add', 'g', 'u', '--until', 'tomorrow'],
   ]) {
     const { code, stdout, stderr } = await t.context.run(...args);
@@ -171,6 +172,9 @@ test('audit - every change names its actor, and the chain verifies', async (t) =
   );
   t.is(added?.['actor'], `uid:${String(process.getuid?.())}`);
   t.is((await t.context.run('audit', 'verify')).code, 0);
+  const pruned = await t.context.run('audit', 'prune', '--before', '2020-01-01');
+  t.is(pruned.code, 0, pruned.stderr);
+  t.regex(pruned.stderr, /^0 records pruned; the log begins with record 1\n$/);
   const csv = await t.context.run('audit', 'export', '--since', '1h', '--format', 'csv');
   t.regex(csv.stdout, /^atMs,actor,action,/);
 });

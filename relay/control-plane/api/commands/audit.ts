@@ -49,6 +49,13 @@ export const auditCommands: readonly Command[] = [
     },
   ),
 
+  defineCommand(
+    'audit.prune',
+    'change',
+    v.strictObject({ beforeMs: instantMs }),
+    ({ audit }, { beforeMs }, actor) => audit.prune(beforeMs, actor),
+  ),
+
   defineCommand('audit.verify', 'read', v.strictObject({}), ({ store, authority }) =>
     verifyAudit(store.db, [verifyingKey(rawPublicKey(authority.auditKey.privateKey))]),
   ),

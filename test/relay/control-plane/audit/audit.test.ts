@@ -284,3 +284,54 @@ test('read - filters by time, user, place in the chain and number', async (t) =>
   t.deepEqual(await subjects({ afterPosition: 3, limit: 2 }), ['user4', 'user5']);
   t.deepEqual(await subjects({ app: 'wiki' }), []);
 });
+
+test('prune - forgets what is older, and what is kept verifies behind a signed start', async (t) => {
+  const rig = await open(t);
+  await fill(rig, 10);
+  const before = startMs + 7_000; // the seventh record's own time, which is kept
+  t.deepEqual(await rig.log.prune(before, 'uid:0'), { records: 6, firstKept: 7 });
+  const rows = await rig.log.read();
+  t.deepEqual(
+    rows.map(({ position }) => position),
+    [7, 8, 9, 10, 11],
+  );
+  t.like(rows.at(-1), { action: 'audit.prune', actor: 'uid:0' });
+  t.like(await verdict(rig), { isIntact: true, records: 5 });
+
+  await fill(rig, 5);
+  await rig.log.checkpoint();
+  t.deepEqual(await rig.log.prune(before, 'uid:0'), { records: 0, firstKept: 7 });
+  t.is((await rig.log.prune(startMs + 12_000, 'uid:0')).firstKept, 13);
+  t.like(await verdict(rig), { isIntact: true });
+});
+
+test('prune - keeps the newest record, whatever the time', async (t) => {
+  const rig = await open(t);
+  t.is((await rig.log.prune(Number.MAX_SAFE_INTEGER, 'uid:0')).records, 0);
+  await fill(rig, 3);
+  t.deepEqual(await rig.log.prune(Number.MAX_SAFE_INTEGER, 'uid:0'), { records: 2, firstKept: 3 });
+  t.deepEqual(
+    (await rig.log.read()).map(({ position }) => position),
+    [3, 4],
+  );
+  t.like(await verdict(rig), { isIntact: true });
+});
+
+test('verifyAudit - finds records cut off at the start by anyone but prune', async (t) => {
+  const rig = await open(t);
+  await fill(rig, 10); // signed at 4 and 8
+  await rig.log.prune(startMs + 3_000, 'uid:0');
+  const cut = (position: number) =>
+    rig.store.write((tx) => tx.deleteFrom('audit').where('position', '<=', position).execute());
+  await cut(3);
+  t.like((await verdict(rig)).firstBad, { position: 3, fault: 'deleted' });
+  // An ordinary signed head is no start.
+  await cut(4);
+  t.like((await verdict(rig)).firstBad, { position: 3, fault: 'deleted' });
+  // Nor does the chain begin anywhere once the signed start is gone.
+  const other = await open(t);
+  await fill(other, 10);
+  await other.log.prune(startMs + 3_000, 'uid:0');
+  await other.store.write((tx) => tx.deleteFrom('checkpoints').where('position', '=', 2).execute());
+  t.like((await verdict(other)).firstBad, { position: 1, fault: 'deleted' });
+});
