@@ -138,6 +138,11 @@ export class FakeControlPlane {
     for (const ws of this.#channels) this.#send(ws, message);
   }
 
+  /** Pushes any message to every data plane that is connected. */
+  push(message: ToRelay): void {
+    this.#broadcast(message);
+  }
+
   /** Appends entries to the log and pushes them, signed. */
   pushLog(entries: readonly Omit<RevocationEntry, 'position'>[]): void {
     const numbered = entries.map((entry) => ({ position: ++this.position, ...entry }));
