@@ -124,17 +124,20 @@ for (const [what, reason, make] of badCertificates) {
     t.regex(String(rows[0]?.details['reason']), new RegExp(`^(${reason})$`));
   });
 
-  test.serial(`control plane - ${what}: cut without a byte of an answer`, async (t) => {
+  test.serial(`control plane - ${what}: cut without an answer and recorded once`, async (t) => {
     const { deployment, alice } = t.context;
     const bad = await make(t.context, (await identityOf(alice)).id);
+    const after = await auditHead(deployment);
     const request = upgradeRequest('/v1/channel');
-    const outcome = await dialRaw({
-      port: deployment.port,
-      alpn: controlProtocol,
-      request,
-      ...bad,
-    });
+    const { port } = deployment;
+    const outcome = await dialRaw({ port, alpn: controlProtocol, request, ...bad });
     t.is(outcome.answer, '');
+    const rows = await auditUntil(deployment, after, 1);
+    t.deepEqual(
+      rows.map(({ action, details }) => [action, details['code']]),
+      [['channel.open', 'ERR_IDENTITY_UNAUTHENTICATED']],
+    );
+    t.regex(String(rows[0]?.details['reason']), new RegExp(`^(${reason})$`));
   });
 }
 

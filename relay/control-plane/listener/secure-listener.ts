@@ -50,7 +50,7 @@ export interface SecureListenerOptions {
     request: IncomingMessage,
     response: ServerResponse,
   ) => void;
-  /** A connection that was refused before it could say anything. */
+  /** A control connection whose certificate was refused, before it could say anything. */
   readonly onRefused: (reason: string, address: string) => void;
 }
 
@@ -111,10 +111,16 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     server.on('upgrade', (_request, socket) => {
       endDeadline(socket);
     });
-    server.on('tlsClientError', (error, socket) => {
-      const raw = rawSocketOf(socket);
-      options.onRefused('tls_refused', raw ? addressOf(raw) : 'unknown');
+    server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
       logger.debug('tls_refused', { error: error.message });
+      const verdict: unknown = socket.authorizationError; // OpenSSL's code, whatever the types say
+      const isVerdict = typeof verdict === 'string';
+      // A peer that merely went away was not refused.
+      if (clientAuthorities && (isVerdict || error.code !== 'ECONNRESET')) {
+        const raw = rawSocketOf(socket);
+        const reason = isVerdict ? verdict : (error.code ?? 'tls_refused');
+        options.onRefused(reason.toLowerCase(), raw ? addressOf(raw) : 'unknown');
+      }
       socket.destroy();
     });
     server.on('clientError', (_error, socket) => {
