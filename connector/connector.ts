@@ -15,6 +15,7 @@ import {
 import { servedApps, type AppMap, type ServedApp } from './app-map.ts';
 import { ControlLink } from './control-link.ts';
 import { leaseTickMs, maxUntoldEnds, maxWindowGrowthBytes } from './limits.ts';
+import { StreamBudget } from './stream-budget.ts';
 import { formatTarget } from './target.ts';
 import { TunnelOpener } from './tunnel-opener.ts';
 import { TunnelTable } from './tunnel-table.ts';
@@ -30,6 +31,8 @@ export interface ConnectorOptions {
   readonly logger: Logger;
   readonly software: string;
   readonly isSealed: boolean;
+  /** The usual one unless a test says otherwise. */
+  readonly streams?: StreamBudget;
   /** Called once, when the connector can carry a tunnel for the first time. */
   readonly onReady: () => void;
 }
@@ -75,6 +78,7 @@ export class Connector {
       },
       table: this.#table,
       budget: new ByteBudget(maxWindowGrowthBytes),
+      streams: options.streams ?? new StreamBudget(),
       metrics,
       logger,
       tell: (message) => {

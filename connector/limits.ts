@@ -18,6 +18,12 @@ export const maxTunnelsPerDevice = 256;
 /** Streams open at once in one tunnel. More than an honest client opens, for the same reason. */
 export const maxStreamsPerTunnel = 1_100;
 
+/** Streams of one device open at once, in all of its tunnels. */
+export const maxStreamsPerDevice = 2_000;
+
+/** Streams open at once: each is a descriptor, and up to a window of bytes that its app has not read. */
+export const maxStreams = 16_000;
+
 /** Growth of receive windows of all tunnels together, in bytes. */
 export const maxWindowGrowthBytes = 268_435_456;
 

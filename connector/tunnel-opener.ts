@@ -16,6 +16,7 @@ import { maxTunnels } from './limits.ts';
 import { proveClient } from './prove-client.ts';
 import { Tunnel, type TunnelEnd } from './tunnel.ts';
 import type { Identity, Logger } from '../protocol/host/index.ts';
+import type { StreamBudget } from './stream-budget.ts';
 import type { Metrics } from './metrics.ts';
 import type { TunnelTable } from './tunnel-table.ts';
 import type { WebSocket } from 'ws';
@@ -25,6 +26,7 @@ export interface TunnelOpenerOptions {
   readonly gate: Gate;
   readonly table: TunnelTable;
   readonly budget: ByteBudget;
+  readonly streams: StreamBudget;
   readonly metrics: Metrics;
   readonly logger: Logger;
   /** Tells the control plane, now or when it is back. */
@@ -69,7 +71,7 @@ export class TunnelOpener {
   }
 
   async #prove(socket: WebSocket, assign: ToSlot, handshake: ConnectorHandshake): Promise<void> {
-    const { gate, table, budget, metrics, logger, tell } = this.#options;
+    const { gate, table, budget, streams, metrics, logger, tell } = this.#options;
     try {
       const { client, held } = await proveClient(socket, handshake);
       const admission = await admitClient(client, assign.tunnel, gate);
@@ -79,6 +81,7 @@ export class TunnelOpener {
         webSocket: socket,
         early: held.take(),
         budget,
+        streams,
         metrics,
         logger,
         onEnd: this.#onEnd,

@@ -10,6 +10,7 @@ import {
 import { bridgeStream, RecordPump, type Logger } from '../protocol/host/index.ts';
 import { dialApp } from './app-dialler.ts';
 import { maxStreamsPerTunnel } from './limits.ts';
+import type { StreamBudget } from './stream-budget.ts';
 import type { ServedApp } from './app-map.ts';
 import type { Admission } from './grant-gate.ts';
 import type { Metrics } from './metrics.ts';
@@ -34,6 +35,7 @@ export interface TunnelOptions {
   /** Records that came before the client was admitted. */
   readonly early: readonly Buffer[];
   readonly budget: ByteBudget;
+  readonly streams: StreamBudget;
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly dial?: typeof dialApp;
@@ -115,16 +117,24 @@ export class Tunnel implements OpenTunnel {
   }
 
   async #serve(stream: TunnelStream): Promise<void> {
-    const { metrics, logger, dial = dialApp } = this.#options;
+    const { metrics, logger, streams, dial = dialApp } = this.#options;
+    const giveBack = streams.take(this.grant.device);
+    if (!giveBack) {
+      stream.reset('limit');
+      metrics.count('app_dials_total', { outcome: 'streams_full' });
+      return;
+    }
     try {
       const socket = await dial(this.#app.target, { signal: this.#ending.signal });
       metrics.count('app_dials_total', { outcome: 'connected' });
       this.#sockets.add(socket);
       bridgeStream(stream, socket, () => {
         this.#forget(socket);
+        giveBack();
       });
       socket.resume();
     } catch (error) {
+      giveBack();
       const isRefused = error instanceof ZtnaError && error.code === 'ERR_STREAM_REFUSED';
       stream.reset(isRefused ? 'refused' : 'unreachable');
       if (this.#ending.signal.aborted) return;

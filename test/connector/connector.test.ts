@@ -5,6 +5,7 @@ import { createLogger } from '../../protocol/host/index.ts';
 import { parseAppArguments } from '../../connector/app-map.ts';
 import { Connector } from '../../connector/connector.ts';
 import { IdentityKeeper } from '../../connector/identity-keeper.ts';
+import { StreamBudget } from '../../connector/stream-budget.ts';
 import { Metrics } from '../../connector/metrics.ts';
 import { FakeRelay } from './fake-relay.ts';
 import { appOutcome, TestApp } from './test-app.ts';
@@ -21,7 +22,7 @@ interface Running {
 }
 
 /** A connector that serves one app through a relay of the test's own, once it is ready. */
-async function start(t: ExecutionContext): Promise<Running> {
+async function start(t: ExecutionContext, streams = new StreamBudget()): Promise<Running> {
   const relay = await FakeRelay.start();
   const app = await TestApp.start();
   const log: string[] = [];
@@ -47,6 +48,7 @@ async function start(t: ExecutionContext): Promise<Running> {
     logger,
     software: 'test',
     isSealed: false,
+    streams,
     onReady: () => {
       ready.resolve(undefined);
     },
@@ -127,6 +129,22 @@ test('Connector - serves what the client sent right behind its handshake', async
   const [bytes] = (await once(connection, 'data')) as [Buffer];
   t.is(bytes.toString(), 'at once');
   await client.accepted;
+});
+
+test('Connector - one device has so many connections and no more, until one of them ends', async (t) => {
+  const streams = new StreamBudget({ perDevice: 1 });
+  const { relay, app } = await start(t, streams);
+  const arriving = app.next();
+  const first = (await relay.tunnel()).open(Buffer.from('x'));
+  const connection = await arriving;
+  const other = await relay.tunnel(); // of the same device
+  t.is(await other.open(Buffer.from('x')).outcome(), 'reset limit');
+  connection.on('error', () => undefined);
+  first.stream.reset('reset');
+  await relay.until(() => streams.total === 0);
+  const again = app.next();
+  other.open(Buffer.from('x'));
+  await again;
 });
 
 test('Connector - resets the app at the end of the lease and says so to all', async (t) => {

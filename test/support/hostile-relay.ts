@@ -3,6 +3,7 @@ import { createServer, connect, type AddressInfo, type Server, type Socket } fro
 import { WebSocket, WebSocketServer } from 'ws';
 import { Tunnel as ClientTunnel } from '../../client/agent/tunnel.ts';
 import { startLocalPort, type LocalPort } from '../../client/front-end/local-port.ts';
+import { StreamBudget } from '../../connector/stream-budget.ts';
 import { TunnelOpener } from '../../connector/tunnel-opener.ts';
 import { Metrics } from '../../connector/metrics.ts';
 import { TunnelTable } from '../../connector/tunnel-table.ts';
@@ -173,6 +174,7 @@ export class HostileRelay {
       },
       table,
       budget: new ByteBudget(16_777_216),
+      streams: new StreamBudget(),
       metrics: new Metrics(),
       logger,
       tell: (message: FromConnector) => {
