@@ -12,6 +12,7 @@ import {
 } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
 import type { ConnectorPeer } from '../live/peers.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { Services } from '../services.ts';
 import { readAppIds } from './connector-apps.ts';
@@ -222,6 +223,10 @@ async function handle(
     case 'tunnel_opened': {
       const tunnel = tunnels.get(message.tunnel);
       if (tunnel?.connector !== peer.id) return;
+      if (tunnel.state === 'closed') {
+        await refuseOpened(services, tunnel);
+        return;
+      }
       await noteOpened(services, message.tunnel);
       schedule.hasten(message.tunnel, clock.nowMs());
       return;
@@ -260,6 +265,31 @@ async function handle(
     case 'time':
       return; // answered by the channel itself
   }
+}
+
+/** Its agent gave the grant up and used it all the same, or it was lost on the way: no tunnel runs unrecorded. */
+async function refuseOpened(services: Services, tunnel: LiveTunnel): Promise<void> {
+  const { store, audit, revocations } = services;
+  await store.write(async (tx) => {
+    await revocations.append(tx, {
+      action: 'revoke',
+      subject: { kind: 'tunnel', id: tunnel.id },
+      reason: 'tunnel_closed',
+    });
+    await audit.append(
+      {
+        actor: `connector:${tunnel.connector}`,
+        action: 'tunnel.open',
+        subject: tunnel.id,
+        outcome: 'refused',
+        ref: tunnel.decision,
+        user: tunnel.userName,
+        app: tunnel.appName,
+        details: { reason: 'tunnel_closed' },
+      },
+      tx,
+    );
+  });
 }
 
 async function noteOpened(services: Services, id: TunnelId): Promise<void> {

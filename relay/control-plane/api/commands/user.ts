@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { newId } from '../../../../protocol/index.ts';
+import { newId, ZtnaError } from '../../../../protocol/index.ts';
 import { revokeSubject } from '../../access/end-tunnels.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { readGroups } from '../../grant/facts.ts';
@@ -170,7 +170,19 @@ export const userCommands: readonly Command[] = [
       const user = await getUser(tx, name);
       const tunnelsEnded = await cutOff(services, tx, user, 'user_removed');
       await tx.deleteFrom('sessions').where('userId', '=', user.id).execute();
-      await tx.deleteFrom('devices').where('userId', '=', user.id).execute();
+      const devices = await tx
+        .deleteFrom('devices')
+        .where('userId', '=', user.id)
+        .returning('id')
+        .execute();
+      services.store.afterCommit(tx, () => {
+        services.feed.flush();
+        for (const { id } of devices) {
+          for (const peer of services.peers.devices(id)) {
+            peer.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
+          }
+        }
+      });
       await tx
         .deleteFrom('invites')
         .where('kind', '=', 'user')

@@ -162,3 +162,35 @@ test('hello - a peer that left before it was greeted leaves nothing behind', asy
   await delay(100);
   t.is(peers.devices(id).length, 1);
 });
+
+test('tunnel_opened - a grant that its agent gave up and used all the same ends at once, on record', async (t) => {
+  const { rig, connector } = t.context;
+  const device = await rig.device('alice');
+  await rig.untilRouted('wiki', device);
+  const grant = await grantOf(device, 'wiki');
+  device.channel.send({ type: 'tunnel_closed', tunnel: grant.tunnel, reason: 'not_opened' });
+  await device.channel.request({ type: 'status' }); // requests are answered in order
+  connector.channel.send({ type: 'tunnel_opened', tunnel: grant.tunnel });
+  await connector.completeTo(1);
+  t.deepEqual(
+    connector.entries().map((entry) => entry.subject),
+    [{ kind: 'tunnel', id: grant.tunnel }],
+  );
+  const rows = await rig.admin<{ action: string; outcome: string; subject: string }[]>(
+    'audit.tail',
+    { limit: 50 },
+  );
+  const opened = rows.filter((row) => row.action === 'tunnel.open');
+  t.deepEqual(
+    opened.map(({ outcome, subject }) => [outcome, subject]),
+    [['refused', grant.tunnel]],
+  );
+});
+
+test('user remove - closes the channels of the devices that are gone', async (t) => {
+  const { rig } = t.context;
+  const device = await rig.device('alice');
+  await rig.admin('user.remove', { name: 'alice' });
+  const { code } = await device.channel.closed;
+  t.is(code, 'ERR_IDENTITY_REVOKED');
+});
