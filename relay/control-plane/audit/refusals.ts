@@ -4,9 +4,9 @@ import { Throttle } from '../listener/throttle.ts';
 import type { Logger } from '../../../protocol/host/index.ts';
 import type { AuditEntry, AuditLog } from './log.ts';
 
-/** Refusals written down of one address (IPv6: one /64), and of all together. */
-const perAddress = { burst: 60, perMinute: 60 };
-const altogether = { burst: 200, perMinute: 1_200 };
+/** Refusals written down of one address (IPv6: one /64), as many as it may try to enrol, and of all together. */
+const perAddress = { burst: 120, perMinute: 60 };
+const altogether = { burst: 400, perMinute: 1_200 };
 
 export interface RefusalsOptions {
   readonly audit: Pick<AuditLog, 'append'>;
