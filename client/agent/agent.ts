@@ -23,6 +23,7 @@ import {
   ControlChannel,
   ControlClock,
   dialWebSocket,
+  type DialOptions,
   RevocationFeed,
   softwareVersion,
   type Identity,
@@ -33,6 +34,7 @@ import { isAnswerTo, type Answer, type Request, type RequestType } from './agent
 import { ControlLink } from './control-link.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import type { Profile } from './profile.ts';
+import { SpareSocket } from './spare-socket.ts';
 import { Tunnel } from './tunnel.ts';
 
 /** How often every tunnel's lease is looked at. */
@@ -49,6 +51,8 @@ export interface AgentOptions {
   readonly logger: Logger;
   /** Gives up connecting when it aborts. */
   readonly signal?: AbortSignal;
+  /** The app that will be asked for first: its permission is requested, and its path dialled, while connecting. */
+  readonly app?: string;
 }
 
 /** Permission for one tunnel, checked for this device, and where to use it. */
@@ -72,6 +76,9 @@ export class Agent {
   /** Tunnels that were permitted and not opened yet. */
   readonly #permitted = new Set<TunnelId>();
   readonly #stopping = new AbortController();
+  /** What `app` of the options was asked ahead, until it is used. */
+  #ahead: { readonly app: string; readonly answer?: Promise<ToDevice> } | undefined;
+  #spare: SpareSocket | undefined;
   #link!: ControlLink<Channel>;
   #ticker: NodeJS.Timeout | undefined;
 
@@ -86,6 +93,7 @@ export class Agent {
       await agent.#connect();
     } catch (error) {
       agent.#keeper.stop();
+      agent.#spare?.drop();
       throw error;
     } finally {
       signal?.removeEventListener('abort', giveUp);
@@ -93,8 +101,9 @@ export class Agent {
     return agent;
   }
 
-  private constructor({ profile, identity, logger }: AgentOptions) {
+  private constructor({ profile, identity, logger, app }: AgentOptions) {
     this.#logger = logger;
+    if (app !== undefined) this.#ahead = { app };
     this.#keeper = new IdentityKeeper(profile, identity, logger);
     this.#feed = new RevocationFeed({ audience: identity.id, clock: this.clock });
   }
@@ -111,14 +120,17 @@ export class Agent {
   /** Asks the control plane. Throws its refusal, or why it cannot be asked. */
   async request<T extends RequestType>(message: Request<T>): Promise<Answer<T>> {
     const channel = await this.#link.channel();
-    const answer = await channel.request(message as RequestOf<FromDevice>);
-    if (isAnswerTo(message.type, answer)) return answer;
-    throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
+    return expectAnswer(message.type, await channel.request(message as RequestOf<FromDevice>));
   }
 
   /** Asks for a tunnel to the app. Throws the refusal, or ERR_STATEMENT_REFUSED for a permit that does not hold. */
   async requestPermit(app: string): Promise<Permit> {
-    const { grant, roster, relays, portHint } = await this.request({ type: 'grant', app });
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    const { grant, roster, relays, portHint } =
+      ahead?.app === app && ahead.answer
+        ? expectAnswer('grant', await ahead.answer)
+        : await this.request({ type: 'grant', app });
     const { id, bundle, noisePublicKey } = this.identity;
     const verified = verifyPermit(
       { grant, roster },
@@ -174,6 +186,7 @@ export class Agent {
     this.#stopping.abort();
     clearInterval(this.#ticker);
     this.#keeper.stop();
+    this.#spare?.drop();
     await this.#link.stop();
   }
 
@@ -189,6 +202,7 @@ export class Agent {
   async #connect(): Promise<void> {
     // A machine that was off for long renews first; one whose own clock is wrong loses a round trip by it.
     if (this.#keeper.isRenewalDue) await this.#tryRenewal();
+    if (this.#ahead) this.#spare = new SpareSocket(this.#dataDial(this.identity.relayUrl));
     try {
       await this.#startLink();
     } catch (error) {
@@ -226,7 +240,8 @@ export class Agent {
 
   async #dialChannel(signal: AbortSignal): Promise<Channel> {
     const { identity } = this;
-    return ControlChannel.open<ToDevice, FromDevice>({
+    const app = this.#ahead?.app;
+    const channel = await ControlChannel.open<ToDevice, FromDevice>({
       dial: {
         url: identity.relayUrl,
         alpn: controlProtocol,
@@ -243,6 +258,7 @@ export class Agent {
         bundleVersion: identity.bundle.version,
         tunnels: [...this.#tunnels.keys()],
       },
+      requests: app === undefined ? [] : [{ type: 'grant', app }],
       clock: this.clock,
       bundle: () => this.identity.bundle,
       onBundle: (bundle) => {
@@ -256,6 +272,13 @@ export class Agent {
       logger: this.#logger,
       signal: AbortSignal.any([signal, this.#stopping.signal]),
     });
+    const [answer] = channel.answers;
+    this.#ahead = app === undefined || !answer ? undefined : { app, answer };
+    return channel;
+  }
+
+  #dataDial(url: string): DialOptions {
+    return { url, alpn: dataProtocol, serverRole: 'data-plane', identity: this.identity };
   }
 
   #onMessage(message: ToDevice): void {
@@ -295,11 +318,13 @@ export class Agent {
     permit: VerifiedPermit,
   ): Promise<Tunnel> {
     const { identity, clock } = this;
+    const dial = this.#dataDial(relay.url);
+    const spare = this.#spare;
+    this.#spare = undefined;
+    const socket = await spare?.take(dial);
     const webSocket = await dialWebSocket({
-      url: relay.url,
-      alpn: dataProtocol,
-      serverRole: 'data-plane',
-      identity,
+      ...dial,
+      ...(socket ? { socket } : {}),
       path: tunnelPath,
       headers: { [grantHeader]: permit.grant.statement },
       signal: this.#stopping.signal,
@@ -325,4 +350,9 @@ export class Agent {
     });
     this.#endRevoked(); // what was revoked while it was being opened
   }
+}
+
+function expectAnswer<T extends RequestType>(type: T, answer: ToDevice): Answer<T> {
+  if (isAnswerTo(type, answer)) return answer;
+  throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
 }

@@ -50,30 +50,32 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
   const { profile, identity } = await requireIdentity(options);
   const reporter = createReporter({ isJson: options.json, isDataTaken: options.isStdio });
   const signal = shutdownSignal();
-  const agent = await Agent.start({ profile, identity, logger: openLogger(), signal });
-  try {
-    if (options.isStdio) {
+  const startAgent = (): Promise<Agent> =>
+    Agent.start({ profile, identity, logger: openLogger(), signal, app });
+  if (options.isStdio) {
+    const agent = await startAgent();
+    try {
       await unlessAborted(connectStdio(agent, app, reporter), signal);
-      return;
+    } finally {
+      await agent.stop(signal.aborted ? 'interrupted' : 'done');
     }
-    const memory = await recallPort(profile, app);
-    const chosen = memory.chosen === null ? undefined : checkListen(memory.chosen, false);
-    const listener: AppListenerOptions = {
-      agent,
-      app,
-      reporter,
-      fixed: asked ?? chosen,
-      bind: bindOf(profile, app, memory),
-      signal,
-    };
-    await withAppListener(listener, async (address, ended) => {
-      if (isRemembering) await rememberPort(profile, app, { chosen: formatAddress(address) });
-      const error = await unlessAborted(ended, signal);
-      if (error) throw error;
-    });
-  } finally {
-    await agent.stop(signal.aborted ? 'interrupted' : 'done');
+    return;
   }
+  const memory = await recallPort(profile, app);
+  const chosen = memory.chosen === null ? undefined : checkListen(memory.chosen, false);
+  const listener: AppListenerOptions = {
+    startAgent,
+    app,
+    reporter,
+    fixed: asked ?? chosen,
+    bind: bindOf(profile, app, memory),
+    signal,
+  };
+  await withAppListener(listener, async (address, ended) => {
+    if (isRemembering) await rememberPort(profile, app, { chosen: formatAddress(address) });
+    const error = await unlessAborted(ended, signal);
+    if (error) throw error;
+  });
 }
 
 /** Reads --listen and refuses what others than this machine could reach. */

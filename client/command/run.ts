@@ -29,27 +29,22 @@ export async function runRun(options: RunOptions): Promise<void> {
   }
   const { profile, identity } = await requireIdentity(options);
   const reporter = createReporter({ isJson: options.json, isDataTaken: true });
-  const agent = await Agent.start({ profile, identity, logger: openLogger() });
-  try {
-    await withAppListener(
-      {
-        agent,
-        app,
-        reporter,
-        bind: async (_, listen) => listen({ host: loopbackHost, port: 0 }),
-        signal: new AbortController().signal, // signals are the child's; it ends, and then so do we
-      },
-      async (address, ended) => {
-        // The child may have more to do than this app, so an end of access is told, not forced on it.
-        void ended.then((error) => {
-          if (error) say(`${app}: ${error.message} [${error.code}]`);
-        });
-        process.exitCode = await runChild(options.command, address);
-      },
-    );
-  } finally {
-    await agent.stop();
-  }
+  await withAppListener(
+    {
+      startAgent: () => Agent.start({ profile, identity, logger: openLogger(), app }),
+      app,
+      reporter,
+      bind: async (_, listen) => listen({ host: loopbackHost, port: 0 }),
+      signal: new AbortController().signal, // signals are the child's; it ends, and then so do we
+    },
+    async (address, ended) => {
+      // The child may have more to do than this app, so an end of access is told, not forced on it.
+      void ended.then((error) => {
+        if (error) say(`${app}: ${error.message} [${error.code}]`);
+      });
+      process.exitCode = await runChild(options.command, address);
+    },
+  );
 }
 
 /** Runs the child and answers its exit code, 128 + n when signal n ended it. */

@@ -1,12 +1,14 @@
 import type { Agent } from '../agent/agent.ts';
 import { KeptTunnel } from '../agent/kept-tunnel.ts';
+import type { Tunnel } from '../agent/tunnel.ts';
 import type { TunnelReporter } from '../agent/tunnel-event.ts';
 import { unlessAborted } from './unless-aborted.ts';
 import { formatAddress, type ListenAddress } from './listen-address.ts';
 import { startLocalPort, type LocalPort } from './local-port.ts';
 
 export interface AppListenerOptions {
-  readonly agent: Agent;
+  /** Connects an agent, which is stopped here. */
+  readonly startAgent: () => Promise<Agent>;
   readonly app: string;
   readonly reporter: TunnelReporter;
   /** An address that was asked for: bound before anything is asked of the relay. */
@@ -20,17 +22,23 @@ export interface AppListenerOptions {
 }
 
 /**
- * Listens for an app and opens its tunnel, then lets `use` have the address until it returns, the way to the app
+ * Connects an agent, listens for an app and opens its tunnel, then lets `use` have the address until it returns, the way to the app
  * ends for good, or the signal aborts. Throws what refused the tunnel or ended it.
  */
 export async function withAppListener(
   options: AppListenerOptions,
   use: (address: ListenAddress, ended: KeptTunnel['ended']) => Promise<void>,
 ): Promise<void> {
-  const { agent, app, reporter, fixed, bind, signal } = options;
+  const { app, reporter, fixed, bind, signal } = options;
+  let starting: Promise<Agent> | undefined;
   let port: LocalPort | undefined;
+  const agent = (): Promise<Agent> => (starting ??= options.startAgent());
   const kept: KeptTunnel = new KeptTunnel({
-    agent,
+    agent: {
+      requestPermit: async (name) => (await agent()).requestPermit(name),
+      openTunnel: async (permit) => (await agent()).openTunnel(permit),
+      closeTunnel: async (tunnel: Tunnel, why) => (await agent()).closeTunnel(tunnel, why),
+    },
     app,
     reporter,
     onPermit: async ({ portHint }) => {
@@ -43,7 +51,10 @@ export async function withAppListener(
     await unlessAborted(kept.start(), signal);
     if (port && !signal.aborted) await use(port.address, kept.ended);
   } finally {
-    await kept.close(signal.aborted ? 'interrupted' : 'done');
+    const reason = signal.aborted ? 'interrupted' : 'done';
+    await kept.close(reason);
     await port?.stop();
+    const started = await starting?.catch(() => undefined); // what it failed with has been thrown above
+    await started?.stop(reason);
   }
 }

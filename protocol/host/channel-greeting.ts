@@ -12,6 +12,8 @@ export interface Greeting<In, Out> {
   readonly fromSchema: v.GenericSchema<unknown, Out>;
   readonly toSchema: v.GenericSchema<unknown, In>;
   readonly hello: unknown;
+  /** Messages that go out with hello. Whatever they are answered with comes behind the welcome. */
+  readonly behind: readonly unknown[];
   readonly signal: AbortSignal;
 }
 
@@ -25,7 +27,7 @@ export function readMessage<In>(
   return decodeMessage(schema, data, maxMessageBytes);
 }
 
-/** Sends hello and awaits the welcome, which must be the first message. Throws why there was none. */
+/** Sends hello, with what goes behind it, and awaits the welcome, which must be the first message. Throws why there was none. */
 export async function greet<In extends { readonly type: string }, Out, T>(
   ws: WebSocket,
   options: Greeting<In, Out>,
@@ -65,7 +67,9 @@ export async function greet<In extends { readonly type: string }, Out, T>(
     options.signal.addEventListener('abort', onAbort, { once: true });
     ws.on('close', onClose);
     ws.on('message', onMessage);
-    ws.send(encodeMessage(options.fromSchema, options.hello));
+    for (const message of [options.hello, ...options.behind]) {
+      ws.send(encodeMessage(options.fromSchema, message));
+    }
     if (options.signal.aborted) onAbort();
   });
 }

@@ -21,6 +21,8 @@ const timeEveryMs = 5_000;
 /** A control plane that answers pings but not this for so long is not a working one. */
 const timeWithinMs = 15_000;
 
+const requestWithinMs = 15_000;
+
 /** A peer that takes nothing for so long that this much waits is a lost one. */
 const maxUnsentBytes = 4 * 1_048_576;
 
@@ -49,6 +51,8 @@ export interface ControlChannelOptions<In extends ChannelMessage, Out extends Ch
   /** What we receive: `toDevice`, `toConnector` or `toRelay`. */
   readonly toSchema: v.GenericSchema<unknown, In>;
   readonly hello: Extract<Out, { readonly type: 'hello' }>;
+  /** Asked right behind hello, which saves their round trip; the answers are in `answers`. */
+  readonly requests?: readonly RequestOf<Out>[];
   readonly clock: ControlClock;
   /** The newest bundle known to the caller. */
   readonly bundle: () => Bundle;
@@ -69,16 +73,24 @@ interface Pending<In> {
   readonly reject: (error: ZtnaError) => void;
 }
 
+/** A question for the time that was sent, and when. */
+interface TimeExchange {
+  readonly nonce: string;
+  readonly sentAt: LocalClocks;
+}
+
 /**
  * One control WebSocket and its upkeep: hello and welcome, liveness, the time exchange, requests and newer bundles.
  *
- *   dial ─▶ hello ─▶ welcome ─▶ first time exchange ─▶ open ─▶ closed (once, for good)
+ *   dial ─▶ hello, time, requests ─▶ welcome ─▶ first time answer ─▶ open ─▶ closed (once, for good)
  */
 export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessage> {
   /** What the control plane greeted us with. */
   readonly welcome: WelcomeOf<In>;
   /** Resolves, never rejects, once the channel is closed, with why. */
   readonly closed: Promise<ZtnaError>;
+  /** What the first requests are answered with, each as by `request`. */
+  readonly answers: readonly Promise<AnswerOf<In>>[];
 
   readonly #ws: WebSocket;
   readonly #options: ControlChannelOptions<In, Out>;
@@ -86,7 +98,7 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
   readonly #timeKnown = Promise.withResolvers<undefined>();
   #nextId = 1;
   #bundle: Bundle;
-  #exchange: { readonly nonce: string; readonly sentAt: LocalClocks } | undefined;
+  #exchange: TimeExchange | undefined;
   #early: In[] | undefined = [];
   #failure: ZtnaError | undefined;
 
@@ -99,10 +111,12 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
   ): Promise<ControlChannel<In, Out>> {
     const { dial, signal } = options;
     const ws = await dialWebSocket({ ...dial, signal: dial.signal ?? signal, path: channelPath });
+    const exchange = newExchange(options.clock);
+    const requests = (options.requests ?? []).map((message, i) => ({ ...message, id: i + 1 }));
     const channel = await greet(
       ws,
-      options,
-      (welcome) => new ControlChannel<In, Out>(ws, options, welcome),
+      { ...options, behind: [timeQuestion(exchange), ...requests] },
+      (welcome) => new ControlChannel<In, Out>(ws, options, welcome, exchange),
     ).catch((error: unknown) => {
       closeWith(ws, error);
       throw error;
@@ -118,9 +132,17 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
   }
 
   /** Only `open` makes one, after the welcome. */
-  constructor(ws: WebSocket, options: ControlChannelOptions<In, Out>, welcome: WelcomeOf<In>) {
+  constructor(
+    ws: WebSocket,
+    options: ControlChannelOptions<In, Out>,
+    welcome: WelcomeOf<In>,
+    exchange: TimeExchange,
+  ) {
     this.#ws = ws;
     this.#options = options;
+    this.#exchange = exchange;
+    this.answers = (options.requests ?? []).map(() => this.#answerTo(this.#nextId++));
+    for (const answer of this.answers) answer.catch(() => undefined); // whoever asked may have gone
     this.#bundle = options.bundle();
     this.welcome = welcome;
     const closed = Promise.withResolvers<ZtnaError>();
@@ -159,7 +181,6 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
         this.#learnBundle(welcome.bundle as string);
       });
     }
-    this.#askTime();
   }
 
   /** Sends a message. One for a closed channel is dropped: `closed` has said so already. */
@@ -178,9 +199,16 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
    * Asks and awaits the answer with the same id. Throws the refusal's code with its message, fix (as hint) and ref;
    * ERR_RELAY_UNAVAILABLE when no answer came in time; or why the channel closed.
    */
-  async request(message: RequestOf<Out>, timeoutMs = 15_000): Promise<AnswerOf<In>> {
+  async request(message: RequestOf<Out>, timeoutMs = requestWithinMs): Promise<AnswerOf<In>> {
     if (this.#failure) throw this.#failure;
     const id = this.#nextId++;
+    const answer = this.#answerTo(id, timeoutMs);
+    this.send({ ...message, id } as unknown as Out);
+    return answer;
+  }
+
+  /** What will come for request `id`. */
+  #answerTo(id: number, timeoutMs = requestWithinMs): Promise<AnswerOf<In>> {
     return new Promise<AnswerOf<In>>((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#pending.delete(id);
@@ -203,7 +231,6 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
           reject(error);
         },
       });
-      this.send({ ...message, id } as unknown as Out);
     });
   }
 
@@ -271,9 +298,8 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
   }
 
   #askTime(): void {
-    const nonce = randomBytes(16).toString('base64url');
-    this.#exchange = { nonce, sentAt: this.#options.clock.readClocks() };
-    this.send({ type: 'time', nonce } as unknown as Out);
+    this.#exchange = newExchange(this.#options.clock);
+    this.send(timeQuestion(this.#exchange) as unknown as Out);
   }
 
   #learnTime({ statement }: v.InferOutput<typeof timeAnswer>): void {
@@ -334,6 +360,14 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
     this.#options.logger.warn('channel_failed', { code: error.code, reason: error.reason });
     closeWith(this.#ws, error);
   }
+}
+
+function newExchange(clock: ControlClock): TimeExchange {
+  return { nonce: randomBytes(16).toString('base64url'), sentAt: clock.readClocks() };
+}
+
+function timeQuestion({ nonce }: TimeExchange): { readonly type: 'time'; readonly nonce: string } {
+  return { type: 'time', nonce };
 }
 
 type Refusal = v.InferOutput<typeof refusal>;

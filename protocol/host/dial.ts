@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import type { TLSSocket } from 'node:tls';
 import type { WebSocket } from 'ws';
 import { dataProtocol } from '../messages/data.ts';
 import { maxMessageBytes } from '../message.ts';
@@ -15,6 +16,8 @@ export interface DialOptions {
   /** Unix socket in place of TCP. */
   readonly socketPath?: string;
   readonly signal?: AbortSignal;
+  /** A connection that `dialTls` has made with these very options, in place of dialling. It is used up. */
+  readonly socket?: TLSSocket;
   /** For DNS, TCP, TLS and the upgrade together. */
   readonly timeoutMs?: number;
 }
@@ -30,6 +33,20 @@ export function webSocketOptions(alpn: string): { perMessageDeflate: false; maxP
   };
 }
 
+/** The TLS connection for a WebSocket alone: whoever makes it ahead of time hands it on as `socket`. Throws as `dialTls`. */
+export async function dialForWebSocket(options: DialOptions): Promise<TLSSocket> {
+  const { url, alpn, identity, serverRole, timeoutMs, socketPath, signal } = options;
+  return dialTls({
+    url,
+    alpn,
+    identity,
+    trust: { authorities: identity.bundle.authorities, role: serverRole },
+    timeoutMs: timeoutMs ?? defaultDialTimeoutMs,
+    ...(socketPath === undefined ? {} : { socketPath }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
 /**
  * Dials a WebSocket over mutual TLS. It resolves when the upgrade was answered: only then has the other end
  * accepted our certificate. Nothing is read from it until a `message` or `close` listener is attached, so no
@@ -41,19 +58,11 @@ export function webSocketOptions(alpn: string): { perMessageDeflate: false; maxP
 export async function dialWebSocket(
   options: DialOptions & { readonly path: string; readonly headers?: Record<string, string> },
 ): Promise<WebSocket> {
-  const { url, alpn, identity, signal } = options;
+  const { url, alpn, signal } = options;
   const timeoutMs = options.timeoutMs ?? defaultDialTimeoutMs;
   const startedAtMs = performance.now();
   const [socket, { WebSocket: Client }] = await Promise.all([
-    dialTls({
-      url,
-      alpn,
-      identity,
-      trust: { authorities: identity.bundle.authorities, role: options.serverRole },
-      timeoutMs,
-      ...(options.socketPath === undefined ? {} : { socketPath: options.socketPath }),
-      ...(signal === undefined ? {} : { signal }),
-    }),
+    options.socket ?? dialForWebSocket(options),
     import('ws'),
   ]);
   return new Promise<WebSocket>((resolve, reject) => {

@@ -10,7 +10,7 @@ export {
   type RequestOf,
   type WelcomeOf,
 } from './control-channel.ts';
-export { type DialOptions, dialWebSocket, webSocketOptions } from './dial.ts';
+export { dialForWebSocket, type DialOptions, dialWebSocket, webSocketOptions } from './dial.ts';
 export { enrol, fetchBundle, renewCertificate } from './enrolment.ts';
 export { environmentNames, warnUnknownEnvironment } from './environment.ts';
 export { type Identity, isSealed, loadIdentity, saveIdentity } from './identity.ts';

@@ -77,12 +77,13 @@ export class AgentRig {
     return rig;
   }
 
-  /** An agent of the device, connected. */
-  async agent(t: ExecutionContext): Promise<Agent> {
+  /** An agent of the device, connected, that asks for `app` ahead when there is one. */
+  async agent(t: ExecutionContext, app?: string): Promise<Agent> {
     const agent = await Agent.start({
       profile: { name: 'default', dir: this.dir },
       identity: this.identity(),
       logger: createLogger({ program: 'test', write: () => undefined }),
+      ...(app === undefined ? {} : { app }),
     });
     t.teardown(() => agent.stop());
     return agent;

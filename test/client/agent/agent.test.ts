@@ -41,6 +41,89 @@ test.serial('Agent - opens a tunnel with the permit that it asked for', async (t
   t.true(tunnel.isOpen);
 });
 
+/** Counts the TLS connections that the data plane of the rig takes, and those of them that are still open. */
+function countDataSockets(rig: AgentRig): {
+  total: number;
+  open: number;
+  readonly idle: Promise<void>;
+} {
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const counts = { total: 0, open: 0, idle: promise.then(() => undefined) };
+  rig.data.server.on('secureConnection', (socket) => {
+    counts.total++;
+    counts.open++;
+    socket.once('close', () => {
+      counts.open--;
+      if (counts.open === 0) resolve(undefined);
+    });
+  });
+  return counts;
+}
+
+test.serial(
+  'Agent - asks for its first app while connecting, on a path dialled ahead',
+  async (t) => {
+    const rig = await AgentRig.start(t);
+    const sockets = countDataSockets(rig);
+    const asked: unknown[] = [];
+    rig.answer = (message) => {
+      asked.push(message);
+      return rig.permit();
+    };
+    const agent = await rig.agent(t, 'wiki');
+    const permit = await agent.requestPermit('wiki');
+    const first = { type: 'grant', id: 1, app: 'wiki' };
+    t.deepEqual(asked, [first]);
+    const tunnel = await agent.openTunnel(permit);
+    await tunnel.accepted;
+    t.is(sockets.total, 1);
+    // What came ahead is used once: the next permission is asked for anew, and its path dialled.
+    const next = await agent.openTunnel(await agent.requestPermit('wiki'));
+    await next.accepted;
+    t.deepEqual(asked, [first, { ...first, id: 2 }]);
+    t.is(sockets.total, 2);
+  },
+);
+
+test.serial('Agent - does not use for one app what it asked for another', async (t) => {
+  const rig = await AgentRig.start(t);
+  const asked: unknown[] = [];
+  rig.answer = (message) => {
+    asked.push(message['app']);
+    return rig.permit();
+  };
+  const agent = await rig.agent(t, 'wiki');
+  await agent.requestPermit('db');
+  t.deepEqual(asked, ['wiki', 'db']);
+});
+
+test.serial('Agent - closes the path dialled ahead when permission is refused', async (t) => {
+  const rig = await AgentRig.start(t);
+  const sockets = countDataSockets(rig);
+  const refusal = {
+    type: 'refusal',
+    code: 'ERR_POLICY_DENIED',
+    message: null,
+    fix: null,
+    ref: null,
+  };
+  rig.answer = () => refusal;
+  const agent = await rig.agent(t, 'wiki');
+  await t.throwsAsync(agent.requestPermit('wiki'), { code: 'ERR_POLICY_DENIED' });
+  await agent.stop();
+  if (sockets.total > 0) await sockets.idle;
+  t.is(sockets.open, 0);
+  t.is(rig.paths.length, 0);
+});
+
+test.serial('Agent - verifies a permit that came ahead as any other', async (t) => {
+  const rig = await AgentRig.start(t);
+  rig.answer = () => rig.permit(rig.grant(), newSigningKey());
+  const agent = await rig.agent(t, 'wiki');
+  await t.throwsAsync(agent.requestPermit('wiki'), { code: 'ERR_STATEMENT_REFUSED' });
+  t.is(rig.paths.length, 0);
+});
+
 const stranger = rawPublicKey(newNoiseKeyPair().publicKey).toString('base64url');
 const refusedPermits: readonly [
   name: string,

@@ -86,6 +86,34 @@ test('ControlChannel - is open once it was welcomed and knows the time', async (
   t.true(clock.require() < timeMs + 60_000);
 });
 
+test('ControlChannel - sends the first requests behind hello, without waiting for the welcome', async (t) => {
+  const seen: string[] = [];
+  const served = await serve(t, (ws) => {
+    ws.on('message', (data) => {
+      const message = JSON.parse((data as Buffer).toString()) as { type: string; id?: number };
+      seen.push(message.type);
+      if (message.id !== 2) return;
+      const welcome = { type: 'welcome', version: 1, device: newId('device') };
+      ws.send(JSON.stringify({ ...welcome, bundle: null, session: null }));
+      const refusal = { message: null, fix: null, ref: null };
+      ws.send(JSON.stringify({ type: 'refusal', id: 2, code: 'ERR_POLICY_DENIED', ...refusal }));
+      ws.send(JSON.stringify({ type: 'otp_secret', id: 1, uri: 'otpauth://1' }));
+      ws.send(JSON.stringify({ type: 'time', statement: pki.signTime(nonce, Date.now()) }));
+    });
+    let nonce = '';
+    ws.prependListener('message', (data) => {
+      nonce ||= (JSON.parse((data as Buffer).toString()) as { nonce?: string }).nonce ?? '';
+    });
+  });
+  const channel = await open(t, served, {
+    requests: [{ type: 'otp_begin' }, { type: 'grant', app: 'wiki' }],
+  });
+  t.deepEqual(seen, ['hello', 'time', 'otp_begin', 'grant']);
+  const [first, second] = channel.answers;
+  t.is((await first)?.type, 'otp_secret');
+  await t.throwsAsync(second!, { code: 'ERR_POLICY_DENIED' });
+});
+
 test('ControlChannel - gives each answer to its own request', async (t) => {
   const held: { ws: WebSocket; id: number }[] = [];
   const served = await serve(t, (ws) => {
