@@ -75,7 +75,6 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     await loadTunnels(services);
     const certificate = await ServerCertificate.open(services, join(dir, 'control-plane'));
     const upgrades = new Upgrades(services);
-    const refusals = new Throttle({ burst: 100, perMinute: 1_200 });
     const listener = await startSecureListener({
       socketPath: controlSocketPath(dir),
       keyPem: certificate.keyPem,
@@ -86,7 +85,15 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       onEnrolment: (address, request, response) => {
         void answerEnrolment(services, address, request, response);
       },
-      onRefused: (reason, address) => void noteRefused(services, refusals, reason, address),
+      onRefused: (reason, address) => {
+        logger.info('control_refused', { reason, address });
+        void services.refusals.record(address, {
+          actor: `address:${address}`,
+          action: 'channel.open',
+          subject: address,
+          details: { code: 'ERR_IDENTITY_UNAUTHENTICATED', reason, address },
+        });
+      },
     });
     undo.push(() => listener.stop());
     certificate.onRenewed((keyPem, pem) => {
@@ -213,28 +220,6 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     logger,
     keepMarks: noteMarks,
   };
-}
-
-/** Writes down that a stranger's certificate was refused; strangers cannot fill the audit log by it. */
-async function noteRefused(
-  { audit, clock, logger }: Services,
-  throttle: Throttle,
-  reason: string,
-  address: string,
-): Promise<void> {
-  logger.info('control_refused', { reason, address });
-  if (!throttle.take('', clock.nowMs())) return;
-  try {
-    await audit.append({
-      actor: `address:${address}`,
-      action: 'channel.open',
-      subject: address,
-      outcome: 'refused',
-      details: { code: 'ERR_IDENTITY_UNAUTHENTICATED', reason, address },
-    });
-  } catch (failure) {
-    logger.error('audit_failed', { error: toZtnaError(failure).message });
-  }
 }
 
 /** Codes, certificates and connectors name the URL that the relay was made for. */

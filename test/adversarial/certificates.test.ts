@@ -9,7 +9,7 @@ import {
   newId,
   slotPath,
   tunnelPath,
-  ZtnaError,
+  type ZtnaError,
 } from '../../protocol/index.ts';
 import { dialWebSocket, secureServerOptions } from '../../protocol/host/index.ts';
 import { auditHead, auditUntil } from '../support/audit-rows.ts';
@@ -232,7 +232,7 @@ async function refusedChannel(
       path,
     }),
   );
-  return error?.code;
+  return error.code;
 }
 
 test.serial(

@@ -207,7 +207,7 @@ test.serial(
     });
     const { rootId } = parseEnrolmentCode(code);
     const error = await t.throwsAsync<ZtnaError>(fetchBundle(deployment.url, rootId));
-    t.is(error?.code, 'ERR_STATEMENT_REFUSED');
+    t.is(error.code, 'ERR_STATEMENT_REFUSED');
     const machine = deployment.machine();
     const finished = await machine.ztna('enroll', code, '--password-stdin');
     t.is(finished.code, 1);
@@ -326,11 +326,11 @@ const requests: readonly [what: string, make: () => Promise<string> | string][] 
 
 function forgedRequest(publicKey: KeyObject, privateKey: KeyObject): string {
   const request = forge.pki.createCertificationRequest();
-  const pem = (key: KeyObject, type: 'spki' | 'pkcs8') =>
-    key.export({ type: type as 'pkcs8', format: 'pem' }).toString();
-  request.publicKey = forge.pki.publicKeyFromPem(pem(publicKey, 'spki'));
+  const publicPem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+  const privatePem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  request.publicKey = forge.pki.publicKeyFromPem(publicPem);
   request.setSubject([{ name: 'commonName', value: 'ztna' }]);
-  request.sign(forge.pki.privateKeyFromPem(pem(privateKey, 'pkcs8')), forge.md.sha256.create());
+  request.sign(forge.pki.privateKeyFromPem(privatePem), forge.md.sha256.create());
   return forge.pki.certificationRequestToPem(request);
 }
 

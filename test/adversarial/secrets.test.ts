@@ -56,7 +56,7 @@ async function noteCommandLines(): Promise<void> {
   for (const pid of await readdir('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
     const line = await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '');
-    if (/ztna/.test(line)) commandLines.push(line);
+    if (line !== '') commandLines.push(line);
   }
 }
 
@@ -68,13 +68,10 @@ function listeners(pid: number | undefined): string[] {
     .map((line) => line.trim().split(/\s+/)[3] ?? '');
 }
 
-test.serial(
-  'ports - a connector listens on its loopback admin port and nowhere else',
-  async (t) => {
-    const { deployment, adminPort } = t.context;
-    t.deepEqual(listeners(deployment.connector.child.pid), [`127.0.0.1:${adminPort}`]);
-  },
-);
+test.serial('ports - a connector listens on its loopback admin port and nowhere else', (t) => {
+  const { deployment, adminPort } = t.context;
+  t.deepEqual(listeners(deployment.connector.child.pid), [`127.0.0.1:${adminPort}`]);
+});
 
 test.serial(
   'ports - without an admin port a connector listens nowhere, with a tunnel open too',
@@ -169,7 +166,7 @@ test.serial(
     enrolled = machine;
     const ztna = async (args: string[], input = ''): Promise<Finished> => {
       const running = runProgram(launchers.ztna, args, { env: machine.env, input });
-      let isOver = false;
+      let isOver = false as boolean;
       const finished = running.finally(() => (isOver = true));
       do await noteCommandLines();
       while (!isOver && (await delay(50, true)));

@@ -36,8 +36,10 @@ export async function auditUntil(
   count: number,
   matches: (row: AuditRow) => boolean = ({ outcome }) => outcome === 'refused',
 ): Promise<AuditRow[]> {
-  for (const endAtMs = performance.now() + 15_000; ; await delay(50)) {
+  const endAtMs = performance.now() + 30_000;
+  for (;;) {
     const rows = (await auditRows(deployment, after)).filter(matches);
     if (rows.length >= count || performance.now() > endAtMs) return rows;
+    await delay(50);
   }
 }

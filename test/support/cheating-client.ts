@@ -110,8 +110,9 @@ export class CheatingClient {
   /** Opens a data WebSocket with any headers, path and certificate. */
   async dial(
     headers: Record<string, string>,
-    { path = tunnelPath, credentials = this.identity as Credentials } = {},
+    options: { readonly path?: string; readonly credentials?: Credentials } = {},
   ): Promise<DataEnd> {
+    const { path = tunnelPath, credentials = this.identity } = options;
     const ws = await dialWebSocket({
       url: this.identity.relayUrl,
       alpn: dataProtocol,

@@ -206,7 +206,7 @@ export class HostileRelay {
   ): Promise<Pick<Outcome, 'client' | 'received' | 'isCleanEnd'>> {
     const { relay, bundle, deviceKeys } = this.authority;
     const received: Buffer[] = [];
-    let isCleanEnd = false;
+    let isCleanEnd = false as boolean; // set by a listener
     let local: LocalPort | undefined;
     const timer = setTimeout(() => {
       webSocket.terminate();
@@ -217,7 +217,7 @@ export class HostileRelay {
         relay,
         identity: { rootId: bundle.rootId, noiseKey: deviceKeys.privateKey },
         webSocket,
-        clock: { nowMs: () => testNowMs } as ControlClock,
+        clock: { nowMs: () => testNowMs } as unknown as ControlClock,
       });
       tunnel.accepted.catch(() => undefined);
       const current = {
