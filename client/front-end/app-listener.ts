@@ -1,10 +1,18 @@
+import type { ResetCode } from '../../protocol/index.ts';
 import type { Agent } from '../agent/agent.ts';
 import { KeptTunnel } from '../agent/kept-tunnel.ts';
 import type { Tunnel } from '../agent/tunnel.ts';
 import type { TunnelReporter } from '../agent/tunnel-event.ts';
 import { unlessAborted } from './unless-aborted.ts';
 import { formatAddress, type ListenAddress } from './listen-address.ts';
+import { explainReset } from './reset-error.ts';
 import { startLocalPort, type LocalPort } from './local-port.ts';
+
+/** The resets that a program on this machine cannot know apart from an app's own. */
+const toldResets: ReadonlySet<ResetCode> = new Set(['refused', 'unreachable', 'limit']);
+
+/** A browser tries many connections at once, again and again. */
+const tellEveryMs = 10_000;
 
 export interface AppListenerOptions {
   /** Connects an agent, which is stopped here. */
@@ -33,6 +41,7 @@ export async function withAppListener(
   let starting: Promise<Agent> | undefined;
   let port: LocalPort | undefined;
   const agent = (): Promise<Agent> => (starting ??= options.startAgent());
+  const onReset = tellRefusals(reporter);
   const kept: KeptTunnel = new KeptTunnel({
     agent: {
       requestPermit: async (name) => (await agent()).requestPermit(name),
@@ -42,12 +51,12 @@ export async function withAppListener(
     app,
     reporter,
     onPermit: async ({ portHint }) => {
-      port ??= await bind(portHint, (address) => startLocalPort(address, kept));
+      port ??= await bind(portHint, (address) => startLocalPort(address, kept, onReset));
       reporter.report({ event: 'listening', app, address: formatAddress(port.address) });
     },
   });
   try {
-    if (fixed) port = await startLocalPort(fixed, kept);
+    if (fixed) port = await startLocalPort(fixed, kept, onReset);
     await unlessAborted(kept.start(), signal);
     if (port && !signal.aborted) await use(port.address, kept.ended);
   } finally {
@@ -57,4 +66,20 @@ export async function withAppListener(
     const started = await starting?.catch(() => undefined); // what it failed with has been thrown above
     await started?.stop(reason);
   }
+}
+
+/** Says why connections do not come about, where the way to the app itself is open. */
+export function tellRefusals(
+  reporter: Pick<TunnelReporter, 'say'>,
+  nowMs: () => number = () => performance.now(),
+): (code: ResetCode) => void {
+  const toldAtMs = new Map<ResetCode, number>();
+  return (code) => {
+    if (!toldResets.has(code)) return;
+    const lastMs = toldAtMs.get(code) ?? -Infinity;
+    if (nowMs() - lastMs < tellEveryMs) return;
+    toldAtMs.set(code, nowMs());
+    const { hop, message, code: name } = explainReset(code);
+    reporter.say(`${hop ?? 'app'}: ${message} [${name}]`);
+  };
 }

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import type { ResetCode } from '../../protocol/index.ts';
 import { bridgeStream, listenTcp, resetSocket } from '../../protocol/host/index.ts';
 import type { KeptTunnel, OpenedTunnel } from '../agent/kept-tunnel.ts';
 import type { ListenAddress } from './listen-address.ts';
@@ -19,10 +20,14 @@ export interface LocalPort {
   stop(): Promise<void>;
 }
 
-/** Listens at `address`. Throws ERR_CLIENT_PORT_BUSY. */
+/**
+ * Listens at `address`. `onReset` is told of each stream that was reset, by whomever: its connection only sees a reset.
+ * Throws ERR_CLIENT_PORT_BUSY.
+ */
 export async function startLocalPort(
   address: ListenAddress,
   kept: TunnelProvider,
+  onReset: (code: ResetCode) => void = () => undefined,
 ): Promise<LocalPort> {
   const sockets = new Set<Socket>();
   let waiting = 0;
@@ -34,7 +39,7 @@ export async function startLocalPort(
       tunnel = await waitForTunnel(kept, socket);
       waiting--;
     }
-    if (tunnel && !socket.destroyed) connect(tunnel, socket);
+    if (tunnel && !socket.destroyed) connect(tunnel, socket, onReset);
     else resetSocket(socket);
   }
 
@@ -74,9 +79,11 @@ async function waitForTunnel(
   }
 }
 
-function connect(tunnel: OpenedTunnel, socket: Socket): void {
+function connect(tunnel: OpenedTunnel, socket: Socket, onReset: (code: ResetCode) => void): void {
   try {
-    bridgeStream(tunnel.openStream(), socket);
+    bridgeStream(tunnel.openStream(), socket, (outcome) => {
+      if (outcome !== 'completed') onReset(outcome);
+    });
     socket.resume();
   } catch {
     resetSocket(socket); // too many connections, or the tunnel closed in this very turn

@@ -1,23 +1,6 @@
-import {
-  ZtnaError,
-  type ErrorCode,
-  type Hop,
-  type ResetCode,
-  type TunnelStream,
-} from '../../protocol/index.ts';
+import { ZtnaError, type TunnelStream } from '../../protocol/index.ts';
+import { explainReset } from './reset-error.ts';
 import type { ClosableOutput } from './stdio-output.ts';
-
-/** What a reset stream means to a command whose only connection it was. */
-const resetErrors: Readonly<Record<ResetCode, readonly [code: ErrorCode, hop: Hop, hint: string]>> =
-  {
-    refused: ['ERR_STREAM_REFUSED', 'app', 'the app is down: tell whoever runs it'],
-    unreachable: ['ERR_STREAM_UNREACHABLE', 'app', 'the app is down: tell whoever runs it'],
-    reset: ['ERR_STREAM_RESET', 'app', 'the app cut the connection: try again'],
-    limit: ['ERR_LIMIT_STREAMS', 'connector', 'try again in a moment'],
-    overrun: ['ERR_STREAM_RESET', 'connector', 'try again'],
-    internal: ['ERR_STREAM_RESET', 'connector', 'try again; if it stays, tell your administrator'],
-    closed: ['ERR_TUNNEL_CLOSED', 'network', 'try again'],
-  };
 
 /**
  * Carries one stream on standard input and output. The end of input completes our direction, the app's end ends
@@ -59,8 +42,7 @@ export async function carryStdio(
       });
     },
     onReset: (code) => {
-      const [error, hop, hint] = resetErrors[code];
-      reject(new ZtnaError(error, { hop, hint, reason: code }));
+      reject(explainReset(code));
     },
     onWritable: () => {
       input.resume();

@@ -40,6 +40,25 @@ async function endOf(socket: Socket): Promise<string | undefined> {
   });
 }
 
+test('startLocalPort - tells why a stream was reset', async (t) => {
+  const { tunnel, pair } = joinedTunnel();
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const provider = { current: tunnel, whenOpen: async () => Promise.resolve(tunnel) };
+  const port = await startLocalPort({ host: '127.0.0.1', port: 0 }, provider, resolve);
+  t.teardown(() => port.stop());
+  const ended = endOf(dial(t, port));
+  const deadline = AbortSignal.timeout(5_000);
+  while (!pair.served[0]) {
+    if (deadline.aborted) throw new Error('nothing came');
+    await new Promise(setImmediate);
+    pair.settle();
+  }
+  pair.served[0].stream.reset('refused');
+  pair.settle();
+  t.is(await promise, 'refused');
+  t.is(await ended, 'ECONNRESET');
+});
+
 test('startLocalPort - opens one stream for each connection', async (t) => {
   const { tunnel, pair } = joinedTunnel();
   const port = await start(t, { current: tunnel, whenOpen: async () => Promise.resolve(tunnel) });
