@@ -88,14 +88,13 @@ function withIdentityCommands(yargs: Global): void {
     'enrol this machine with a one-time code: CODE, - (standard input) or file:PATH',
     (y) =>
       y
-        // Declared a string, yargs would make an empty one of `-`; left open, it makes `true` of it.
-        .positional('code', { demandOption: true })
+        .positional('code', { type: 'string', demandOption: true })
         .option('replace', flag('give up the present enrolment'))
         .option('password-stdin', flag('read the password from standard input')),
     async (a) =>
       (await command.enroll()).runEnroll({
         ...globalOf(a),
-        code: a.code === true ? '-' : single('code', a.code),
+        code: single('code', a.code),
         isReplacing: a.replace,
         isPasswordOnStdin: a.passwordStdin,
       }),

@@ -42,8 +42,10 @@ export async function runCommandLine(options: {
       .wrap(Math.min(110, process.stderr.columns || 110))
       // A handler that only printed would let the command run all the same.
       .fail((message: string | null, error: Error | undefined) => {
+        // Yargs has words for what it refuses itself, with or without an error; a command's own error has none.
+        if (error instanceof ZtnaError || (error && message === null)) throw error;
         const reached = [program, ...enteredCommands(base)].join(' ');
-        throw error ?? usageError(reached, message ?? 'the command was not understood');
+        throw usageError(reached, message ?? 'the command was not understood', error);
       });
     await build(base).parseAsync();
     const cause = shutdownCause();
@@ -84,12 +86,13 @@ function enteredCommands(yargs: Argv): readonly string[] {
   return getInternalMethods?.call(yargs).getContext().commands ?? [];
 }
 
-function usageError(reached: string, message: string): ZtnaError {
+function usageError(reached: string, message: string, cause?: Error): ZtnaError {
   return new ZtnaError('ERR_CONFIG_USAGE', {
     message: showDash(message.trim()).replaceAll(/\s*\n\s*/g, '; '),
     hint: `see: ${reached} --help`,
     hop: 'client',
     reason: 'usage',
+    cause,
   });
 }
 

@@ -92,8 +92,8 @@ export async function askHidden(prompt: string): Promise<string> {
       'give it on standard input, or run this on a terminal',
     );
   }
+  stdin.setRawMode(true); // before the prompt: who answers quickly is not shown either
   stderr.write(prompt);
-  stdin.setRawMode(true);
   try {
     return await readHiddenLine(stdin);
   } finally {

@@ -1,5 +1,6 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { basename } from 'node:path';
 import { ZtnaError } from '../errors.ts';
 import { systemCode } from './state-dir.ts';
 
@@ -106,11 +107,18 @@ async function portHolder(port: number): Promise<string | undefined> {
       const target = await readlink(`/proc/${pid}/fd/${descriptor}`).catch(() => '');
       const inode = /^socket:\[(\d+)\]$/.exec(target)?.[1];
       if (inode === undefined || !sockets.has(inode)) continue;
-      const name = (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => 'a program')).trim();
-      return `${name} (pid ${pid})`;
+      return `${await programName(pid)} (pid ${pid})`;
     }
   }
   return `another user’s program (uid ${uid})`;
+}
+
+/** What a person calls the program of a process. Its `comm` would be the name of a thread. */
+async function programName(pid: string): Promise<string> {
+  const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  const [title = ''] = line.split('\0');
+  const [program = ''] = title.split(': '); // daemons write what they do behind their name
+  return program === '' ? 'a program' : basename(program);
 }
 
 function portHex(port: number): string {

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { environment } from '../../../client/environment.ts';
@@ -9,6 +9,7 @@ import { connectorEnvironment } from '../../../connector/cli.ts';
 import { environmentNames } from '../../../protocol/host/environment.ts';
 import { parseDurationMs } from '../../../protocol/host/input.ts';
 import { relayEnvironment } from '../../../relay/cli/tree.ts';
+import { launchers, runProgram } from '../../support/program.ts';
 
 const fixture = fileURLToPath(new URL('command-line-fixture.ts', import.meta.url));
 
@@ -198,3 +199,41 @@ test('parseDurationMs - reads every unit and refuses the rest', (t) => {
     t.throws(() => parseDurationMs(text), { code: 'ERR_CONFIG_INVALID' });
   }
 });
+
+const withoutValue: readonly (readonly [program: string, ...args: string[]])[] = [
+  [launchers.ztna, 'connect', 'wiki', '--listen'],
+  [launchers.ztna, 'mfa', 'remove', '--otp'],
+  [launchers.connector, 'run', '--dir'],
+  [launchers.connector, 'run', '--app'],
+  [launchers.relay, 'user', 'list', '--dir'],
+  [launchers.relay, 'user', 'add', 'alice', '--group'],
+];
+for (const [program, ...args] of withoutValue) {
+  const typed = [basename(program), ...args].join(' ');
+  test(`${typed} - is a usage error, since the option has no value`, async (t) => {
+    const { code, stderr } = await runProgram(program, args);
+    t.is(code, 2);
+    t.regex(stderr, /\[ERR_CONFIG_USAGE\]\nfix: see: /);
+  });
+}
+
+const withDash: readonly (readonly [program: string, ...args: string[]])[] = [
+  [launchers.ztna, 'enroll', '-', '--password-stdin'],
+  [launchers.ztna, 'enroll', '--password-stdin', '-'],
+  [launchers.connector, 'enroll', '-', '--dir', 'DIR'],
+  [launchers.connector, 'enroll', '--dir', 'DIR', '-'],
+  [launchers.connector, 'run', '--dir', 'DIR', '--enroll', '-', '--app', 'a=tcp://127.0.0.1:1'],
+];
+for (const [program, ...args] of withDash) {
+  const typed = [basename(program), ...args].join(' ');
+  test(`${typed} - reads the code from standard input`, async (t) => {
+    const home = await mkdtemp(join(tmpdir(), 'ztna-dash-'));
+    t.teardown(() => rm(home, { recursive: true, force: true }));
+    const placed = args.map((word) => (word === 'DIR' ? join(home, 'state') : word));
+    const { stderr } = await runProgram(program, placed, {
+      env: { ZTNA_HOME: join(home, 'home') },
+      input: 'ztna1_cut-off\na password\n',
+    });
+    t.regex(stderr, /ERR_IDENTITY_CODE_REFUSED/);
+  });
+}
