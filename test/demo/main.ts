@@ -40,11 +40,11 @@ const note = (text: string): void => {
 
 let web: Server | undefined;
 let deployment: Deployment | undefined;
-let isStopping = false;
+const state = { isStopping: false };
 
 async function stop(code: number): Promise<never> {
-  if (!isStopping) {
-    isStopping = true;
+  if (!state.isStopping) {
+    state.isStopping = true;
     await deployment?.stop();
     web?.close();
     web?.closeAllConnections();
@@ -76,6 +76,7 @@ try {
 
   deployment = await Deployment.start({
     apps: [app],
+    dirPrefix: 'ztna-demo-',
     relayConfig: { verification: '{ interval: 2s }' },
     onStep: (text) => {
       const texts: Record<string, string> = {
@@ -129,7 +130,7 @@ try {
   );
   await stop(0);
 } catch (error) {
-  if (!isStopping) {
+  if (!state.isStopping) {
     console.error(styleText('red', `\nthe demo failed at step ${step}:`));
     console.error(error instanceof Error ? error.message : error);
   }

@@ -5,7 +5,8 @@ import { Deployment, type Machine } from '../support/deployment.ts';
 import type { RunningProgram } from '../support/program.ts';
 
 const openPolicies = {
-  'staff.cedar': '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);',
+  'staff.cedar':
+    '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);',
 };
 
 interface Context {

@@ -1,7 +1,6 @@
 import test from 'ava';
 import { encodeFrame, encodeReset, FrameType, readFrames } from '../../protocol/frame.ts';
 import { defaultTunnelLimits } from '../../protocol/tunnel-limits.ts';
-import { TokenBucket } from '../../protocol/token-bucket.ts';
 import { newConnector, pullRecord, StreamLog, TunnelPair } from '../support/tunnel-pair.ts';
 
 const open = (stream: number, number: number) => encodeFrame(FrameType.Open, stream, number);
@@ -112,19 +111,4 @@ test('TunnelEndpoint - by default a thousand streams may be open', (t) => {
   pair.settle();
   t.is(pair.connector.streamCount, 1_000);
   t.throws(() => pair.client.open(), { code: 'ERR_LIMIT_STREAMS' });
-});
-
-test('TokenBucket - allows its burst at once and its rate in the long run', (t) => {
-  const bucket = new TokenBucket(10, 5);
-  const count = (nowMs: number): number => {
-    let taken = 0;
-    while (bucket.take(nowMs)) taken++;
-    return taken;
-  };
-  t.is(count(1_000), 10);
-  t.is(count(1_199), 0);
-  t.is(count(1_200), 1);
-  t.is(count(2_200), 5);
-  t.is(count(1_000_000), 10);
-  t.is(count(0), 0);
 });

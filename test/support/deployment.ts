@@ -35,6 +35,8 @@ export interface DeploymentOptions {
     readonly connector: string;
     readonly relayHost: string;
   };
+  /** What the directory of all state is called, before its random part. */
+  readonly dirPrefix?: string;
   readonly onStep?: (step: string) => void;
   /** Variables that programs get besides their own; `machine` is for every `ztna` of an enrolled machine. */
   readonly env?: Readonly<Partial<Record<'relay' | 'connector' | 'machine', Environment>>>;
@@ -88,7 +90,7 @@ export class Deployment {
 
   /** Everything up to a connector that serves the apps and a policy that is active. */
   static async start(options: DeploymentOptions): Promise<Deployment> {
-    const dir = await mkdtemp(join(tmpdir(), 'ztna-test-'));
+    const dir = await mkdtemp(join(tmpdir(), options.dirPrefix ?? 'ztna-test-'));
     const deployment = new Deployment(dir, await freePort(), options);
     try {
       await deployment.#begin();
