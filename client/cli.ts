@@ -1,9 +1,10 @@
 import type { Argv } from 'yargs';
 import {
   notAvailableYet,
+  oneValue,
+  optionalValue,
   runCommandLine,
   warnUnknownEnvironment,
-  ZtnaError,
 } from '../protocol/host/early.ts';
 import type { GlobalOptions } from './command/context.ts';
 import { environment } from './environment.ts';
@@ -219,16 +220,7 @@ const one = (describe: string) => ({ type: 'string', describe }) as const;
 
 const flag = (describe: string) => ({ type: 'boolean', default: false, describe }) as const;
 
-/** An option that may be given once. */
-function optional(name: string, value: unknown): string | undefined {
-  return value === undefined ? undefined : single(name, value);
-}
+const single = (name: string, value: unknown): string => oneValue('ztna', name, value);
 
-function single(name: string, value: unknown): string {
-  if (typeof value === 'string' && value !== '') return value;
-  throw new ZtnaError('ERR_CONFIG_USAGE', {
-    message: `give ${name} one value`,
-    hint: 'see: ztna --help',
-    hop: 'client',
-  });
-}
+const optional = (name: string, value: unknown): string | undefined =>
+  optionalValue('ztna', name, value);

@@ -1,5 +1,7 @@
 import {
   environmentNames,
+  oneValue,
+  optionalValue,
   runCommandLine,
   warnUnknownEnvironment,
   ZtnaError,
@@ -117,14 +119,7 @@ function secretSource(source: string | undefined): string | undefined {
   });
 }
 
-function optional(name: string, value: unknown): string | undefined {
-  return value === undefined ? undefined : single(name, value);
-}
+const single = (name: string, value: unknown): string => oneValue('ztna-connector', name, value);
 
-function single(name: string, value: unknown): string {
-  if (typeof value === 'string' && value !== '') return value;
-  throw new ZtnaError('ERR_CONFIG_USAGE', {
-    message: `give ${name} one value`,
-    hint: 'see: ztna-connector --help',
-  });
-}
+const optional = (name: string, value: unknown): string | undefined =>
+  optionalValue('ztna-connector', name, value);

@@ -1,8 +1,8 @@
 import { isMap, isScalar, LineCounter, parseDocument, type ParsedNode } from 'yaml';
+import { nearestWord } from '../protocol/host/index.ts';
 import { ZtnaError } from '../protocol/index.ts';
 import { checkAppName, type AppMap } from './app-map.ts';
 import { maxApps } from './limits.ts';
-import { nearestWord } from './nearest-word.ts';
 import { parseTarget, type Target } from './target.ts';
 
 const knownKeys = ['apps'];

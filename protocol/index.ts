@@ -175,6 +175,7 @@ export {
   x25519PublicKey,
 } from './statement.ts';
 export { type StreamHandlers, type TunnelStream } from './stream.ts';
+export { TokenBucket } from './token-bucket.ts';
 export { TunnelEndpoint } from './tunnel-endpoint.ts';
 export { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
 export {

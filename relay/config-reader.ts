@@ -1,6 +1,6 @@
 import { isMap, isScalar, LineCounter, parseDocument, type ParsedNode } from 'yaml';
+import { nearestWord } from '../protocol/host/index.ts';
 import { ZtnaError, type ErrorCode } from '../protocol/index.ts';
-import { nearestWord } from './nearest-word.ts';
 
 /** Larger configuration files are a mistake. */
 const maxConfigBytes = 262_144;

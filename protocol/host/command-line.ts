@@ -96,6 +96,17 @@ function usageError(reached: string, message: string, cause?: Error): ZtnaError 
   });
 }
 
+/** What an option or argument that may be given once was given. Throws ERR_CONFIG_USAGE. */
+export function oneValue(program: string, name: string, value: unknown): string {
+  if (typeof value === 'string' && value !== '') return value;
+  throw usageError(program, `give ${name} one value`);
+}
+
+/** The same for one that may be left out. */
+export function optionalValue(program: string, name: string, value: unknown): string | undefined {
+  return value === undefined ? undefined : oneValue(program, name, value);
+}
+
 function wantsJson(argv: readonly string[]): boolean {
   const end = argv.indexOf('--');
   return (end === -1 ? argv : argv.slice(0, end)).includes('--json');

@@ -3,5 +3,5 @@
  * builds a schema, so that `--help` and a mistyped command are answered at once.
  */
 export { ZtnaError } from '../errors.ts';
-export { notAvailableYet, runCommandLine } from './command-line.ts';
+export { notAvailableYet, oneValue, optionalValue, runCommandLine } from './command-line.ts';
 export { environmentNames, warnUnknownEnvironment } from './environment.ts';

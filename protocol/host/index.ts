@@ -31,6 +31,7 @@ export {
   logLevel,
   type LogLevel,
 } from './log.ts';
+export { nearestWord } from './nearest-word.ts';
 export {
   certificateIdentity,
   certificateLife,

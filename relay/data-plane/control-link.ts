@@ -2,6 +2,7 @@ import {
   controlProtocol,
   fromRelay,
   leaseBatchSchema,
+  TokenBucket,
   toRelay,
   verifyStatement,
   wireVersion,
@@ -22,7 +23,6 @@ import {
   type RevocationFeed,
 } from '../../protocol/host/index.ts';
 import { limits } from './limits.ts';
-import { TokenBucket } from './token-bucket.ts';
 
 export interface ControlLinkOptions {
   /** Read anew at every dial, as certificates and bundles are renewed. */
@@ -60,7 +60,7 @@ export class ControlLink {
 
   constructor(options: ControlLinkOptions) {
     this.#options = options;
-    this.#refusals = new TokenBucket(limits.auditBurst, limits.auditPerSecond, performance.now());
+    this.#refusals = new TokenBucket(limits.auditBurst, limits.auditPerSecond);
   }
 
   /** Dials and redials until `stop`. Resolves then. */

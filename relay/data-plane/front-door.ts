@@ -5,7 +5,7 @@ import { endpointsOf, limitKeyOf, type Endpoints } from './address.ts';
 import { readClientHello } from './client-hello.ts';
 import { forward } from './forward.ts';
 import { limits } from './limits.ts';
-import { TokenBuckets } from './token-bucket.ts';
+import { TokenBuckets } from './token-buckets.ts';
 
 export interface FrontDoorOptions {
   readonly host: string;

@@ -15,7 +15,8 @@ test('enforcement - closes both ends when the lease ends, although bytes still f
   });
   t.is(await client.closeCode(), 'ERR_TUNNEL_LEASE_EXPIRED');
   t.is(await connector.closeCode(), 'ERR_TUNNEL_LEASE_EXPIRED');
-  t.true(Date.now() >= untilMs - 1);
+  // Control time is assumed late by what the first exchange took, never early.
+  t.true(Date.now() >= untilMs - 500);
   const end = await rig.control.message('tunnel_closed');
   t.like(end, { tunnel: grant.tunnel, code: 'ERR_TUNNEL_LEASE_EXPIRED', reason: 'lease_expired' });
 });

@@ -1,42 +1,4 @@
-/** A bucket of tokens that refills steadily. Times are monotonic milliseconds given by the caller. */
-export class TokenBucket {
-  readonly #burst: number;
-  readonly #perSecond: number;
-  #tokens: number;
-  #atMs: number;
-
-  constructor(burst: number, perSecond: number, nowMs: number) {
-    this.#burst = burst;
-    this.#perSecond = perSecond;
-    this.#tokens = burst;
-    this.#atMs = nowMs;
-  }
-
-  #refill(nowMs: number): void {
-    const gained = (Math.max(0, nowMs - this.#atMs) / 1_000) * this.#perSecond;
-    this.#tokens = Math.min(this.#burst, this.#tokens + gained);
-    this.#atMs = Math.max(this.#atMs, nowMs);
-  }
-
-  /** Takes one token; false when there is none. */
-  take(nowMs: number): boolean {
-    this.#refill(nowMs);
-    if (this.#tokens < 1) return false;
-    this.#tokens -= 1;
-    return true;
-  }
-
-  /** Puts one token back. */
-  giveBack(): void {
-    this.#tokens = Math.min(this.#burst, this.#tokens + 1);
-  }
-
-  /** True when nothing would be lost by forgetting this bucket. */
-  isFull(nowMs: number): boolean {
-    this.#refill(nowMs);
-    return this.#tokens >= this.#burst;
-  }
-}
+import { TokenBucket } from '../../protocol/index.ts';
 
 /**
  * One bucket per key, at most `maxKeys` of them. When all are in use and none is full, a new key is refused:
@@ -62,7 +24,7 @@ export class TokenBuckets {
       if (this.#buckets.size >= this.#maxKeys && nowMs - this.#sweptAtMs >= 1_000)
         this.sweep(nowMs);
       if (this.#buckets.size >= this.#maxKeys) return false;
-      bucket = new TokenBucket(this.#burst, this.#perSecond, nowMs);
+      bucket = new TokenBucket(this.#burst, this.#perSecond);
       this.#buckets.set(key, bucket);
     }
     return bucket.take(nowMs);
