@@ -1,18 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { errorRow, toZtnaError, ZtnaError } from '../../protocol/index.ts';
-import { fullJitterDelayMs } from '../../protocol/host/index.ts';
+import { fullJitterDelayMs, redialCapMs, steadyAfterMs } from '../../protocol/host/index.ts';
 import { toIsoTime, type TunnelReporter } from './tunnel-event.ts';
 import { explainEnd } from './tunnel-end.ts';
 import type { Permit } from './agent.ts';
 import type { Tunnel } from './tunnel.ts';
-
-/** A tunnel that lasted this long was no flapping one: the next loss starts from the shortest delay. */
-const steadyAfterMs = 10_000;
-
-/** Until then a loss is taken for a short one, and the delays stay short. */
-const shortLossMs = 30_000;
-const shortCapMs = 2_000;
-const longCapMs = 30_000;
 
 /** What a kept tunnel needs of a tunnel. */
 export type OpenedTunnel = Pick<
@@ -148,7 +140,7 @@ export class KeptTunnel {
   /** One attempt, after a wait; undefined when it failed or is not wanted any more. */
   async #redial(attempt: number, lostForMs: number): Promise<OpenedTunnel | undefined> {
     const { agent, app, reporter } = this.#options;
-    const capMs = lostForMs < shortLossMs ? shortCapMs : longCapMs;
+    const capMs = redialCapMs(lostForMs);
     try {
       const { signal } = this.#stopping;
       await delay(fullJitterDelayMs(attempt, { capMs }), undefined, { signal });

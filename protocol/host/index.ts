@@ -42,7 +42,13 @@ export {
   roleUri,
 } from './peer.ts';
 export { RecordPump, type RecordPumpOptions } from './record-pump.ts';
-export { fullJitterDelayMs, redialForever, type RedialOptions } from './redial.ts';
+export {
+  fullJitterDelayMs,
+  redialCapMs,
+  redialForever,
+  type RedialOptions,
+  steadyAfterMs,
+} from './redial.ts';
 export { resetSocket } from './reset-socket.ts';
 export { RevocationFeed } from './revocation-feed.ts';
 export { type ShutdownCause, shutdownCause, shutdownSignal } from './shutdown.ts';

@@ -2,13 +2,18 @@ import { randomInt } from 'node:crypto';
 import { toZtnaError, ZtnaError } from '../errors.ts';
 
 /** A connection that lasted this long was a good one: the next loss starts from the shortest delay. */
-const steadyAfterMs = 10_000;
+export const steadyAfterMs = 10_000;
 
 /** Until then a loss is taken for a short one, and the delays stay short. */
 const shortLossMs = 30_000;
 
 const shortCapMs = 2_000;
 const longCapMs = 30_000;
+
+/** The longest delay between attempts when the connection has been lost for so long. */
+export function redialCapMs(lostForMs: number): number {
+  return lostForMs < shortLossMs ? shortCapMs : longCapMs;
+}
 
 /**
  * A delay drawn evenly from 0 to min(cap, base × 2^attempt) milliseconds: also at the cap, so that ten thousand
@@ -45,13 +50,12 @@ export interface RedialOptions<T> {
 export async function redialForever<T>(options: RedialOptions<T>): Promise<void> {
   const { dial, run, signal, isFatal = () => false } = options;
   const { default: pRetry } = await import('p-retry');
-  const capMs = () => (performance.now() - lostAtMs < shortLossMs ? shortCapMs : longCapMs);
   let attempt = 0;
   let lostAtMs = performance.now();
 
   async function backOff(error: ZtnaError): Promise<void> {
     const delayMs = fullJitterDelayMs(attempt, {
-      capMs: capMs(),
+      capMs: redialCapMs(performance.now() - lostAtMs),
       ...(options.baseMs === undefined ? {} : { baseMs: options.baseMs }),
     });
     attempt += 1;
