@@ -101,7 +101,7 @@ export class RunningProgram {
   readonly errorLines: string[] = [];
   readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
   readonly #waiting = new Set<() => void>();
-  #hasEnded = false;
+  #ending: string | undefined;
 
   constructor(file: string, args: readonly string[], options: ProgramOptions = {}) {
     this.child = spawn(...inPlace(options.place, file, args), {
@@ -113,7 +113,7 @@ export class RunningProgram {
     this.#collect(this.child.stderr, this.errorLines);
     this.ended = new Promise((resolve) => {
       this.child.once('close', (code, signal) => {
-        this.#hasEnded = true;
+        this.#ending = `the program ended with ${code ?? signal ?? 'nothing'}`;
         this.#notify();
         resolve({ code, signal });
       });
@@ -144,7 +144,7 @@ export class RunningProgram {
       const check = (): void => {
         const found = find();
         if (found !== undefined) finish(() => resolve(found));
-        else if (this.#hasEnded) fail('the program ended');
+        else if (this.#ending !== undefined) fail(this.#ending);
       };
       const timer = setTimeout(() => fail(`${timeoutMs} ms passed`), timeoutMs);
       this.#waiting.add(check);
