@@ -5,14 +5,14 @@ import {
   instanceHeader,
   slotPath,
   toConnector,
-  wireVersion,
+  wireVersions,
   ZtnaError,
   type AppId,
   type FromConnector,
   type InstanceId,
   type RelayId,
   type ToConnector,
-  type ToSlot,
+  type Assign,
   type TunnelId,
 } from '../protocol/index.ts';
 import {
@@ -40,7 +40,7 @@ export interface ControlLinkOptions {
   readonly onLeases: (statement: string) => void;
   /** A `log` statement. An error it throws closes the channel. */
   readonly onLog: (statement: string) => void;
-  readonly onAssign: (socket: WebSocket, assign: ToSlot, relay: RelayId) => void;
+  readonly onAssign: (socket: WebSocket, assign: Assign, relay: RelayId) => void;
   readonly onSlots: () => void;
 }
 
@@ -66,7 +66,7 @@ export class ControlLink {
       toSchema: toConnector,
       hello: {
         type: 'hello',
-        versions: { min: wireVersion, max: wireVersion },
+        versions: wireVersions,
         software,
         bundleVersion: identity.bundle.version,
         instance,

@@ -4,7 +4,7 @@ import {
   toZtnaError,
   ZtnaError,
   type RelayId,
-  type ToSlot,
+  type Assign,
 } from '../protocol/index.ts';
 import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
 import { closeWebSocket } from './close-web-socket.ts';
@@ -18,7 +18,7 @@ export interface SlotsOptions {
   /** Dials one data WebSocket; rejects when the signal aborts. */
   readonly dial: (signal: AbortSignal) => Promise<WebSocket>;
   /** Takes over a socket that was assigned a tunnel, with its next message still unread. */
-  readonly onAssign: (socket: WebSocket, assign: ToSlot) => void;
+  readonly onAssign: (socket: WebSocket, assign: Assign) => void;
   /** The number of idle ones changed. */
   readonly onChange: () => void;
   readonly logger: Logger;
@@ -160,9 +160,11 @@ export class Slots {
   }
 }
 
-function readAssign(data: RawData, isBinary: boolean): ToSlot {
+function readAssign(data: RawData, isBinary: boolean): Assign {
   if (isBinary || !Buffer.isBuffer(data)) throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
-  return decodeMessage(toSlot, data, maxAssignBytes);
+  const message = decodeMessage(toSlot, data, maxAssignBytes);
+  if (message.type !== 'assign') throw new ZtnaError('ERR_RELAY_DRAINING');
+  return message;
 }
 
 /** A grant and its tunnel's id. */

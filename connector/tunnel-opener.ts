@@ -8,7 +8,7 @@ import {
   type ByteBudget,
   type FromConnector,
   type RelayId,
-  type ToSlot,
+  type Assign,
 } from '../protocol/index.ts';
 import { admitClient, type Gate } from './grant-gate.ts';
 import { closeWebSocket } from './close-web-socket.ts';
@@ -43,7 +43,7 @@ export class TunnelOpener {
   }
 
   /** Acknowledges or refuses within the turn, then goes on by itself; never throws. */
-  open(socket: WebSocket, assign: ToSlot, relay: RelayId): void {
+  open(socket: WebSocket, assign: Assign, relay: RelayId): void {
     const { tunnel } = assign;
     let handshake: ConnectorHandshake;
     try {
@@ -70,7 +70,7 @@ export class TunnelOpener {
     return new ConnectorHandshake({ grantStatement, bundle, relay, connectorKeys });
   }
 
-  async #prove(socket: WebSocket, assign: ToSlot, handshake: ConnectorHandshake): Promise<void> {
+  async #prove(socket: WebSocket, assign: Assign, handshake: ConnectorHandshake): Promise<void> {
     const { gate, table, budget, streams, metrics, logger, tell } = this.#options;
     try {
       const { client, held } = await proveClient(socket, handshake);
@@ -97,7 +97,7 @@ export class TunnelOpener {
     }
   }
 
-  #refuse(socket: WebSocket, assign: ToSlot, thrown: unknown): void {
+  #refuse(socket: WebSocket, assign: Assign, thrown: unknown): void {
     const { metrics, logger, tell } = this.#options;
     const error = toZtnaError(thrown);
     const { code } = error;

@@ -9,8 +9,18 @@ import type { Bundle } from './bundle.ts';
 import type { AuthenticatedPeer } from './noise-xk.ts';
 import type { KeyObject } from 'node:crypto';
 
-/** The version of everything between agent, data plane and connector; it fixes the Noise suite. */
-export const wireVersion = 1;
+/**
+ * The newest version of everything between agent, data plane, connector and control plane; it fixes the Noise suite.
+ * A version adds messages and frames and never changes those there were, so either side of a release may be older.
+ * 2: tunnels outlive their paths.
+ */
+export const wireVersion = 2;
+
+/** The oldest version that is still spoken. */
+export const oldestWireVersion = 1;
+
+/** What a hello offers. */
+export const wireVersions = { min: oldestWireVersion, max: wireVersion } as const;
 
 /** No grant lives longer, whoever signed it. */
 export const maxGrantLifeMs = 60_000;
@@ -96,7 +106,8 @@ export function grantDigest(statement: string): Buffer {
 export function readGrantClaim(statement: string, bundle: Bundle): Grant {
   if (statement.length > maxGrantLength) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
   const grant = verifyStatement('grant', grantSchema, statement, bundle.grantKeys, maxGrantLength);
-  if (grant.version !== wireVersion) throw new ZtnaError('ERR_HANDSHAKE_VERSION');
+  const isSpoken = grant.version >= oldestWireVersion && grant.version <= wireVersion;
+  if (!isSpoken) throw new ZtnaError('ERR_HANDSHAKE_VERSION');
   return grant;
 }
 

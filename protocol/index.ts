@@ -42,7 +42,9 @@ export {
   verifyGrantAtConnector,
   verifyGrantAtRelay,
   verifyPermit,
+  oldestWireVersion,
   wireVersion,
+  wireVersions,
 } from './grant.ts';
 export {
   ClientHandshake,
@@ -103,6 +105,7 @@ export {
   type ToConnector,
 } from './messages/connector.ts';
 export {
+  type Assign,
   channelPath,
   controlProtocol,
   dataProtocol,
@@ -114,6 +117,8 @@ export {
   slotPath,
   toSlot,
   type ToSlot,
+  toTunnelEnd,
+  type ToTunnelEnd,
   tunnelPath,
 } from './messages/data.ts';
 export {
@@ -142,6 +147,7 @@ export {
   renewPath,
   renewRequest,
 } from './messages/enrolment.ts';
+export { maxRelays, type RelayList, relayListSchema } from './relay-list.ts';
 export { fromRelay, type FromRelay, toRelay, type ToRelay } from './messages/relay.ts';
 export { type AuthenticatedPeer, newNoiseKeyPair, type NoiseKeyPair } from './noise-xk.ts';
 export {

@@ -20,6 +20,7 @@ export type StatementKind =
   | 'lease' // grant key: how long tunnels may move bytes
   | 'log' // grant key: revocation log entries, complete up to a position
   | 'time' // grant key: control time for a nonce
+  | 'relays' // grant key: where relays are
   | 'enrolment' // new identity's own key: proves the keys it asks a certificate for
   | 'renewal' // identity's own key: asks for a new certificate
   | 'checkpoint'; // audit key: head of the audit chain

@@ -11,7 +11,7 @@ import {
   tunnelPath,
   verifyPermit,
   verifyStatement,
-  wireVersion,
+  wireVersions,
   ZtnaError,
   type FromDevice,
   type RelayId,
@@ -253,7 +253,7 @@ export class Agent {
       toSchema: toDevice,
       hello: {
         type: 'hello',
-        versions: { min: wireVersion, max: wireVersion },
+        versions: wireVersions,
         software: `ztna/${softwareVersion()}`,
         bundleVersion: identity.bundle.version,
         tunnels: [...this.#tunnels.keys()],

@@ -37,6 +37,9 @@ export const log = v.strictObject({ type: v.literal('log'), statement: statement
 /** A newer signed bundle; `statement` is of kind `bundle`. */
 export const bundle = v.strictObject({ type: v.literal('bundle'), statement: statementText });
 
+/** Since version 2: the deployment's relays, after the welcome and at each change; `statement` is of kind `relays`. */
+export const relays = v.strictObject({ type: v.literal('relays'), statement: statementText });
+
 /** The protocol versions a dialler speaks. */
 export const versions = v.strictObject({ min: natural, max: natural });
 

@@ -6,6 +6,7 @@ import {
   leases,
   log,
   errorCode,
+  relays,
   statementText,
   timeAnswer,
   timeRequest,
@@ -50,6 +51,36 @@ const grantRefused = v.strictObject({
   reason,
 });
 
+/** Since version 2: the tunnel has no path any more and its ends are kept. */
+const tunnelDetached = v.strictObject({
+  type: v.literal('tunnel_detached'),
+  tunnel: idSchema('tunnel'),
+  generation: natural, // of the path that is gone
+  reason,
+});
+
+/** Since version 2: the tunnel moves on, on a path of this generation. */
+const tunnelResumed = v.strictObject({
+  type: v.literal('tunnel_resumed'),
+  tunnel: idSchema('tunnel'),
+  generation: natural,
+});
+
+/** Since version 2: what the health checks of its apps found; sent at once and on change. */
+const appHealth = v.strictObject({
+  type: v.literal('app_health'),
+  apps: v.pipe(v.array(v.tuple([text(64), v.boolean()])), v.maxLength(256)),
+});
+
+/** Since version 2: how far the connector is from each relay, in milliseconds; sent now and then. */
+const roundTrips = v.strictObject({
+  type: v.literal('round_trips'),
+  relays: v.pipe(v.array(v.tuple([idSchema('relay'), natural])), v.maxLength(64)),
+});
+
+/** Since version 2: this process takes no new tunnels and ends when its last one has. */
+const stopping = v.strictObject({ type: v.literal('stopping') });
+
 /** Connector → control plane. */
 export const fromConnector = v.variant('type', [
   hello,
@@ -58,6 +89,11 @@ export const fromConnector = v.variant('type', [
   tunnelOpened,
   tunnelClosed,
   grantRefused,
+  tunnelDetached,
+  tunnelResumed,
+  appHealth,
+  roundTrips,
+  stopping,
 ]);
 export type FromConnector = v.InferOutput<typeof fromConnector>;
 
@@ -85,5 +121,6 @@ export const toConnector = v.variant('type', [
   log,
   bundle,
   assignedApps,
+  relays,
 ]);
 export type ToConnector = v.InferOutput<typeof toConnector>;

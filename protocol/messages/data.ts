@@ -13,7 +13,15 @@ const assign = v.strictObject({
   tunnel: idSchema('tunnel'),
   grant: statementText,
 });
-export const toSlot = v.variant('type', [assign]);
+/**
+ * Since version 2, to either end of a tunnel and to idle sockets: this relay is about to stop. The client moves its
+ * tunnel to another, the connector dials ahead elsewhere.
+ */
+const drain = v.strictObject({ type: v.literal('drain') });
+export const toTunnelEnd = v.variant('type', [drain]);
+export type ToTunnelEnd = v.InferOutput<typeof toTunnelEnd>;
+export type Assign = v.InferOutput<typeof assign>;
+export const toSlot = v.variant('type', [assign, drain]);
 export type ToSlot = v.InferOutput<typeof toSlot>;
 
 /** Connector → data plane, within one second of `assign`. */

@@ -7,6 +7,7 @@ import {
   leases,
   log,
   refusal,
+  relays,
   statementText,
   timeAnswer,
   timeRequest,
@@ -37,6 +38,18 @@ const apps = v.strictObject({ type: v.literal('apps'), id: natural });
 /** Asks for a new tunnel to the app of that name. */
 const grantRequest = v.strictObject({ type: v.literal('grant'), id: natural, app: text(64) });
 
+/**
+ * Since version 2: asks for a path. `tunnel` names the tunnel that it resumes, null asks for a new one. Relays in
+ * `avoid` failed or drain; they are named only if there is no other.
+ */
+const pathRequest = v.strictObject({
+  type: v.literal('path'),
+  id: natural,
+  app: text(64),
+  tunnel: v.nullable(idSchema('tunnel')),
+  avoid: v.pipe(v.array(idSchema('relay')), v.maxLength(16)),
+});
+
 const why = v.strictObject({ type: v.literal('why'), id: natural, app: text(64) });
 
 /** One-time passwords: begin answers with a secret, confirm proves that it was stored. */
@@ -61,6 +74,7 @@ export const fromDevice = v.variant('type', [
   status,
   apps,
   grantRequest,
+  pathRequest,
   why,
   otpBegin,
   otpConfirm,
@@ -126,6 +140,22 @@ const permit = v.strictObject({
   portHint: v.nullable(natural),
 });
 
+/** Answers `path`: as `permit`, with how far the connector is from each relay where that is known. */
+const pathPermit = v.strictObject({
+  type: v.literal('path_permit'),
+  id: natural,
+  grant: statementText,
+  roster: statementText,
+  relays: v.array(
+    v.strictObject({
+      id: idSchema('relay'),
+      url: text(256),
+      connectorMs: v.nullable(natural), // round trip
+    }),
+  ),
+  portHint: v.nullable(natural),
+});
+
 /** The part of a decision that its own user may see. */
 const whyAnswer = v.strictObject({
   type: v.literal('why'),
@@ -170,10 +200,12 @@ export const toDevice = v.variant('type', [
   statusAnswer,
   appsAnswer,
   permit,
+  pathPermit,
   whyAnswer,
   otpSecret,
   otpState,
   tunnelEnded,
   sessionEnded,
+  relays,
 ]);
 export type ToDevice = v.InferOutput<typeof toDevice>;

@@ -6,6 +6,7 @@ import {
   errorCode,
   leases,
   log,
+  relays,
   statementText,
   timeAnswer,
   timeRequest,
@@ -46,6 +47,9 @@ const admissionRefused = v.strictObject({
   address: text(64),
 });
 
+/** Since version 2: it takes no new tunnels, and those it has are told to move. */
+const draining = v.strictObject({ type: v.literal('draining') });
+
 /** Data plane → control plane. */
 export const fromRelay = v.variant('type', [
   hello,
@@ -53,6 +57,7 @@ export const fromRelay = v.variant('type', [
   slots,
   tunnelClosed,
   admissionRefused,
+  draining,
 ]);
 export type FromRelay = v.InferOutput<typeof fromRelay>;
 
@@ -64,5 +69,5 @@ const welcome = v.strictObject({
 });
 
 /** Control plane → data plane. `log` carries every entry; its audience is the relay's id. */
-export const toRelay = v.variant('type', [welcome, timeAnswer, leases, log, bundle]);
+export const toRelay = v.variant('type', [welcome, timeAnswer, leases, log, bundle, relays]);
 export type ToRelay = v.InferOutput<typeof toRelay>;

@@ -5,7 +5,7 @@ import {
   TokenBucket,
   toRelay,
   verifyStatement,
-  wireVersion,
+  wireVersions,
   ZtnaError,
   type Bundle,
   type FromRelay,
@@ -101,7 +101,7 @@ export class ControlLink {
       toSchema: toRelay,
       hello: {
         type: 'hello',
-        versions: { min: wireVersion, max: wireVersion },
+        versions: wireVersions,
         software,
         bundleVersion: current.bundle.version,
         tunnels: [...tunnels()],

@@ -103,7 +103,7 @@ for (const [who, check] of Object.entries(checks)) {
   });
 
   test(`the ${who}'s check - another version is refused`, (t) => {
-    for (const version of [0, 2]) {
+    for (const version of [0, 99]) {
       t.throws(() => check(authority.signGrant({ version })), { code: 'ERR_HANDSHAKE_VERSION' });
     }
   });

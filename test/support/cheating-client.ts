@@ -10,7 +10,7 @@ import {
   readFrames,
   toDevice,
   tunnelPath,
-  wireVersion,
+  wireVersions,
   x25519PublicKey,
   type Frame,
   type FromDevice,
@@ -257,7 +257,7 @@ export function deviceHello(
 ): Extract<FromDevice, { type: 'hello' }> {
   return {
     type: 'hello',
-    versions: { min: wireVersion, max: wireVersion },
+    versions: wireVersions,
     software: 'cheat/1',
     bundleVersion: identity.bundle.version,
     tunnels: [],

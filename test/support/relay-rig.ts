@@ -21,7 +21,7 @@ import {
   type FromSlot,
   type Grant,
   type InstanceId,
-  type ToSlot,
+  type Assign,
 } from '../../protocol/index.ts';
 import { createLogger, dialWebSocket, type Identity } from '../../protocol/host/index.ts';
 import {
@@ -264,12 +264,12 @@ export class DataEnd {
   }
 
   /** The assignment that came, or comes next. */
-  async assignment(): Promise<ToSlot> {
+  async assignment(): Promise<Assign> {
     await this.until(() => this.texts.length > 0);
-    return decodeMessage(toSlot, this.texts[0] ?? '');
+    return decodeMessage(toSlot, this.texts[0] ?? '') as Assign;
   }
 
-  async accept(): Promise<ToSlot> {
+  async accept(): Promise<Assign> {
     const assign = await this.assignment();
     this.answer({ type: 'assigned', tunnel: assign.tunnel });
     return assign;

@@ -1,6 +1,7 @@
 import {
   signStatement,
   timeSchema,
+  oldestWireVersion,
   wireVersion,
   ZtnaError,
   type RevocationEntry,
@@ -24,10 +25,11 @@ export function answerTime(services: Services, nonce: string) {
 
 /** The highest version that both sides speak. Throws ERR_HANDSHAKE_VERSION. */
 export function chooseVersion(versions: { readonly min: number; readonly max: number }): number {
-  if (versions.min > wireVersion || versions.max < wireVersion) {
+  const version = Math.min(versions.max, wireVersion);
+  if (version < Math.max(versions.min, oldestWireVersion)) {
     throw new ZtnaError('ERR_HANDSHAKE_VERSION');
   }
-  return wireVersion;
+  return version;
 }
 
 /** The bundle, for a peer that has an older one. */

@@ -68,6 +68,8 @@ export async function answerDevice(
       const asker = { device: peer.id, session: session.id, address: peer.address };
       return { type: 'permit', id, ...(await grantTunnel(services, asker, request.app)) };
     }
+    case 'path':
+      throw new ZtnaError('ERR_RELAY_UNAVAILABLE');
     case 'why':
       takeTurn(services.questionThrottle, services, peer);
       return handleWhy(services, peer, id, request.app);
