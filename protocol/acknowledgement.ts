@@ -13,6 +13,10 @@ export class SentNumbers {
     return this.#acknowledged;
   }
 
+  get last(): number {
+    return this.#last;
+  }
+
   /** The number of the frame that goes into a record now. */
   next(): number {
     return ++this.#last;
@@ -43,6 +47,11 @@ export class ReceivedNumbers {
     return this.#isDue;
   }
 
+  /** The highest number received in order. */
+  get last(): number {
+    return this.#last;
+  }
+
   get hasNew(): boolean {
     return this.#last > this.#told;
   }
@@ -59,6 +68,11 @@ export class ReceivedNumbers {
 
   tick(nowMs: number): void {
     if (this.#deadlineMs !== undefined && nowMs >= this.#deadlineMs) this.#isDue = true;
+  }
+
+  /** Makes an ACK due though it may tell nothing new. */
+  owe(): void {
+    this.#isDue = this.#last > 0;
   }
 
   /** The number of the ACK that goes out now. */

@@ -14,11 +14,12 @@ export const FrameType = {
   Reset: 0x04, //      stream, numbered | code u16: both directions of the stream end here
   Ack: 0x05, //        stream 0, number = the highest number received in order, at least 1 | no payload
   Credit: 0x06, //     stream, number 0 | limit u64, at most 2^53 - 1: bytes the stream may send in all; never falls
-  Resume: 0x07, //     reserved for taking up a tunnel again on another path; refused
+  Resume: 0x07, //     stream 0, number 0 | proof, 32 bytes: each end's first frame on a later path of the tunnel
   Accept: 0x08, //     stream 0, number 0 | no payload: the connector's first frame
   Close: 0x09, //      stream 0, number 0 | error code, NUL, reason, in ASCII, at most 129 bytes: the last frame
   Probe: 0x0a, //      stream 0, number 0 | 8 bytes of the sender's choice, one probe at a time
   ProbeReply: 0x0b, // stream 0, number 0 | the same 8 bytes
+  Resumed: 0x0c, //    stream 0, number 0 | u64, at most 2^53 - 1: the highest number received in order on earlier paths
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
@@ -47,6 +48,7 @@ interface Shape {
 }
 
 const maxCloseBytes = 129;
+const resumeProofBytes = 32;
 
 /** Indexed by frame type. */
 const shapes: readonly (Shape | undefined)[] = [
@@ -57,11 +59,12 @@ const shapes: readonly (Shape | undefined)[] = [
   { isNumbered: true, isOfStream: true, minBytes: 2, maxBytes: 2 }, // Reset
   { isNumbered: true, isOfStream: false, minBytes: 0, maxBytes: 0 }, // Ack
   { isNumbered: false, isOfStream: true, minBytes: 8, maxBytes: 8 }, // Credit
-  { isNumbered: false, isOfStream: false, minBytes: 0, maxBytes: maxPayloadBytes }, // Resume
+  { isNumbered: false, isOfStream: false, minBytes: resumeProofBytes, maxBytes: resumeProofBytes }, // Resume
   { isNumbered: false, isOfStream: false, minBytes: 0, maxBytes: 0 }, // Accept
   { isNumbered: false, isOfStream: false, minBytes: 1, maxBytes: maxCloseBytes }, // Close
   { isNumbered: false, isOfStream: false, minBytes: 8, maxBytes: 8 }, // Probe
   { isNumbered: false, isOfStream: false, minBytes: 8, maxBytes: 8 }, // ProbeReply
+  { isNumbered: false, isOfStream: false, minBytes: 8, maxBytes: 8 }, // Resumed
 ];
 
 function malformed(what: string): ZtnaError {
@@ -190,6 +193,26 @@ export function encodeCredit(limitBytes: number): Buffer {
 
 /** Reads the payload of CREDIT. Throws ERR_FRAME_MALFORMED. */
 export function decodeCredit(payload: Buffer): number {
+  return readSafe(payload, 0);
+}
+
+/** Payload of RESUME. Throws ERR_INTERNAL for a proof of another length. */
+export function encodeResume(proof: Buffer): Buffer {
+  if (proof.length !== resumeProofBytes) {
+    throw new ZtnaError('ERR_INTERNAL', { message: 'a proof of another length' });
+  }
+  return proof;
+}
+
+/** Payload of RESUMED. */
+export function encodeResumed(number: number): Buffer {
+  const payload = Buffer.allocUnsafe(8);
+  writeSafe(payload, 0, number);
+  return payload;
+}
+
+/** Reads the payload of RESUMED. Throws ERR_FRAME_MALFORMED. */
+export function decodeResumed(payload: Buffer): number {
   return readSafe(payload, 0);
 }
 

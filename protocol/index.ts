@@ -168,6 +168,13 @@ export {
   subjectSchema,
 } from './revocation.ts';
 export {
+  ClientResume,
+  ConnectorResume,
+  type ResumedPath,
+  type ResumeSecret,
+  resumeSecretOf,
+} from './resume.ts';
+export {
   ed25519PublicKey,
   keyIdOf,
   rawPublicKey,

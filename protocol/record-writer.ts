@@ -14,6 +14,9 @@ export class RecordWriter {
   #parts: Buffer[] = [];
   #start = 0;
   #lengthBytes = 0;
+  /** Payload of the current frame so far, where it is kept: pieces, and where its part of the slab begins. */
+  #kept: Buffer[] | undefined;
+  #keptStart = 0;
 
   /** Bytes that still fit. */
   get roomBytes(): number {
@@ -32,6 +35,20 @@ export class RecordWriter {
     this.#lengthBytes += frameHeaderBytes;
   }
 
+  /** From here on the payload of the current frame is noted, for `takeKept`. Call behind `addHeader`. */
+  keep(): void {
+    this.#kept = [];
+    this.#keptStart = slabEnd;
+  }
+
+  /** The payload since `keep`, as it lies in the record. */
+  takeKept(): Buffer[] {
+    const kept = this.#kept ?? [];
+    if (slabEnd > this.#keptStart) kept.push(slab.subarray(this.#keptStart, slabEnd));
+    this.#kept = undefined;
+    return kept;
+  }
+
   /** Adds bytes of the current frame's payload. A large chunk is referred to and must not be changed any more. */
   addPayload(chunk: Buffer): void {
     this.#lengthBytes += chunk.length;
@@ -42,6 +59,8 @@ export class RecordWriter {
     } else {
       this.#cut();
       this.#parts.push(chunk);
+      this.#keepSlab();
+      this.#kept?.push(chunk);
     }
   }
 
@@ -65,9 +84,17 @@ export class RecordWriter {
     if (this.#lengthBytes === 0) this.#start = slabEnd;
     if (slab.length - slabEnd >= bytes) return;
     this.#cut();
+    this.#keepSlab();
     slab = Buffer.allocUnsafeSlow(slabBytes);
     slabEnd = 0;
     this.#start = 0;
+    this.#keptStart = 0;
+  }
+
+  #keepSlab(): void {
+    if (this.#kept === undefined) return;
+    if (slabEnd > this.#keptStart) this.#kept.push(slab.subarray(this.#keptStart, slabEnd));
+    this.#keptStart = slabEnd;
   }
 
   #cut(): void {

@@ -22,6 +22,13 @@ export class RoundTrip {
     return this.#isDue;
   }
 
+  /** Forgets what was learned: another path begins. */
+  reset(): void {
+    this.#minimumMs = undefined;
+    this.#sentAtMs = undefined;
+    this.#isDue = false;
+  }
+
   /** Asks for a probe now. */
   start(): void {
     this.#isDue = true;

@@ -32,10 +32,18 @@ export class StreamScheduler {
     this.#creditDue.push(stream);
   }
 
-  /** Fills the record. `delayMs` is the path's minimum round trip, if known. */
-  fill(record: RecordWriter, nowMs: number, delayMs: number | undefined): void {
+  /**
+   * Fills the record. `delayMs` is the path's minimum round trip, if known. Without `mayAddFrames` nothing goes in that
+   * would have to be kept for a later path.
+   */
+  fill(
+    record: RecordWriter,
+    nowMs: number,
+    delayMs: number | undefined,
+    mayAddFrames: boolean,
+  ): void {
     this.#addCredit(record, nowMs, delayMs);
-    while (record.roomBytes >= leastRoomBytes) {
+    while (mayAddFrames && record.roomBytes >= leastRoomBytes) {
       const stream = this.#ready.shift();
       if (stream === undefined) return;
       stream.isQueued = false;

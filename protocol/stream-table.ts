@@ -23,6 +23,10 @@ export class StreamTable {
     return this.#streams.get(id);
   }
 
+  all(): Iterable<Stream> {
+    return this.#streams.values();
+  }
+
   add(stream: Stream): void {
     this.#streams.set(stream.id, stream);
     this.#liveCount++;

@@ -43,8 +43,11 @@ export interface StreamOwner {
   wantsTurn(stream: Stream): void;
   /** The stream's peer is owed more credit. */
   owesCredit(stream: Stream): void;
-  /** Numbers a frame. */
-  nextNumber(): number;
+  /** False while there is no path: what is written waits. */
+  readonly hasPath: boolean;
+  /** Puts the header of a numbered frame into the record; exactly `bytes` of payload must follow, then `endFrame`. */
+  beginFrame(record: RecordWriter, type: FrameType, bytes: number, stream: Stream): number;
+  endFrame(record: RecordWriter): void;
   /** The stream sent its last numbered frame. */
   sentLast(stream: Stream, number: number): void;
   /** The stream is over. */
@@ -91,6 +94,7 @@ export class Stream implements TunnelStream {
   #sentBytes = 0;
   #limitBytes = reservedWindowBytes;
   #isBlocked = false;
+  #mustTellCredit = false;
 
   constructor(
     owner: StreamOwner,
@@ -115,7 +119,8 @@ export class Stream implements TunnelStream {
 
   /** True when the peer is to be told of credit. */
   get isCreditDue(): boolean {
-    return this.#isReceiving && !this.#isReset && this.#window.isCreditDue;
+    if (!this.#isReceiving || this.#isReset) return false;
+    return this.#mustTellCredit || this.#window.isCreditDue;
   }
 
   /** True when a frame of this stream may go out. */
@@ -158,6 +163,7 @@ export class Stream implements TunnelStream {
     this.#queue.push(chunk);
     if (this.#sendableBytes > 0) this.#owner.wantsTurn(this);
     const isFull =
+      !this.#owner.hasPath ||
       this.#queue.lengthBytes >= this.#highWaterBytes ||
       this.#queue.chunkCount >= mostWaitingChunks;
     if (isFull) this.#isBlocked = true;
@@ -213,6 +219,7 @@ export class Stream implements TunnelStream {
 
   /** The absolute limit to tell the peer now. */
   nextLimit(nowMs: number, delayMs: number | undefined): number {
+    this.#mustTellCredit = false;
     return this.#window.nextLimit(nowMs, delayMs);
   }
 
@@ -252,6 +259,13 @@ export class Stream implements TunnelStream {
     if (this.wantsTurn) this.#owner.wantsTurn(this);
   }
 
+  /** Another path begins, and what the last one carried of credit may be lost: tells it anew. */
+  tellCreditAnew(): void {
+    if (!this.#isOpenSent) return; // the peer does not know it yet
+    this.#mustTellCredit = true;
+    if (this.isCreditDue) this.#owner.owesCredit(this);
+  }
+
   /** The peer has received this frame of ours; a FIN that a RESET followed is not the last. */
   acknowledged(number: number): void {
     if (number === this.#lastNumber) this.#isLastAcknowledged = true;
@@ -285,25 +299,28 @@ export class Stream implements TunnelStream {
 
   #sendBytes(record: RecordWriter, type: typeof FrameType.Open | typeof FrameType.Data): void {
     const bytes = Math.min(this.#sendableBytes, record.roomBytes - frameHeaderBytes);
-    record.addHeader(type, bytes, this.id, this.#owner.nextNumber());
+    this.#owner.beginFrame(record, type, bytes, this);
     this.#queue.moveTo(record, bytes);
+    this.#owner.endFrame(record);
     this.#sentBytes += bytes;
     this.#isOpenSent = true;
   }
 
   #sendFin(record: RecordWriter): void {
-    const number = this.#owner.nextNumber();
+    const number = this.#owner.beginFrame(record, FrameType.Fin, 0, this);
+    this.#owner.endFrame(record);
     this.#lastNumber = number;
-    record.addFrame(FrameType.Fin, this.id, number);
     this.#sending = 'ended';
     this.#owner.sentLast(this, number);
     if (!this.#isReceiving) this.#owner.becameOver(this);
   }
 
   #sendReset(record: RecordWriter): void {
-    const number = this.#owner.nextNumber();
+    const payload = encodeReset(this.#ownReset ?? 'internal');
+    const number = this.#owner.beginFrame(record, FrameType.Reset, payload.length, this);
+    record.addPayload(payload);
+    this.#owner.endFrame(record);
     this.#lastNumber = number;
-    record.addFrame(FrameType.Reset, this.id, number, encodeReset(this.#ownReset ?? 'internal'));
     this.#sending = 'reset';
     this.#owner.sentLast(this, number);
   }

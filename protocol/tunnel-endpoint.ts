@@ -5,7 +5,10 @@ import {
   decodeClose,
   decodeCredit,
   decodeReset,
+  decodeResumed,
   encodeClose,
+  encodeResume,
+  encodeResumed,
   frameHeaderBytes,
   FrameType,
   readFrame,
@@ -16,15 +19,20 @@ import {
 import { RecordWriter } from './record-writer.ts';
 import { RoundTrip } from './round-trip.ts';
 import { Stream, type StreamOwner, type TunnelStream } from './stream.ts';
+import { ReplayLog, repeatFrame, type SentFrame } from './replay-log.ts';
 import { StreamScheduler } from './stream-scheduler.ts';
 import { StreamTable } from './stream-table.ts';
 import { TokenBucket } from './token-bucket.ts';
 import { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
 import { WindowGrowth } from './window.ts';
 import type { VerifiedGrant } from './grant.ts';
+import type { ResumedPath } from './resume.ts';
 import type { TunnelEndpointOptions } from './tunnel-options.ts';
 
 const quickResetWithinMs = 1_000;
+
+/** The first version whose tunnels outlive their paths. */
+const firstResumableVersion = 2;
 
 /**
  * One end of a tunnel: frames in and out, streams between. It has no crypto, socket, timer or clock: the owner passes
@@ -33,6 +41,11 @@ const quickResetWithinMs = 1_000;
  *   client     waiting ──ACCEPT received──▶ open ──▶ closed      (waiting already sends)
  *   connector  open ──▶ closed                                    (its first frame is ACCEPT)
  *   any        ──close()──▶ closing ──CLOSE pulled──▶ closed      ──CLOSE received, abort()──▶ closed
+ *
+ * A tunnel outlives its paths. Numbered frames are kept until they are acknowledged and sent again on the next one:
+ *
+ *   path  up ──detach()──▶ none ──resume()──▶ up             (also up ──resume()──▶ up: a move)
+ *                          connector: ──resume()──▶ answered ──RESUMED received──▶ up
  */
 export class TunnelEndpoint {
   /** What the tunnel was opened with. */
@@ -48,6 +61,15 @@ export class TunnelEndpoint {
   #isAcceptDue: boolean;
   #closing: CloseDetails | undefined;
   #isOutputTold: boolean;
+  #path: 'up' | 'answered' | 'none' = 'up';
+  /** What opens a later path, until it was pulled. */
+  #opening: ResumedPath | undefined;
+  readonly #replay: ReplayLog | undefined;
+  /** The number of the next frame to send again; undefined while there is none. */
+  #repeatFrom: number | undefined;
+  #isReplayFull = false;
+  /** The numbered frame that is being put into a record. */
+  #begun: (SentFrame & { payload: readonly Buffer[] }) | undefined;
 
   readonly #streams = new StreamTable();
   readonly #scheduler = new StreamScheduler();
@@ -63,20 +85,44 @@ export class TunnelEndpoint {
     this.grant = options.role === 'client' ? options.permit.grant : options.grant;
     this.#limits = { ...defaultTunnelLimits, ...options.limits };
     this.#growth = new WindowGrowth(this.#limits.growthBytes, options.budget);
+    const isResumable = this.grant.version >= firstResumableVersion;
+    if (isResumable) this.#replay = new ReplayLog(this.#limits.replayBytes, options.replayBudget);
     const { quickResetBurst, quickResetsPerSecond } = this.#limits;
     this.#quickResets = new TokenBucket(quickResetBurst, quickResetsPerSecond);
     this.#state = options.role === 'client' ? 'waiting' : 'open';
     this.#isAcceptDue = options.role === 'connector';
     this.#isOutputTold = this.#isAcceptDue; // the owner pulls once at the start
     if (this.#isAcceptDue) this.#roundTrip.start();
-    this.#owner = {
+    this.#owner = this.#createOwner();
+  }
+
+  #createOwner(): StreamOwner {
+    const hasPath = (): boolean => this.#path !== 'none';
+    return {
+      get hasPath() {
+        return hasPath();
+      },
       wantsTurn: (stream) => {
         this.#wantsTurn(stream);
       },
       owesCredit: (stream) => {
         this.#owesCredit(stream);
       },
-      nextNumber: () => this.#sent.next(),
+      beginFrame: (record, type, bytes, stream) => {
+        const number = this.#sent.next();
+        record.addHeader(type, bytes, stream.id, number);
+        if (this.#replay) {
+          record.keep();
+          this.#begun = { type, stream: stream.id, number, payload: [], payloadBytes: bytes };
+        }
+        return number;
+      },
+      endFrame: (record) => {
+        if (!this.#begun) return;
+        this.#begun.payload = record.takeKept();
+        this.#replay?.push(this.#begun);
+        this.#begun = undefined;
+      },
       sentLast: (stream, number) => {
         this.#streams.sentLast(stream, number);
       },
@@ -101,6 +147,21 @@ export class TunnelEndpoint {
     return this.#state === 'closing' || this.#state === 'closed';
   }
 
+  /** True when the tunnel can be taken up on another path. */
+  get isResumable(): boolean {
+    return this.#replay !== undefined && !this.isClosed;
+  }
+
+  /** True while there is no path. */
+  get isDetached(): boolean {
+    return this.#path === 'none' && !this.isClosed;
+  }
+
+  /** Bytes that the peer has not acknowledged: what would be sent again. */
+  get unacknowledgedBytes(): number {
+    return this.#replay?.bytes ?? 0;
+  }
+
   /** The path's least round trip seen, in milliseconds; undefined until measured. */
   get roundTripMs(): number | undefined {
     return this.#roundTrip.minimumMs;
@@ -108,7 +169,7 @@ export class TunnelEndpoint {
 
   /** When `tick` must be called at the latest; undefined when nothing waits. */
   get nextDeadlineMs(): number | undefined {
-    return this.isClosed ? undefined : this.#received.deadlineMs;
+    return this.isClosed || this.#path !== 'up' ? undefined : this.#received.deadlineMs;
   }
 
   /**
@@ -135,6 +196,7 @@ export class TunnelEndpoint {
    */
   receive(plaintext: Buffer, nowMs: number): void {
     checkPlaintext(plaintext);
+    if (this.isDetached) throw this.#error('ERR_INTERNAL', 'a record of a path that is gone');
     for (let offset = 0; offset < plaintext.length;) {
       if (this.isClosed) return; // before, or by a frame of this record
       const frame = readFrame(plaintext, offset);
@@ -148,23 +210,115 @@ export class TunnelEndpoint {
   pull(nowMs: number): Buffer[] | undefined {
     if (this.#state === 'closed') return undefined;
     if (this.#closing !== undefined) return this.#pullClose(this.#closing);
+    if (this.#path === 'none') return undefined;
     const record = this.#record;
+    if (this.#opening) this.#addOpening(record, this.#opening);
+    if (this.#path === 'answered') return this.#finish(record);
+    if (this.#addRepeated(record)) return this.#finish(record);
     if (this.#isAcceptDue) record.addFrame(FrameType.Accept, 0, 0);
     this.#isAcceptDue = false;
     if (this.#received.isDue || (this.#received.hasNew && this.#hasOutput)) {
       record.addFrame(FrameType.Ack, 0, this.#received.tell());
     }
     this.#addProbes(record, nowMs);
-    this.#scheduler.fill(record, nowMs, this.#roundTrip.minimumMs);
+    this.#isReplayFull = this.#replay?.isFull(this.#streams.liveCount) ?? false;
+    this.#scheduler.fill(record, nowMs, this.#roundTrip.minimumMs, !this.#isReplayFull);
+    const parts = this.#finish(record);
+    this.#scheduler.tellWritable();
+    return parts;
+  }
+
+  /**
+   * The path is gone: nothing is pulled or received until `resume`, streams stay, what is written to them waits.
+   * A tunnel that cannot be taken up again ends, as by `abort`.
+   */
+  detach(): void {
+    if (this.isClosed) {
+      this.abort();
+      return;
+    }
+    if (!this.#replay) this.abort();
+    else this.#leavePath('none');
+  }
+
+  /**
+   * Goes on with another path, whose other end proved to be this tunnel's; the one before carries nothing any more,
+   * even if it was not lost. Throws ERR_TUNNEL_CLOSED, and ERR_TUNNEL_RESUME_REFUSED for a peer that states to have what
+   * was never sent, or less than it has acknowledged.
+   */
+  resume(path: ResumedPath): void {
+    if (this.isClosed || !this.#replay) throw this.#error('ERR_TUNNEL_CLOSED', 'it has ended');
+    if (path.role !== this.#options.role) throw this.#error('ERR_INTERNAL', 'the other role');
+    if (path.role === 'client') this.#checkResumed(path.peerNumber);
+    this.#leavePath(path.role === 'client' ? 'up' : 'answered');
+    this.#opening = path;
+    this.#isOutputTold = true; // the owner pulls once at the start
+    if (path.role === 'client') this.#repeatAbove(path.peerNumber);
+  }
+
+  #leavePath(path: 'up' | 'answered' | 'none'): void {
+    this.#path = path;
+    this.#opening = undefined;
+    this.#repeatFrom = undefined;
+    this.#probeToAnswer = undefined;
+    this.#isAcceptDue = false;
+    this.#roundTrip.reset();
+  }
+
+  #addOpening(record: RecordWriter, path: ResumedPath): void {
+    this.#opening = undefined;
+    if (path.role === 'connector') {
+      record.addFrame(FrameType.Resume, 0, 0, encodeResume(path.proof));
+    }
+    record.addFrame(FrameType.Resumed, 0, 0, encodeResumed(this.#received.last));
+  }
+
+  #checkResumed(number: number): void {
+    if (number <= this.#sent.last && number >= this.#sent.acknowledged) return;
+    throw new ZtnaError('ERR_TUNNEL_RESUME_REFUSED', { reason: 'number_impossible' });
+  }
+
+  /**
+   * The peer has everything up to `number`; the rest goes out again, and with it what it may have missed of credit.
+   * Streams wait for the ACK behind what the peer repeats: only then has it nothing more to say about one that is over.
+   */
+  #repeatAbove(number: number): void {
+    this.#sent.acknowledge(number);
+    this.#replay?.acknowledge(number);
+    this.#repeatFrom = number + 1;
+    this.#received.owe();
+    for (const stream of this.#streams.all()) stream.tellCreditAnew();
+    this.#roundTrip.start();
+    if (this.#state === 'waiting' && this.#options.role === 'client') {
+      this.#state = 'open';
+      this.#options.handlers.onAccept();
+    }
+    this.#tellOutput();
+  }
+
+  /** Sends again what the last path may have lost, in records of its own; false when there is none left. */
+  #addRepeated(record: RecordWriter): boolean {
+    let hasAdded = false;
+    while (this.#repeatFrom !== undefined) {
+      const number = Math.max(this.#repeatFrom, this.#sent.acknowledged + 1);
+      const frame = this.#replay?.get(number);
+      if (frame && frame.payloadBytes + frameHeaderBytes > record.roomBytes) return true;
+      if (frame) repeatFrame(record, frame);
+      hasAdded ||= frame !== undefined;
+      this.#repeatFrom = frame ? number + 1 : undefined;
+    }
+    return hasAdded;
+  }
+
+  #finish(record: RecordWriter): Buffer[] | undefined {
     const parts = record.finish();
     if (parts === undefined) this.#isOutputTold = false;
-    this.#scheduler.tellWritable();
     return parts;
   }
 
   /** Lets what is due by now become output. */
   tick(nowMs: number): void {
-    if (this.isClosed) return;
+    if (this.isClosed || this.#path !== 'up') return;
     this.#received.tick(nowMs);
     if (this.#received.isDue) this.#tellOutput();
   }
@@ -172,6 +326,10 @@ export class TunnelEndpoint {
   /** Closes the tunnel: resets all streams with `closed`; what is pulled next is the last record. */
   close(code: ErrorCode, reason: string): void {
     if (this.isClosed) return;
+    if (this.#path === 'none') {
+      this.#end('closed');
+      return;
+    }
     this.#closing = { code, reason };
     this.#end('closing');
     this.#tellOutput();
@@ -217,6 +375,8 @@ export class TunnelEndpoint {
     if (this.#state === 'waiting' && type !== FrameType.Accept && type !== FrameType.Close) {
       throw this.#unexpected('a frame before ACCEPT');
     }
+    const isAnswer = type === FrameType.Resumed || type === FrameType.Close;
+    if (this.#path === 'answered' && !isAnswer) throw this.#unexpected('a frame before RESUMED');
     switch (type) {
       case FrameType.Open:
       case FrameType.Data:
@@ -250,6 +410,9 @@ export class TunnelEndpoint {
         return;
       case FrameType.Resume:
         throw this.#unexpected('RESUME');
+      case FrameType.Resumed:
+        this.#receiveResumed(decodeResumed(payload));
+        return;
     }
   }
 
@@ -303,9 +466,18 @@ export class TunnelEndpoint {
     this.#streams.forgetWhenDone(stream);
   }
 
+  #receiveResumed(number: number): void {
+    if (this.#path !== 'answered') throw this.#unexpected('RESUMED');
+    this.#checkResumed(number);
+    this.#path = 'up';
+    this.#repeatAbove(number);
+  }
+
   #receiveAck(number: number): void {
     if (!this.#sent.acknowledge(number)) throw this.#unexpected('an ACK of what was never sent');
     this.#streams.acknowledge(number);
+    this.#replay?.acknowledge(number);
+    if (this.#isReplayFull) this.#tellOutput();
   }
 
   #receiveAccept(): void {
@@ -358,6 +530,7 @@ export class TunnelEndpoint {
   #end(state: 'closing' | 'closed'): void {
     this.#state = state;
     this.#scheduler.clear();
+    this.#replay?.clear();
     for (const stream of this.#streams.clear()) stream.receiveReset('closed', true);
   }
 

@@ -26,6 +26,8 @@ interface CommonOptions {
   readonly limits?: Partial<TunnelLimits>;
   /** Room for window growth that all tunnels of the process share. */
   readonly budget?: ByteBudget;
+  /** The same for what is kept to be sent again. */
+  readonly replayBudget?: ByteBudget;
 }
 
 /** A tunnel is opened with the proof that its end verified: there is no other way to make one. */

@@ -9,6 +9,8 @@ import {
   encodeCredit,
   encodeFrame,
   encodeReset,
+  encodeResume,
+  encodeResumed,
   FrameType,
   maxPayloadBytes,
   maxPlaintextBytes,
@@ -27,11 +29,12 @@ const examples: readonly (readonly [FrameType, number, number, Buffer])[] = [
   [FrameType.Reset, 3, 8, encodeReset('refused')],
   [FrameType.Ack, 0, 9, Buffer.alloc(0)],
   [FrameType.Credit, 5, 0, encodeCredit(largest)],
-  [FrameType.Resume, 0, 0, Buffer.from('later')],
+  [FrameType.Resume, 0, 0, encodeResume(Buffer.alloc(32, 7))],
   [FrameType.Accept, 0, 0, Buffer.alloc(0)],
   [FrameType.Close, 0, 0, encodeClose({ code: 'ERR_TUNNEL_REVOKED', reason: 'device_revoked' })],
   [FrameType.Probe, 0, 0, Buffer.alloc(8, 1)],
   [FrameType.ProbeReply, 0, 0, Buffer.alloc(8, 1)],
+  [FrameType.Resumed, 0, 0, encodeResumed(largest)],
 ];
 const nameOf = (type: number) =>
   Object.entries(FrameType).find(([, value]) => value === type)?.[0] ?? 'unknown';

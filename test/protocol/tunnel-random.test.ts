@@ -8,7 +8,8 @@ import type { TunnelEndpoint } from '../../protocol/tunnel-endpoint.ts';
 /*
  * Two ends of a tunnel under random orders of everything that may happen, beside a slow and obvious twin: each
  * direction of a stream is a string of bytes that grows, is finished, or is cut off. The pipe between the ends keeps
- * records in order and loses none, but holds each as long as it likes.
+ * records in order and loses none, but holds each as long as it likes. A tunnel that outlives its paths also loses
+ * them, with all that is in the pipe, and moves from one to the next while bytes are under way.
  */
 
 /** One end of a stream, as its twin remembers it. */
@@ -101,6 +102,10 @@ type Step =
   | { readonly do: 'pull' | 'deliver'; readonly side: number; readonly count: number }
   | { readonly do: 'pass'; readonly ms: number };
 
+type PathStep =
+  | { readonly do: 'lose' | 'resume' }
+  | { readonly do: 'move'; readonly sent: number; readonly arriving: number };
+
 const end = fc.nat(11);
 const bytes = fc.oneof(fc.nat(100), fc.nat(9_000), fc.constantFrom(65_503, 65_536, 200_000));
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -127,23 +132,48 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('pass' as const), ms: fc.nat(40) }) },
 );
 
+const few = fc.nat(4);
+const pathStep: fc.Arbitrary<Step | PathStep> = fc.oneof(
+  { weight: 20, arbitrary: step },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('lose' as const) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('resume' as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant('move' as const), sent: few, arriving: few }),
+  },
+);
+
 class World {
   readonly ends: End[] = [];
   readonly #waiting: End[] = []; // the client's ends, until the connector sees theirs
-  readonly #pair = new TunnelPair({
-    onStream: (stream) => {
-      const other = this.#waiting.find((client) => client.stream.id === stream.id);
-      this.#add(stream, other);
-    },
-  });
-  readonly #sides: readonly [TunnelEndpoint, TunnelEndpoint] = [
-    this.#pair.client,
-    this.#pair.connector,
-  ];
+  readonly #pair: TunnelPair;
+  readonly #sides: readonly [TunnelEndpoint, TunnelEndpoint];
   readonly #pipes = [new Fifo<Buffer>(), new Fifo<Buffer>()] as const;
+  paths = 1;
 
-  run(step: Step): void {
+  constructor(isLasting: boolean) {
+    this.#pair = new TunnelPair({
+      isLasting,
+      onStream: (stream) => {
+        const other = this.#waiting.find((client) => client.stream.id === stream.id);
+        this.#add(stream, other);
+      },
+    });
+    this.#sides = [this.#pair.client, this.#pair.connector];
+  }
+
+  run(step: Step | PathStep): void {
     switch (step.do) {
+      case 'lose':
+        this.#pair.lose();
+        for (const pipe of this.#pipes) pipe.clear();
+        return;
+      case 'resume':
+        if (this.#pair.client.isDetached) this.#move(0, 0);
+        return;
+      case 'move':
+        this.#move(step.sent, step.arriving);
+        return;
       case 'open':
         this.#waiting.push(this.#add(this.#pair.client.open()));
         return;
@@ -166,6 +196,7 @@ class World {
 
   /** Everything that is under way arrives, everything that arrived is read. */
   settle(): void {
+    if (this.#pair.client.isDetached) this.#move(0, 0);
     for (let isQuiet = false; !isQuiet;) {
       isQuiet = true;
       for (const side of [0, 1]) {
@@ -188,6 +219,16 @@ class World {
     this.#pair.pass(25);
     this.settle();
     return this.#sides.reduce((sum, side) => sum + side.streamCount + side.lingeringStreamCount, 0);
+  }
+
+  /** The client still sends `sent` records into the old path, and `arriving` of it still reach the client. */
+  #move(sent: number, arriving: number): void {
+    this.paths++;
+    this.#pair.resume(() => {
+      for (let i = 0; i < sent; i++) this.#pull(0);
+      if (!this.#pair.client.isDetached) for (let i = 0; i < arriving; i++) this.#deliver(1);
+      for (const pipe of this.#pipes) pipe.clear();
+    });
   }
 
   #act(step: Act, end: End | undefined): void {
@@ -219,39 +260,42 @@ class World {
   }
 }
 
-test('TunnelEndpoint - in any order of events every byte, end and reset arrives as its twin says', (t) => {
-  const seen = { bytes: 0, ends: 0, resets: 0 };
-  fc.assert(
-    fc.property(fc.array(step, { minLength: 60, maxLength: 200 }), (steps) => {
-      const world = new World();
-      for (const step of steps) world.run(step);
-      world.settle();
-      for (const end of world.ends) {
-        t.deepEqual(end.mistakes, []);
-        const { other } = end;
-        if (other === undefined) {
-          t.true(
-            end.hasReset,
-            'only a stream that was reset before it left is unknown to the peer',
-          );
-          continue;
+for (const isLasting of [false, true]) {
+  const what = isLasting ? 'over any number of lost and changed paths' : 'in any order of events';
+  test(`TunnelEndpoint - ${what} every byte, end and reset arrives as its twin says`, (t) => {
+    const seen = { bytes: 0, ends: 0, resets: 0, paths: 0 };
+    const steps = fc.array(isLasting ? pathStep : step, { minLength: 60, maxLength: 200 });
+    fc.assert(
+      fc.property(steps, (taken) => {
+        const world = new World(isLasting);
+        for (const each of taken) world.run(each);
+        world.settle();
+        seen.paths += world.paths;
+        for (const end of world.ends) {
+          t.deepEqual(end.mistakes, []);
+          const { other } = end;
+          if (other === undefined) {
+            t.true(end.hasReset, 'only one that was reset before it left is unknown to the peer');
+            continue;
+          }
+          seen.bytes += end.receivedBytes;
+          if (other.hasReset && !end.hasReset) {
+            t.true(end.wasReset !== undefined || (end.wasEnded && end.hasEnded));
+            t.true(end.receivedBytes <= other.writtenBytes);
+            seen.resets++;
+          } else if (!other.hasReset && !end.hasReset) {
+            t.is(end.receivedBytes, other.writtenBytes);
+            t.is(end.wasEnded, other.hasEnded);
+            if (end.wasEnded) seen.ends++;
+          }
         }
-        seen.bytes += end.receivedBytes;
-        if (other.hasReset && !end.hasReset) {
-          t.true(end.wasReset !== undefined || (end.wasEnded && end.hasEnded));
-          t.true(end.receivedBytes <= other.writtenBytes);
-          seen.resets++;
-        } else if (!other.hasReset && !end.hasReset) {
-          t.is(end.receivedBytes, other.writtenBytes);
-          t.is(end.wasEnded, other.hasEnded);
-          if (end.wasEnded) seen.ends++;
-        }
-      }
-      const openCount = world.ends.filter((end) => !end.stream.isOver).length;
-      t.is(world.liveCount * 2, openCount);
-      t.is(world.keptCount, openCount);
-    }),
-    { numRuns: 400, includeErrorInReport: true },
-  );
-  t.true(seen.bytes > 1_000_000 && seen.ends > 100 && seen.resets > 100, JSON.stringify(seen));
-});
+        const openCount = world.ends.filter((end) => !end.stream.isOver).length;
+        t.is(world.liveCount * 2, openCount);
+        t.is(world.keptCount, openCount);
+      }),
+      { numRuns: 400, includeErrorInReport: true },
+    );
+    t.true(seen.bytes > 1_000_000 && seen.ends > 100 && seen.resets > 100, JSON.stringify(seen));
+    if (isLasting) t.true(seen.paths > 1_000, JSON.stringify(seen));
+  });
+}

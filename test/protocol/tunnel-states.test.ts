@@ -121,7 +121,8 @@ const frames: Readonly<Record<string, (n: number) => Buffer>> = {
   RESET: (n) => reset(1, n),
   'ACK ahead': () => ack(1_000),
   CREDIT: () => encodeFrame(FrameType.Credit, 1, 0, encodeCredit(70_000)),
-  RESUME: () => encodeFrame(FrameType.Resume, 0, 0),
+  RESUME: () => encodeFrame(FrameType.Resume, 0, 0, Buffer.alloc(32)),
+  RESUMED: () => encodeFrame(FrameType.Resumed, 0, 0, Buffer.alloc(8)),
   ACCEPT: () => accept,
   CLOSE: () =>
     encodeFrame(FrameType.Close, 0, 0, encodeClose({ code: 'ERR_INTERNAL', reason: 'x' })),

@@ -1,5 +1,7 @@
+import { decodeResumed, FrameType, readFrames } from '../../protocol/frame.ts';
 import { newId } from '../../protocol/id.ts';
 import { TunnelEndpoint } from '../../protocol/tunnel-endpoint.ts';
+import type { ResumedPath } from '../../protocol/resume.ts';
 import type { VerifiedGrant, VerifiedPermit } from '../../protocol/grant.ts';
 import type { ByteBudget } from '../../protocol/window.ts';
 import type { StreamHandlers, TunnelStream } from '../../protocol/stream.ts';
@@ -11,6 +13,18 @@ const ids = { tunnel: newId('tunnel'), decision: newId('decision') };
 /** Proofs for tests of what comes after them. */
 export const testGrant = ids as unknown as VerifiedGrant<'connector'>;
 export const testPermit = { grant: ids } as unknown as VerifiedPermit;
+
+/** The same for a tunnel that outlives its paths. */
+export const lastingGrant = { ...ids, version: 2 } as unknown as VerifiedGrant<'connector'>;
+export const lastingPermit = { grant: lastingGrant } as unknown as VerifiedPermit;
+
+/** What both ends hold once a new path has proved itself, in place of the proofs. */
+export function resumedConnector(): ResumedPath {
+  return { role: 'connector', proof: Buffer.alloc(32) } as unknown as ResumedPath;
+}
+export function resumedClient(peerNumber: number): ResumedPath {
+  return { role: 'client', peerNumber } as unknown as ResumedPath;
+}
 
 /** Notes all that a stream tells; hands credit back at once unless told otherwise. */
 export class StreamLog implements StreamHandlers {
@@ -52,6 +66,9 @@ export class StreamLog implements StreamHandlers {
 export interface TunnelPairOptions {
   readonly limits?: Partial<TunnelLimits>;
   readonly budget?: ByteBudget;
+  readonly replayBudget?: ByteBudget;
+  /** The tunnel outlives its paths. */
+  readonly isLasting?: boolean;
   /** What the connector does with a stream; without it a StreamLog that reads is kept in `served`. */
   readonly onStream?: (stream: TunnelStream) => void;
 }
@@ -64,23 +81,44 @@ export class TunnelPair {
   readonly events: string[] = [];
   nowMs = 1_000;
 
-  constructor({ limits = {}, budget, onStream }: TunnelPairOptions = {}) {
-    const common = { limits, ...(budget && { budget }) };
+  constructor({
+    limits = {},
+    budget,
+    replayBudget,
+    isLasting = false,
+    onStream,
+  }: TunnelPairOptions = {}) {
+    const common = { limits, ...(budget && { budget }), ...(replayBudget && { replayBudget }) };
     this.client = new TunnelEndpoint({
       ...common,
       role: 'client',
-      permit: testPermit,
+      permit: isLasting ? lastingPermit : testPermit,
       handlers: { ...this.#handlers('client'), onAccept: () => this.events.push('accept') },
     });
     this.connector = new TunnelEndpoint({
       ...common,
       role: 'connector',
-      grant: testGrant,
+      grant: isLasting ? lastingGrant : testGrant,
       handlers: {
         ...this.#handlers('connector'),
         onStream: onStream ?? ((stream) => this.served.push(new StreamLog(stream))),
       },
     });
+  }
+
+  /** The path is lost with everything that was under way. */
+  lose(): void {
+    this.client.detach();
+    this.connector.detach();
+  }
+
+  /** Another path, as the ends see it once both proofs were checked; `between` runs while only the connector has moved. */
+  resume(between: () => void = () => undefined): void {
+    this.connector.resume(resumedConnector());
+    const answer = pullRecord(this.connector, this.nowMs) ?? Buffer.alloc(0);
+    between();
+    const resumed = readFrames(answer).find((frame) => frame.type === FrameType.Resumed);
+    this.client.resume(resumedClient(decodeResumed(resumed?.payload ?? Buffer.alloc(0))));
   }
 
   /** Moves records both ways until both ends are quiet; time stands still. */
