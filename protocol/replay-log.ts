@@ -1,11 +1,8 @@
-import type { FrameType } from './frame.ts';
-import type { RecordWriter } from './record-writer.ts';
-import type { ByteBudget } from './window.ts';
-import { frameHeaderBytes } from './frame.ts';
-import { reservedWindowBytes } from './window.ts';
+import { frameHeaderBytes, type FrameType } from './frame.ts';
+import { reservedWindowBytes, type ByteBudget } from './window.ts';
 
 /** A numbered frame that was sent; its payload is referred to, not copied. */
-export interface SentFrame {
+export interface KeptFrame {
   readonly type: FrameType;
   readonly stream: number;
   readonly number: number;
@@ -21,7 +18,7 @@ const growthStepBytes = 262_144;
  * Frames are numbered without a gap, so a place in the log follows from a number.
  */
 export class ReplayLog {
-  #frames: SentFrame[] = [];
+  #frames: KeptFrame[] = [];
   #head = 0;
   #bytes = 0;
   #grownBytes = 0;
@@ -39,13 +36,13 @@ export class ReplayLog {
     return this.#bytes;
   }
 
-  push(frame: SentFrame): void {
+  push(frame: KeptFrame): void {
     this.#frames.push(frame);
     this.#bytes += frame.payloadBytes + frameHeaderBytes;
   }
 
   /** The frame of that number; undefined when it was acknowledged or never sent. */
-  get(number: number): SentFrame | undefined {
+  get(number: number): KeptFrame | undefined {
     const first = this.#frames[this.#head];
     return first && number >= first.number
       ? this.#frames[this.#head + number - first.number]
@@ -94,10 +91,4 @@ export class ReplayLog {
     this.#process?.give(spareBytes);
     this.#grownBytes -= spareBytes;
   }
-}
-
-/** Puts a frame that was sent before into the record once more. */
-export function repeatFrame(record: RecordWriter, frame: SentFrame): void {
-  record.addHeader(frame.type, frame.payloadBytes, frame.stream, frame.number);
-  for (const part of frame.payload) record.addPayload(part);
 }

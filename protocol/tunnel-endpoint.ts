@@ -1,4 +1,3 @@
-import { ReceivedNumbers, SentNumbers } from './acknowledgement.ts';
 import { ZtnaError, type ErrorCode } from './errors.ts';
 import {
   checkPlaintext,
@@ -16,10 +15,12 @@ import {
   type Frame,
   type ResetCode,
 } from './frame.ts';
+import { ReceivedNumbers } from './received-numbers.ts';
 import { RecordWriter } from './record-writer.ts';
 import { RoundTrip } from './round-trip.ts';
 import { Stream, type StreamOwner, type TunnelStream } from './stream.ts';
-import { ReplayLog, repeatFrame, type SentFrame } from './replay-log.ts';
+import { ReplayLog } from './replay-log.ts';
+import { SentFrames } from './sent-frames.ts';
 import { StreamScheduler } from './stream-scheduler.ts';
 import { StreamTable } from './stream-table.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -32,7 +33,7 @@ import type { TunnelEndpointOptions } from './tunnel-options.ts';
 const quickResetWithinMs = 1_000;
 
 /** The first version whose tunnels outlive their paths. */
-const firstResumableVersion = 2;
+const firstLastingVersion = 2;
 
 /**
  * One end of a tunnel: frames in and out, streams between. It has no crypto, socket, timer or clock: the owner passes
@@ -64,18 +65,13 @@ export class TunnelEndpoint {
   #path: 'up' | 'answered' | 'none' = 'up';
   /** What opens a later path, until it was pulled. */
   #opening: ResumedPath | undefined;
-  readonly #replay: ReplayLog | undefined;
-  /** The number of the next frame to send again; undefined while there is none. */
-  #repeatFrom: number | undefined;
   #isReplayFull = false;
-  /** The numbered frame that is being put into a record. */
-  #begun: (SentFrame & { payload: readonly Buffer[] }) | undefined;
 
   readonly #streams = new StreamTable();
   readonly #scheduler = new StreamScheduler();
   #lastStreamId = -1;
 
-  readonly #sent = new SentNumbers();
+  readonly #sent: SentFrames;
   readonly #received = new ReceivedNumbers();
   readonly #roundTrip = new RoundTrip();
   #probeToAnswer: Buffer | undefined;
@@ -85,8 +81,10 @@ export class TunnelEndpoint {
     this.grant = options.role === 'client' ? options.permit.grant : options.grant;
     this.#limits = { ...defaultTunnelLimits, ...options.limits };
     this.#growth = new WindowGrowth(this.#limits.growthBytes, options.budget);
-    const isResumable = this.grant.version >= firstResumableVersion;
-    if (isResumable) this.#replay = new ReplayLog(this.#limits.replayBytes, options.replayBudget);
+    const isLasting = this.grant.version >= firstLastingVersion;
+    this.#sent = new SentFrames(
+      isLasting ? new ReplayLog(this.#limits.replayBytes, options.replayBudget) : undefined,
+    );
     const { quickResetBurst, quickResetsPerSecond } = this.#limits;
     this.#quickResets = new TokenBucket(quickResetBurst, quickResetsPerSecond);
     this.#state = options.role === 'client' ? 'waiting' : 'open';
@@ -108,20 +106,9 @@ export class TunnelEndpoint {
       owesCredit: (stream) => {
         this.#owesCredit(stream);
       },
-      beginFrame: (record, type, bytes, stream) => {
-        const number = this.#sent.next();
-        record.addHeader(type, bytes, stream.id, number);
-        if (this.#replay) {
-          record.keep();
-          this.#begun = { type, stream: stream.id, number, payload: [], payloadBytes: bytes };
-        }
-        return number;
-      },
+      beginFrame: (record, type, bytes, stream) => this.#sent.begin(record, type, bytes, stream.id),
       endFrame: (record) => {
-        if (!this.#begun) return;
-        this.#begun.payload = record.takeKept();
-        this.#replay?.push(this.#begun);
-        this.#begun = undefined;
+        this.#sent.end(record);
       },
       sentLast: (stream, number) => {
         this.#streams.sentLast(stream, number);
@@ -149,7 +136,7 @@ export class TunnelEndpoint {
 
   /** True when the tunnel can be taken up on another path. */
   get isResumable(): boolean {
-    return this.#replay !== undefined && !this.isClosed;
+    return this.#sent.areKept && !this.isClosed;
   }
 
   /** True while there is no path. */
@@ -159,7 +146,7 @@ export class TunnelEndpoint {
 
   /** Bytes that the peer has not acknowledged: what would be sent again. */
   get unacknowledgedBytes(): number {
-    return this.#replay?.bytes ?? 0;
+    return this.#sent.keptBytes;
   }
 
   /** The path's least round trip seen, in milliseconds; undefined until measured. */
@@ -214,14 +201,14 @@ export class TunnelEndpoint {
     const record = this.#record;
     if (this.#opening) this.#addOpening(record, this.#opening);
     if (this.#path === 'answered') return this.#finish(record);
-    if (this.#addRepeated(record)) return this.#finish(record);
+    if (this.#sent.addRepeated(record)) return this.#finish(record);
     if (this.#isAcceptDue) record.addFrame(FrameType.Accept, 0, 0);
     this.#isAcceptDue = false;
     if (this.#received.isDue || (this.#received.hasNew && this.#hasOutput)) {
       record.addFrame(FrameType.Ack, 0, this.#received.tell());
     }
     this.#addProbes(record, nowMs);
-    this.#isReplayFull = this.#replay?.isFull(this.#streams.liveCount) ?? false;
+    this.#isReplayFull = this.#sent.isFull(this.#streams.liveCount);
     this.#scheduler.fill(record, nowMs, this.#roundTrip.minimumMs, !this.#isReplayFull);
     const parts = this.#finish(record);
     this.#scheduler.tellWritable();
@@ -233,12 +220,8 @@ export class TunnelEndpoint {
    * A tunnel that cannot be taken up again ends, as by `abort`.
    */
   detach(): void {
-    if (this.isClosed) {
-      this.abort();
-      return;
-    }
-    if (!this.#replay) this.abort();
-    else this.#leavePath('none');
+    if (this.isResumable) this.#leavePath('none');
+    else this.abort();
   }
 
   /**
@@ -247,7 +230,7 @@ export class TunnelEndpoint {
    * was never sent, or less than it has acknowledged.
    */
   resume(path: ResumedPath): void {
-    if (this.isClosed || !this.#replay) throw this.#error('ERR_TUNNEL_CLOSED', 'it has ended');
+    if (!this.isResumable) throw this.#error('ERR_TUNNEL_CLOSED', 'it has ended');
     if (path.role !== this.#options.role) throw this.#error('ERR_INTERNAL', 'the other role');
     if (path.role === 'client') this.#checkResumed(path.peerNumber);
     this.#leavePath(path.role === 'client' ? 'up' : 'answered');
@@ -259,7 +242,7 @@ export class TunnelEndpoint {
   #leavePath(path: 'up' | 'answered' | 'none'): void {
     this.#path = path;
     this.#opening = undefined;
-    this.#repeatFrom = undefined;
+    this.#sent.stopRepeating();
     this.#probeToAnswer = undefined;
     this.#isAcceptDue = false;
     this.#roundTrip.reset();
@@ -274,7 +257,7 @@ export class TunnelEndpoint {
   }
 
   #checkResumed(number: number): void {
-    if (number <= this.#sent.last && number >= this.#sent.acknowledged) return;
+    if (this.#sent.mayHave(number)) return;
     throw new ZtnaError('ERR_TUNNEL_RESUME_REFUSED', { reason: 'number_impossible' });
   }
 
@@ -283,9 +266,7 @@ export class TunnelEndpoint {
    * Streams wait for the ACK behind what the peer repeats: only then has it nothing more to say about one that is over.
    */
   #repeatAbove(number: number): void {
-    this.#sent.acknowledge(number);
-    this.#replay?.acknowledge(number);
-    this.#repeatFrom = number + 1;
+    this.#sent.repeatAbove(number);
     this.#received.owe();
     for (const stream of this.#streams.all()) stream.tellCreditAnew();
     this.#roundTrip.start();
@@ -294,20 +275,6 @@ export class TunnelEndpoint {
       this.#options.handlers.onAccept();
     }
     this.#tellOutput();
-  }
-
-  /** Sends again what the last path may have lost, in records of its own; false when there is none left. */
-  #addRepeated(record: RecordWriter): boolean {
-    let hasAdded = false;
-    while (this.#repeatFrom !== undefined) {
-      const number = Math.max(this.#repeatFrom, this.#sent.acknowledged + 1);
-      const frame = this.#replay?.get(number);
-      if (frame && frame.payloadBytes + frameHeaderBytes > record.roomBytes) return true;
-      if (frame) repeatFrame(record, frame);
-      hasAdded ||= frame !== undefined;
-      this.#repeatFrom = frame ? number + 1 : undefined;
-    }
-    return hasAdded;
   }
 
   #finish(record: RecordWriter): Buffer[] | undefined {
@@ -476,7 +443,6 @@ export class TunnelEndpoint {
   #receiveAck(number: number): void {
     if (!this.#sent.acknowledge(number)) throw this.#unexpected('an ACK of what was never sent');
     this.#streams.acknowledge(number);
-    this.#replay?.acknowledge(number);
     if (this.#isReplayFull) this.#tellOutput();
   }
 
@@ -530,7 +496,7 @@ export class TunnelEndpoint {
   #end(state: 'closing' | 'closed'): void {
     this.#state = state;
     this.#scheduler.clear();
-    this.#replay?.clear();
+    this.#sent.clear();
     for (const stream of this.#streams.clear()) stream.receiveReset('closed', true);
   }
 

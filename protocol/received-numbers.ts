@@ -4,32 +4,6 @@ const ackWithinBytes = 262_144;
 /** … or this long. */
 const ackWithinMs = 25;
 
-/** Numbers what one direction of a tunnel sends, and knows how much of it the peer has. */
-export class SentNumbers {
-  #last = 0;
-  #acknowledged = 0;
-
-  get acknowledged(): number {
-    return this.#acknowledged;
-  }
-
-  get last(): number {
-    return this.#last;
-  }
-
-  /** The number of the frame that goes into a record now. */
-  next(): number {
-    return ++this.#last;
-  }
-
-  /** Takes an ACK; false when it names what was never sent. */
-  acknowledge(number: number): boolean {
-    if (number > this.#last) return false;
-    this.#acknowledged = Math.max(this.#acknowledged, number);
-    return true;
-  }
-}
-
 /** Checks the numbers of what arrives, and says when an ACK is due. */
 export class ReceivedNumbers {
   #last = 0;
