@@ -140,6 +140,13 @@ const table = {
     8,
     'no connector serves this app at present',
   ],
+  ERR_CONNECTOR_REPLACED: [
+    'violation',
+    4409,
+    'never',
+    2,
+    'a newer process uses the identity of this connector',
+  ],
   ERR_CLIENT_PORT_BUSY: ['misuse', 4400, 'never', 9, 'the local port is taken'],
   ERR_CONFIG_INVALID: ['misuse', 4400, 'never', 2, 'the configuration is not valid'],
   ERR_CONFIG_USAGE: ['misuse', 4400, 'never', 2, 'the command was not understood'],

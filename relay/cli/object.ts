@@ -36,7 +36,17 @@ function act(kind: string, verb: string, describe: string, past: string): Leaf {
 }
 
 export const connectorLeaves: readonly Leaf[] = [
-  ...listAndShow('connector', 'connectors', 'id', 'name', 'site', 'state', 'online', 'apps'),
+  ...listAndShow(
+    'connector',
+    'connectors',
+    'id',
+    'name',
+    'site',
+    'state',
+    'online',
+    'apps',
+    'unhealthy',
+  ),
   act('connector', 'remove', 'remove a connector for good and end its tunnels', 'removed'),
 ];
 

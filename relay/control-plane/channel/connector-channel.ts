@@ -6,6 +6,7 @@ import {
   ZtnaError,
   type ConnectorId,
   type FromConnector,
+  type InstanceId,
   type RevocationEntry,
   type ToConnector,
   type TunnelId,
@@ -15,6 +16,7 @@ import type { ConnectorPeer } from '../live/peers.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { Services } from '../services.ts';
+import type { Connector, Tx } from '../store/index.ts';
 import { readAppIds } from './connector-apps.ts';
 import {
   answerTime,
@@ -82,22 +84,10 @@ async function greet(
   hello: Hello,
   onRegistered: (peer: ConnectorPeer) => void,
 ): Promise<void> {
-  const { store, clock, peers, tunnels } = services;
+  const { store, peers, tunnels } = services;
   const version = chooseVersion(hello.versions);
   const id = dialler.id as ConnectorId;
-  if (peers.isReplaced(id, hello.instance)) {
-    throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { reason: 'instance_replaced' });
-  }
-  const row = await store.write((tx) =>
-    tx
-      .updateTable('connectors')
-      .set({ instance: hello.instance, lastSeenAtMs: clock.nowMs() })
-      .where('id', '=', id)
-      .where('state', '=', 'enrolled')
-      .returningAll()
-      .executeTakeFirst(),
-  );
-  if (!row) throw new ZtnaError('ERR_IDENTITY_REVOKED');
+  const row = await store.write((tx) => takeInstance(services, tx, id, hello.instance));
   // Whatever else it names is no business of its own.
   const known = (await readTunnelSubjects(services, hello.tunnels)).filter(
     (tunnel) => tunnel.connector === id,
@@ -112,6 +102,7 @@ async function greet(
   let isDuplicate = false as boolean;
   const peer = await registerPeer(services, since, concerns, () => {
     channel.throwIfOver();
+    if (!peers.isNewest(id, hello.instance)) throw new ZtnaError('ERR_CONNECTOR_REPLACED');
     const registered: ConnectorPeer = {
       id,
       name: row.name,
@@ -119,6 +110,9 @@ async function greet(
       instance: hello.instance,
       address: dialler.address,
       apps: new Set(hello.apps),
+      version,
+      unhealthy: new Set(),
+      isStopping: false,
       toldTo: 0,
       send: (message) => {
         channel.send(message);
@@ -129,8 +123,8 @@ async function greet(
     };
     const older = peers.addConnector(registered);
     onRegistered(registered);
-    older?.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
-    if (older && older.instance !== hello.instance) isDuplicate = true;
+    isDuplicate = older !== undefined && older.instance !== hello.instance;
+    older?.close(new ZtnaError(isDuplicate ? 'ERR_CONNECTOR_REPLACED' : 'ERR_RELAY_UNAVAILABLE'));
     registered.send({
       type: 'welcome',
       version,
@@ -145,6 +139,43 @@ async function greet(
   });
   if (isDuplicate) await reportDuplicate(services, peer);
   await reconcile(services, peer, hello.tunnels, known);
+}
+
+/** Processes remembered of each connector that a newer one has replaced. */
+const maxReplaced = 64;
+
+/**
+ * Makes this process the one that counts of the connector. One that a newer process has replaced stays out for good,
+ * however long it was frozen or cut off meanwhile. Throws ERR_CONNECTOR_REPLACED or ERR_IDENTITY_REVOKED.
+ */
+async function takeInstance(
+  services: Services,
+  tx: Tx,
+  id: ConnectorId,
+  instance: InstanceId,
+): Promise<Connector> {
+  const known = await tx
+    .selectFrom('connectors')
+    .selectAll()
+    .where('id', '=', id)
+    .where('state', '=', 'enrolled')
+    .executeTakeFirst();
+  if (!known) throw new ZtnaError('ERR_IDENTITY_REVOKED');
+  let replaced = JSON.parse(known.replacedJson) as InstanceId[];
+  if (replaced.includes(instance)) throw new ZtnaError('ERR_CONNECTOR_REPLACED');
+  if (known.instance !== null && known.instance !== instance) {
+    replaced = [...replaced, known.instance].slice(-maxReplaced);
+  }
+  const change = {
+    instance,
+    replacedJson: JSON.stringify(replaced),
+    lastSeenAtMs: services.clock.nowMs(),
+  };
+  await tx.updateTable('connectors').set(change).where('id', '=', id).execute();
+  services.store.afterCommit(tx, () => {
+    services.peers.noteNewest(id, instance);
+  });
+  return { ...known, ...change };
 }
 
 /** The newest process counts; that another was here at the same time may mean a copied key. */
@@ -262,6 +293,15 @@ async function handle(
       });
       return;
     }
+    case 'app_health':
+      peer.unhealthy = new Set(
+        message.apps.filter(([, isHealthy]) => !isHealthy).map(([name]) => name),
+      );
+      return;
+    case 'stopping':
+      peer.isStopping = true;
+      services.logger.info('connector_stopping', { connector: peer.id });
+      return;
     case 'time':
       return; // answered by the channel itself
   }

@@ -107,6 +107,7 @@ async function greet(
     const registered: DevicePeer = {
       id,
       address: dialler.address,
+      version,
       toldTo: 0,
       send: (message) => {
         channel.send(message);

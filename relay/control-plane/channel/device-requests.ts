@@ -7,7 +7,7 @@ import {
   type ToDevice,
 } from '../../../protocol/index.ts';
 import { revokeSubject } from '../access/end-tunnels.ts';
-import { connectorsServing, relaysHolding } from '../grant/choose-connector.ts';
+import { isAppOnline } from '../grant/choose-connector.ts';
 import {
   decideAccess,
   recordDecision,
@@ -268,8 +268,7 @@ async function listApps(services: Services, peer: DevicePeer): Promise<AppRow[]>
     );
     const fix = fixOf(explained);
     if (explained.verdict === 'deny' && fix === null) continue;
-    const serving = await connectorsServing(services, app.app);
-    const isOnline = serving.some((connector) => relaysHolding(services, connector).length > 0);
+    const isOnline = await isAppOnline(services, app.app);
     rows.push({
       name: app.app.name,
       kind: app.app.kind,

@@ -83,6 +83,7 @@ async function greet(
         id,
         url: row.url,
         address: dialler.address,
+        version,
         slots: new Map(),
         toldTo: 0,
         send: (message) => {

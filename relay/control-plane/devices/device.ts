@@ -68,6 +68,7 @@ export async function addConnector(tx: Tx, connector: NewConnector): Promise<Con
     certificateSerial: null,
     certificateNotAfterMs: null,
     instance: null,
+    replacedJson: '[]',
     state: 'enrolled',
     createdAtMs: connector.nowMs,
     lastSeenAtMs: null,

@@ -13,20 +13,38 @@ export interface Route {
 /** The most relays that a grant may name. */
 const maxRelays = 16;
 
-/** Connectors that are here, announce the app in their own map and belong to its site. */
+/** Connectors that are here to stay, announce the app in their own map and belong to its site. */
 export function connectorsServing(
   services: Pick<Services, 'peers'>,
   app: Pick<App, 'name' | 'siteId'>,
 ): Promise<ConnectorPeer[]> {
   const serving = [...services.peers.connectors.values()].filter(
-    (peer) => peer.site === app.siteId && peer.apps.has(app.name),
+    (peer) => peer.site === app.siteId && peer.apps.has(app.name) && !peer.isStopping,
   );
   return Promise.resolve(serving);
 }
 
+/** True unless the connector's own checks say that the app is down there; one that is not checked counts as well. */
+export function isHealthyAt(peer: Pick<ConnectorPeer, 'unhealthy'>, app: string): boolean {
+  return !peer.unhealthy.has(app);
+}
+
+/** True when some connector serves the app, finds it well and can be reached. */
+export async function isAppOnline(
+  services: Pick<Services, 'peers'>,
+  app: Pick<App, 'name' | 'siteId'>,
+): Promise<boolean> {
+  const serving = await connectorsServing(services, app);
+  return serving.some(
+    (peer) => isHealthyAt(peer, app.name) && relaysHolding(services, peer).length > 0,
+  );
+}
+
 /**
- * Chooses the way to an app: the connector with the fewest live tunnels among those that serve it and are held by
- * some data plane. Undefined when there is none.
+ * Chooses the way to an app among the connectors that serve it and are held by some data plane: one where the app is
+ * well before one where it is not, then the one with the fewest live tunnels, then any. Where the app is down at all
+ * of them it is tried all the same: a check may be wrong, and the connector's own answer says most. Undefined when
+ * there is none.
  */
 export async function chooseRoute(
   services: Pick<Services, 'peers' | 'tunnels'>,
@@ -39,12 +57,16 @@ export async function chooseRoute(
     .filter(({ relays }) => relays.length > 0)
     .map((candidate) => ({
       ...candidate,
+      isHealthy: isHealthyAt(candidate.peer, app.name),
       load: tunnels.about('connector', candidate.peer.id).length,
+      lot: Math.random(),
     }))
-    .sort((a, b) => a.load - b.load);
+    .sort((a, b) => Number(b.isHealthy) - Number(a.isHealthy) || a.load - b.load || a.lot - b.lot);
   for (const { peer, relays } of candidates) {
     const connector = await readEnrolled(db, peer.id);
-    if (connector && peers.connectors.get(peer.id) === peer) return { connector, peer, relays };
+    const isCurrent =
+      connector?.instance === peer.instance && peers.connectors.get(peer.id) === peer;
+    if (isCurrent) return { connector, peer, relays };
   }
   return undefined;
 }

@@ -23,7 +23,7 @@ export async function startHealthServer(options: {
   readonly host: string;
   readonly port: number;
   readonly isReady: () => boolean;
-  readonly metrics: () => readonly Metric[];
+  readonly metrics: () => Promise<readonly Metric[]>;
 }): Promise<HealthServer> {
   const server = createServer((request, response) => {
     const answer = (status: number, text: string) => {
@@ -38,8 +38,19 @@ export async function startHealthServer(options: {
     else if (request.url === '/livez') answer(200, 'ok\n');
     else if (request.url === '/readyz') {
       answer(options.isReady() ? 200 : 503, options.isReady() ? 'ok\n' : 'not ready\n');
-    } else if (request.url === '/metrics') answer(200, formatMetrics(options.metrics()));
-    else answer(404, 'not found\n');
+    } else if (request.url === '/metrics') {
+      void options
+        .metrics()
+        .then(formatMetrics)
+        .then(
+          (text) => {
+            answer(200, text);
+          },
+          () => {
+            answer(503, 'not ready\n');
+          },
+        );
+    } else answer(404, 'not found\n');
   });
   server.headersTimeout = 5_000;
   server.requestTimeout = 5_000;

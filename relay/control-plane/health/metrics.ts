@@ -1,8 +1,10 @@
+import { connectorsServing, isHealthyAt } from '../grant/choose-connector.ts';
 import type { Services } from '../services.ts';
 import type { Metric } from './health-server.ts';
 
 /** What the control plane counts, for `/metrics`. */
-export function healthMetrics({ tunnels, peers, feed, policy }: Services): Metric[] {
+export async function healthMetrics(services: Services): Promise<Metric[]> {
+  const { tunnels, peers, feed, policy } = services;
   const states = { granted: 0, open: 0, closed: 0 };
   for (const tunnel of tunnels.all()) states[tunnel.state] += 1;
   const gauge = (name: string, help: string, value: number): Metric => ({
@@ -30,5 +32,38 @@ export function healthMetrics({ tunnels, peers, feed, policy }: Services): Metri
       'Version of the active policy; 0 denies everything.',
       policy.version,
     ),
+    ...(await appMetrics(services)),
+  ];
+}
+
+/** Connectors of each app. Read from the store: names that connectors make up are none of ours. */
+async function appMetrics(services: Services): Promise<Metric[]> {
+  const apps = await services.store.db
+    .selectFrom('apps')
+    .select(['name', 'siteId'])
+    .orderBy('name')
+    .execute();
+  const serving: { labels: { app: string }; value: number }[] = [];
+  const healthy: typeof serving = [];
+  for (const app of apps) {
+    const labels = { app: app.name };
+    const connectors = await connectorsServing(services, app);
+    serving.push({ labels, value: connectors.length });
+    const count = connectors.filter((connector) => isHealthyAt(connector, app.name)).length;
+    healthy.push({ labels, value: count });
+  }
+  return [
+    {
+      name: 'ztna_app_connectors',
+      help: 'Connectors that serve the app and take new tunnels.',
+      type: 'gauge',
+      values: serving,
+    },
+    {
+      name: 'ztna_app_connectors_healthy',
+      help: 'Those of them whose checks find the app well, or that do not check it.',
+      type: 'gauge',
+      values: healthy,
+    },
   ];
 }

@@ -14,6 +14,8 @@ interface Peer<Id, Out> {
   readonly id: Id;
   /** As the data plane told it. */
   readonly address: string;
+  /** Of the wire, as its welcome told it. */
+  readonly version: number;
   send(message: Out): void;
   close(error: unknown): void;
   /** The last position in the revocation log up to which this peer was told all of its own. */
@@ -28,6 +30,10 @@ export interface ConnectorPeer extends Peer<ConnectorId, ToConnector> {
   readonly instance: InstanceId;
   /** Names in the connector's own map. */
   apps: ReadonlySet<string>;
+  /** Those of them whose health checks fail now. */
+  unhealthy: ReadonlySet<string>;
+  /** It takes no new tunnels and ends with its last one. */
+  isStopping: boolean;
 }
 
 export interface RelayPeer extends Peer<RelayId, ToRelay> {
@@ -36,32 +42,29 @@ export interface RelayPeer extends Peer<RelayId, ToRelay> {
   readonly slots: Map<ConnectorId, { readonly instance: InstanceId; readonly idle: number }>;
 }
 
-/** Processes remembered of each connector, so that two of them cannot take turns. */
-const maxReplaced = 16;
-
 /** Who holds a control channel now. A device may hold several; connectors and data planes one. */
 export class Peers {
   readonly connectors = new Map<string, ConnectorPeer>();
   readonly relays = new Map<string, RelayPeer>();
   readonly #devices = new Map<string, Set<DevicePeer>>();
 
-  /** Processes of a connector that a newer one has replaced; they do not come back. */
-  readonly #replaced = new Map<string, InstanceId[]>();
+  /** The process that counts of each connector, as the store had it last. */
+  readonly #newest = new Map<string, InstanceId>();
 
   /** Adds a connector's channel and answers the one that it replaces, which may be of the same process. */
   addConnector(peer: ConnectorPeer): ConnectorPeer | undefined {
     const older = this.connectors.get(peer.id);
     this.connectors.set(peer.id, peer);
-    if (older && older.instance !== peer.instance) {
-      const replaced = [...(this.#replaced.get(peer.id) ?? []), older.instance];
-      this.#replaced.set(peer.id, replaced.slice(-maxReplaced));
-    }
     return older;
   }
 
-  /** True for a process of a connector that has yielded to a newer one while both were here. */
-  isReplaced(connector: ConnectorId, instance: InstanceId): boolean {
-    return this.#replaced.get(connector)?.includes(instance) ?? false;
+  /** From here on this process of the connector counts, and no other may be made known. */
+  noteNewest(connector: ConnectorId, instance: InstanceId): void {
+    this.#newest.set(connector, instance);
+  }
+
+  isNewest(connector: ConnectorId, instance: InstanceId): boolean {
+    return this.#newest.get(connector) === instance;
   }
 
   /** Forgets a channel that is over, unless a newer one has taken its place. */

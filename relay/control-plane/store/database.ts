@@ -97,6 +97,7 @@ export interface ConnectorsTable extends IdentityColumns {
   siteId: SiteId;
   noiseKey: string; // X25519; unique
   instance: InstanceId | null; // the process seen last
+  replacedJson: string; // those before it, which stay out
   state: 'enrolled' | 'disabled' | 'removed';
   createdAtMs: number;
   lastSeenAtMs: number | null;

@@ -7,7 +7,14 @@ import type { Migration } from 'kysely/migration';
  */
 export const migrations: Record<string, Migration> = {
   '0001_first': { up: createFirstTables },
+  '0005_replaced': { up: rememberReplaced },
 };
+
+async function rememberReplaced(db: Kysely<unknown>): Promise<void> {
+  await sql
+    .raw(`alter table connectors add column replaced_json text not null default '[]'`)
+    .execute(db);
+}
 
 async function createFirstTables(db: Kysely<unknown>): Promise<void> {
   const statements = [

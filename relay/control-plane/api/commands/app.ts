@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { newId, ZtnaError } from '../../../../protocol/index.ts';
 import { revokeSubject } from '../../access/end-tunnels.ts';
 import { tellAppIds } from '../../channel/connector-apps.ts';
-import { connectorsServing } from '../../grant/choose-connector.ts';
+import { connectorsServing, isAppOnline, isHealthyAt } from '../../grant/choose-connector.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { alreadyThere, checkName, getApp, getSite } from '../lookup.ts';
@@ -38,14 +38,16 @@ export async function addApp(
 }
 
 async function describe(services: Services, app: App, siteName: SitesTable['name']) {
-  const online = await connectorsServing(services, app);
+  const serving = await connectorsServing(services, app);
+  const isHealthy = serving.filter((connector) => isHealthyAt(connector, app.name));
   return {
     id: app.id,
     name: app.name,
     site: siteName,
     kind: app.kind,
-    online: online.length > 0,
-    connectors: online.map((connector) => connector.id),
+    online: await isAppOnline(services, app),
+    connectors: serving.map((connector) => connector.id),
+    healthy: isHealthy.map((connector) => connector.id),
     portHint: app.portHint,
     labels: JSON.parse(app.labelsJson) as Record<string, string>,
   };

@@ -1,5 +1,6 @@
 import { ZtnaError } from '../../../../protocol/index.ts';
 import { revokeSubject } from '../../access/end-tunnels.ts';
+import { isHealthyAt } from '../../grant/choose-connector.ts';
 import { endSessions, isSessionLive, sessionEndMs, sessionMethods } from '../../identity/index.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { getConnector, getDevice, getSession, getTunnel } from '../lookup.ts';
@@ -32,7 +33,9 @@ async function describeConnector(services: Services, row: Connector) {
     site: site?.name ?? row.siteId,
     state: row.state,
     online: peer !== undefined,
+    stopping: peer?.isStopping ?? false,
     apps: [...(peer?.apps ?? [])],
+    unhealthy: peer ? [...peer.apps].filter((name) => !isHealthyAt(peer, name)) : [],
     address: peer?.address ?? null,
     instance: row.instance,
     openTunnels: services.tunnels.about('connector', row.id).length,

@@ -297,13 +297,13 @@ test.serial(
     const device = await user(t, 'heidi', 'shop');
     const grant = await openTunnel(device, first, 'shop');
     await rig.connectConnector(identity, ['shop'], { instance: newId('instance') });
-    t.is((await first.channel.closed).code, 'ERR_RELAY_UNAVAILABLE');
+    t.is((await first.channel.closed).code, 'ERR_CONNECTOR_REPLACED');
     const ended = await device.find((message) =>
       message.type === 'tunnel_ended' ? message : undefined,
     );
     t.is(ended.tunnel, grant.tunnel);
     await t.throwsAsync(rig.connectConnector(identity, ['shop'], { instance: first.instance }), {
-      code: 'ERR_RELAY_UNAVAILABLE',
+      code: 'ERR_CONNECTOR_REPLACED',
     });
   },
 );

@@ -274,9 +274,13 @@ export class Rig {
       ttlMs: 60_000,
       uses: 1,
     });
+    return this.enrolConnectorWith(code);
+  }
+
+  async enrolConnectorWith(code: string): Promise<Identity> {
     const { identity } = await enrol({
       code: parseEnrolmentCode(code),
-      hostname: name,
+      hostname: 'connector',
       platform: 'linux',
       password: null,
       expectRole: 'connector',
