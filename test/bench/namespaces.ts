@@ -11,7 +11,7 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { makePlace, reasonOf, removePlace, run, setInPlace } from '../support/namespaces.ts';
 
 /** Where programs run, as seen from inside the client's namespace. */
 export interface Places {
@@ -80,7 +80,7 @@ export async function runAgainInPlaces(
     if (!signal.aborted) return { exitCode };
     return { exitCode: 128 + constants.signals[signal.reason as NodeJS.Signals] };
   } finally {
-    for (const name of made) await remove(name);
+    for (const name of made) await removePlace(name);
     await rm(files, { recursive: true, force: true });
     for (const signal of signals) process.off(signal, stop);
   }
@@ -102,11 +102,8 @@ async function runAgain(places: Places, files: string, stop: AbortSignal): Promi
 async function build(places: Places, shape: LinkShape, made: string[]): Promise<void> {
   const { client, relay, connector } = places;
   for (const name of [client, relay, connector]) {
-    await run('ip', 'netns', 'add', name);
+    await makePlace(name);
     made.push(name);
-    await run('ip', '-n', name, 'link', 'set', 'lo', 'up');
-    // What one path taught the kernel about a peer must not help or hinder the next.
-    await setInPlace(name, 'tcp_no_metrics_save');
   }
   await run('ip', '-n', relay, 'address', 'add', `${addresses.relay}/32`, 'dev', 'lo');
   await setInPlace(relay, 'ip_forward'); // plain TCP goes from the client to the app itself
@@ -148,49 +145,4 @@ async function shapeDevice(name: string, device: string, shape: LinkShape): Prom
     const tbf = ['tbf', 'rate', rate, 'burst', '128kb', 'latency', '50ms'];
     await run('tc', ...add, ...parent, 'handle', '10:', ...tbf);
   }
-}
-
-async function setInPlace(name: string, setting: string): Promise<void> {
-  await run('ip', 'netns', 'exec', name, 'sh', '-c', `echo 1 >/proc/sys/net/ipv4/${setting}`);
-}
-
-/** Ends what still runs in the namespace, then removes it; a namespace outlives its name while something runs in it. */
-async function remove(name: string): Promise<void> {
-  try {
-    for (let tries = 0; tries < 100; tries++) {
-      const pids = (await run('ip', 'netns', 'pids', name)).split('\n').filter(Boolean).map(Number);
-      if (pids.length === 0) break;
-      for (const pid of pids) {
-        try {
-          process.kill(pid, 'SIGKILL');
-        } catch {
-          // it has just ended
-        }
-      }
-      await delay(20);
-    }
-    await run('ip', 'netns', 'del', name);
-  } catch (error) {
-    console.error(`${name}: ${reasonOf(error)}`);
-  }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** Runs a command that must succeed; answers its standard output. */
-async function run(file: string, ...args: string[]): Promise<string> {
-  // A process group of its own: Ctrl-C must not end a command that builds or removes halfway.
-  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
-  const out: string[] = [];
-  const errors: string[] = [];
-  child.stdout.setEncoding('utf8').on('data', (text: string) => out.push(text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => errors.push(text));
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', resolve);
-  });
-  if (code === 0) return out.join('');
-  throw new Error(`${file} ${args.join(' ')}: ${errors.join('').trim() || `ended with ${code}`}`);
 }

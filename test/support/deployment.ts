@@ -266,7 +266,11 @@ export async function freePort(): Promise<number> {
   });
 }
 
-async function overlayYaml(path: string, values: Readonly<Record<string, string>>): Promise<void> {
+/** Puts top-level `key: value` lines over those of a file. */
+export async function overlayYaml(
+  path: string,
+  values: Readonly<Record<string, string>>,
+): Promise<void> {
   const kept = (await readFile(path, 'utf8'))
     .split('\n')
     .filter((line) => !Object.keys(values).some((key) => line.startsWith(`${key}:`)));

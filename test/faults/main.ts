@@ -1,0 +1,71 @@
+/**
+ * `npm run faults`: breaks a deployment of the real programs on purpose and proves what the applications saw.
+ *
+ *   npm run faults                      every scenario in full; loss, order, counts and times are judged
+ *   npm run faults -- --quick           small, for continuous integration: times are told and not judged
+ *   npm run faults -- --only NAME,NAME  those scenarios only
+ *   npm run faults -- --minutes 480     how long the chaos goes on (default 10; quick: 1)
+ *   npm run faults -- --rounds 100      how often a relay or control plane is killed (default 20; quick: 5)
+ *   npm run faults -- --mib 1024        the size of a transfer (default 10240; quick: 2048)
+ *   npm run faults -- --seed TEXT       the same random choices as the run that printed it
+ *   npm run faults -- --json FILE       also write the rows there
+ *
+ * Prints a table, and last `N passed, N failed, N skipped`. Exit code 1 when anything failed.
+ */
+import { randomBytes } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { leaveNothingBehind, undoAll } from './clean-up.ts';
+import { removeLeftPlaces } from './network.ts';
+import { Random } from './random.ts';
+import { printRows } from './report.ts';
+import { runScenario, type Row } from './scenario.ts';
+import { scenarios } from './scenarios/index.ts';
+
+const { values } = parseArgs({
+  options: {
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    minutes: { type: 'string' },
+    rounds: { type: 'string' },
+    mib: { type: 'string' },
+    seed: { type: 'string', default: randomBytes(6).toString('hex') },
+    json: { type: 'string' },
+  },
+});
+
+function positive(name: string, text: string | undefined): number | undefined {
+  if (text === undefined || Number(text) > 0) return text === undefined ? undefined : Number(text);
+  console.error(`error: --${name} takes a number above 0`);
+  process.exit(2);
+}
+
+const minutes = positive('minutes', values.minutes);
+const rounds = positive('rounds', values.rounds);
+const mib = positive('mib', values.mib);
+const wanted = values.only?.split(',');
+const unknown = wanted?.find((name) => !scenarios.some((scenario) => scenario.name === name));
+if (unknown !== undefined) {
+  const names = scenarios.map(({ name }) => name).join(', ');
+  console.error(`error: no scenario is called ${unknown}; there are ${names}`);
+  process.exit(2);
+}
+
+leaveNothingBehind();
+await removeLeftPlaces();
+console.error(`seed ${values.seed}`);
+const rows: Row[] = [];
+for (const scenario of scenarios) {
+  if (wanted && !wanted.includes(scenario.name)) continue;
+  const random = new Random(`${values.seed}/${scenario.name}`);
+  rows.push(
+    ...(await runScenario(scenario, { isQuick: values.quick, minutes, rounds, mib, random })),
+  );
+  await undoAll(); // what a scenario that failed has left
+}
+printRows(rows);
+if (values.json !== undefined) {
+  const { seed, quick } = values;
+  await writeFile(values.json, `${JSON.stringify({ seed, quick, rows }, null, 2)}\n`);
+}
+process.exit(rows.some(({ verdict }) => verdict === 'failed') ? 1 : 0);

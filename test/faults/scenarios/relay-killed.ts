@@ -1,0 +1,116 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { cpuSeconds } from '../../bench/processes.ts';
+import type { FlowEnd } from '../flow.ts';
+import type { Fleet, Relay, RelayKind } from '../fleet.ts';
+import { withRig, type Rig } from '../rig.ts';
+import type { Run, Scenario } from '../scenario.ts';
+import { faultsOf, longestGapMs, type FlowOutcome, type Traffic } from '../traffic.ts';
+
+const mebibyte = 2 ** 20;
+const cellBytes = 65_536;
+
+/** The relay that carries the load: the one that works hardest for a moment. */
+async function busiestRelay(relays: readonly Relay[]): Promise<Relay> {
+  const used = (): number[] => relays.map(({ program }) => cpuSeconds([program.child.pid ?? 0]));
+  const before = used();
+  await delay(300);
+  const growth = used().map((seconds, at) => seconds - (before[at] ?? 0));
+  const busiest = relays[growth.indexOf(Math.max(...growth))];
+  if (!busiest) throw new Error('there is no relay');
+  return busiest;
+}
+
+/** Bytes that have arrived, both ways and at both ends. Throws when a flow has broken. */
+async function arrivedBytes(traffic: Traffic): Promise<number> {
+  const ends = [...(await traffic.atApp()).values(), ...(await traffic.atClients()).values()];
+  const broken = ends.find(({ end, violation }) => violation !== null || isBroken(end));
+  if (broken) throw new Error(`flow ${broken.flow}: ${broken.violation ?? broken.end}`);
+  return ends.reduce((sum, { receivedBytes }) => sum + receivedBytes, 0);
+}
+
+const isBroken = (end: FlowEnd): boolean => end === 'reset' || end === 'truncated';
+
+async function untilArrived(traffic: Traffic, bytes: number, stallMs: number): Promise<void> {
+  let last = -1;
+  let movedAtMs = Date.now();
+  for (;;) {
+    const arrived = await arrivedBytes(traffic);
+    if (arrived >= bytes) return;
+    if (arrived !== last) movedAtMs = Date.now();
+    else if (Date.now() - movedAtMs > stallMs)
+      throw new Error(`nothing has arrived for ${stallMs} ms, at ${arrived} bytes`);
+    last = arrived;
+    await delay(50);
+  }
+}
+
+/** Half of the transfer each way at the same time, with the busiest relay killed at random moments of it. */
+async function transferUnderKills(
+  run: Run,
+  { fleet, traffic }: Rig,
+  kill: (relay: Relay) => Promise<void>,
+  mostMs: number,
+): Promise<void> {
+  const kills = run.rounds ?? (run.isQuick ? 5 : 20);
+  const bytes = (run.mib ?? (run.isQuick ? 2_048 : 10_240)) * mebibyte;
+  const machine = await fleet.enrol();
+  const { port } = await fleet.connect(machine);
+  const half = { cellBytes, intervalMs: 0 };
+  const flows = [
+    await traffic.open(machine.place, port, { ...half, upBytes: bytes / 2, downBytes: 1 }),
+    await traffic.open(machine.place, port, { ...half, upBytes: 1, downBytes: bytes / 2 }),
+  ];
+  const moments = Array.from({ length: kills }, () => run.random.between(0.02, 0.95)).sort();
+  const killedAtMs: number[] = [];
+  let stalled: string | undefined;
+  try {
+    for (const moment of moments) {
+      await untilArrived(traffic, moment * bytes, 60_000);
+      const relay = await busiestRelay(fleet.relays);
+      killedAtMs.push(Date.now());
+      run.say(`kill -9 of ${relay.place.name} at ${Math.round(moment * 100)} %`);
+      await kill(relay);
+    }
+    await untilArrived(traffic, bytes, 60_000);
+  } catch (error) {
+    stalled = (error as Error).message;
+  }
+  const outcomes: FlowOutcome[] = [];
+  for (const flow of flows) outcomes.push(await traffic.outcome(flow, 60_000));
+  const faults = outcomes.flatMap(faultsOf);
+  if (stalled !== undefined) faults.unshift(stalled);
+  const size = `${(bytes / 2 ** 30).toFixed(2)} GiB, ${killedAtMs.length} kills`;
+  run.check('digests equal', faults[0] ?? `equal: ${size}`, faults.length === 0);
+  const resets = outcomes.filter(
+    ({ client, app }) => isBroken(client.end) || (app && isBroken(app.end)),
+  );
+  run.check('0 resets', resets.length, resets.length === 0);
+  const gaps = killedAtMs.map((from, at) =>
+    Math.max(...outcomes.map((outcome) => longestGapMs(outcome, from, killedAtMs[at + 1]))),
+  );
+  if (resets.length > 0 || stalled !== undefined) gaps.push(Number.POSITIVE_INFINITY);
+  run.checkTime(`longest resume ≤ ${mostMs / 1_000} s`, Math.max(...gaps), mostMs);
+}
+
+async function restart(fleet: Fleet, relay: Relay): Promise<void> {
+  await fleet.killRelay(relay);
+  await fleet.startRelay(relay);
+}
+
+export const relayKilledAlone: Scenario = {
+  name: 'relay-killed-alone',
+  run: (run) =>
+    withRig(run, { relays: ['full'], connectors: 1 }, (rig) =>
+      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 5_000),
+    ),
+};
+
+const twoRelays: readonly RelayKind[] = ['full', 'data-plane'];
+
+export const relayKilled: Scenario = {
+  name: 'relay-killed',
+  run: (run) =>
+    withRig(run, { relays: twoRelays, connectors: 1 }, (rig) =>
+      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 1_500),
+    ),
+};
