@@ -1,5 +1,5 @@
 import { frameHeaderBytes, type FrameType } from './frame.ts';
-import type { ReplayLog} from './replay-log.ts';
+import type { ReplayLog } from './replay-log.ts';
 import { type KeptFrame } from './replay-log.ts';
 import type { RecordWriter } from './record-writer.ts';
 

@@ -44,7 +44,7 @@ export interface StreamOwner {
   /** The stream's peer is owed more credit. */
   owesCredit(stream: Stream): void;
   /** False while there is no path: what is written waits. */
-  readonly hasPath: boolean;
+  hasPath(): boolean;
   /** Puts the header of a numbered frame into the record; exactly `bytes` of payload must follow, then `endFrame`. */
   beginFrame(record: RecordWriter, type: FrameType, bytes: number, stream: Stream): number;
   endFrame(record: RecordWriter): void;
@@ -163,7 +163,7 @@ export class Stream implements TunnelStream {
     this.#queue.push(chunk);
     if (this.#sendableBytes > 0) this.#owner.wantsTurn(this);
     const isFull =
-      !this.#owner.hasPath ||
+      !this.#owner.hasPath() ||
       this.#queue.lengthBytes >= this.#highWaterBytes ||
       this.#queue.chunkCount >= mostWaitingChunks;
     if (isFull) this.#isBlocked = true;

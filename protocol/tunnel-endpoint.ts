@@ -3,7 +3,6 @@ import {
   checkPlaintext,
   decodeClose,
   decodeCredit,
-  decodeReset,
   decodeResumed,
   encodeClose,
   encodeResume,
@@ -13,24 +12,18 @@ import {
   readFrame,
   type CloseDetails,
   type Frame,
-  type ResetCode,
 } from './frame.ts';
 import { ReceivedNumbers } from './received-numbers.ts';
 import { RecordWriter } from './record-writer.ts';
 import { RoundTrip } from './round-trip.ts';
-import { Stream, type StreamOwner, type TunnelStream } from './stream.ts';
 import { ReplayLog } from './replay-log.ts';
 import { SentFrames } from './sent-frames.ts';
-import { StreamScheduler } from './stream-scheduler.ts';
-import { StreamTable } from './stream-table.ts';
-import { TokenBucket } from './token-bucket.ts';
-import { defaultTunnelLimits, type TunnelLimits } from './tunnel-limits.ts';
-import { WindowGrowth } from './window.ts';
+import { defaultTunnelLimits } from './tunnel-limits.ts';
+import { TunnelStreams } from './tunnel-streams.ts';
 import type { VerifiedGrant } from './grant.ts';
 import type { ResumedPath } from './resume.ts';
+import type { TunnelStream } from './stream.ts';
 import type { TunnelEndpointOptions } from './tunnel-options.ts';
-
-const quickResetWithinMs = 1_000;
 
 /** The first version whose tunnels outlive their paths. */
 const firstLastingVersion = 2;
@@ -52,10 +45,6 @@ export class TunnelEndpoint {
   /** What the tunnel was opened with. */
   readonly grant: VerifiedGrant<'client' | 'connector'>;
   readonly #options: TunnelEndpointOptions;
-  readonly #limits: TunnelLimits;
-  readonly #growth: WindowGrowth;
-  readonly #quickResets: TokenBucket;
-  readonly #owner: StreamOwner;
   readonly #record = new RecordWriter();
 
   #state: 'waiting' | 'open' | 'closing' | 'closed';
@@ -65,12 +54,8 @@ export class TunnelEndpoint {
   #path: 'up' | 'answered' | 'none' = 'up';
   /** What opens a later path, until it was pulled. */
   #opening: ResumedPath | undefined;
-  #isReplayFull = false;
 
-  readonly #streams = new StreamTable();
-  readonly #scheduler = new StreamScheduler();
-  #lastStreamId = -1;
-
+  readonly #streams: TunnelStreams;
   readonly #sent: SentFrames;
   readonly #received = new ReceivedNumbers();
   readonly #roundTrip = new RoundTrip();
@@ -79,44 +64,32 @@ export class TunnelEndpoint {
   constructor(options: TunnelEndpointOptions) {
     this.#options = options;
     this.grant = options.role === 'client' ? options.permit.grant : options.grant;
-    this.#limits = { ...defaultTunnelLimits, ...options.limits };
-    this.#growth = new WindowGrowth(this.#limits.growthBytes, options.budget);
+    const limits = { ...defaultTunnelLimits, ...options.limits };
     const isLasting = this.grant.version >= firstLastingVersion;
     this.#sent = new SentFrames(
-      isLasting ? new ReplayLog(this.#limits.replayBytes, options.replayBudget) : undefined,
+      isLasting ? new ReplayLog(limits.replayBytes, options.replayBudget) : undefined,
     );
-    const { quickResetBurst, quickResetsPerSecond } = this.#limits;
-    this.#quickResets = new TokenBucket(quickResetBurst, quickResetsPerSecond);
+    this.#streams = new TunnelStreams({
+      role: options.role,
+      limits,
+      budget: options.budget,
+      sent: this.#sent,
+      hasPath: () => this.#path !== 'none',
+      onOutput: () => {
+        this.#tellOutput();
+      },
+      onStream: (stream) => {
+        if (options.role === 'connector') options.handlers.onStream(stream);
+      },
+      onData: (bytes, nowMs) => {
+        if (this.#roundTrip.countData(bytes, nowMs)) this.#tellOutput();
+      },
+      error: (code, message) => this.#error(code, message),
+    });
     this.#state = options.role === 'client' ? 'waiting' : 'open';
     this.#isAcceptDue = options.role === 'connector';
     this.#isOutputTold = this.#isAcceptDue; // the owner pulls once at the start
     if (this.#isAcceptDue) this.#roundTrip.start();
-    this.#owner = this.#createOwner();
-  }
-
-  #createOwner(): StreamOwner {
-    const hasPath = (): boolean => this.#path !== 'none';
-    return {
-      get hasPath() {
-        return hasPath();
-      },
-      wantsTurn: (stream) => {
-        this.#wantsTurn(stream);
-      },
-      owesCredit: (stream) => {
-        this.#owesCredit(stream);
-      },
-      beginFrame: (record, type, bytes, stream) => this.#sent.begin(record, type, bytes, stream.id),
-      endFrame: (record) => {
-        this.#sent.end(record);
-      },
-      sentLast: (stream, number) => {
-        this.#streams.sentLast(stream, number);
-      },
-      becameOver: (stream) => {
-        this.#streams.retire(stream);
-      },
-    };
   }
 
   /** Streams that are open now. */
@@ -167,14 +140,7 @@ export class TunnelEndpoint {
     if (this.#options.role !== 'client')
       throw this.#error('ERR_INTERNAL', 'only clients open streams');
     if (this.isClosed) throw this.#error('ERR_TUNNEL_CLOSED', 'the tunnel is closed');
-    const id = this.#lastStreamId + 2;
-    if (!this.#hasRoom || id > 0xffff_ffff) {
-      throw this.#error('ERR_LIMIT_STREAMS', 'too many streams');
-    }
-    const stream = this.#addStream(id, true, 0);
-    if (firstBytes !== undefined) stream.write(firstBytes);
-    this.#wantsTurn(stream);
-    return stream;
+    return this.#streams.open(firstBytes);
   }
 
   /**
@@ -208,10 +174,9 @@ export class TunnelEndpoint {
       record.addFrame(FrameType.Ack, 0, this.#received.tell());
     }
     this.#addProbes(record, nowMs);
-    this.#isReplayFull = this.#sent.isFull(this.#streams.liveCount);
-    this.#scheduler.fill(record, nowMs, this.#roundTrip.minimumMs, !this.#isReplayFull);
+    this.#streams.fill(record, nowMs, this.#roundTrip.minimumMs);
     const parts = this.#finish(record);
-    this.#scheduler.tellWritable();
+    this.#streams.tellWritable();
     return parts;
   }
 
@@ -268,7 +233,7 @@ export class TunnelEndpoint {
   #repeatAbove(number: number): void {
     this.#sent.repeatAbove(number);
     this.#received.owe();
-    for (const stream of this.#streams.all()) stream.tellCreditAnew();
+    this.#streams.tellCreditAnew();
     this.#roundTrip.start();
     if (this.#state === 'waiting' && this.#options.role === 'client') {
       this.#state = 'open';
@@ -320,12 +285,8 @@ export class TunnelEndpoint {
       !this.#record.isEmpty ||
       this.#roundTrip.isProbeDue ||
       this.#probeToAnswer !== undefined ||
-      this.#scheduler.hasWork
+      this.#streams.hasWork
     );
-  }
-
-  get #hasRoom(): boolean {
-    return this.#streams.liveCount < this.#limits.streams;
   }
 
   #addProbes(record: RecordWriter, nowMs: number): void {
@@ -352,14 +313,13 @@ export class TunnelEndpoint {
         if (!this.#received.receive(frame.number, payload.length, nowMs)) {
           throw this.#unexpected('a frame number out of order');
         }
-        if (type === FrameType.Open) this.#receiveOpen(frame, nowMs);
-        else this.#receiveStreamFrame(frame, nowMs);
+        this.#streams.receive(frame, nowMs);
         return;
       case FrameType.Ack:
         this.#receiveAck(frame.number);
         return;
       case FrameType.Credit:
-        this.#stream(frame.stream).receiveCredit(decodeCredit(payload));
+        this.#streams.receiveCredit(frame.stream, decodeCredit(payload));
         return;
       case FrameType.Accept:
         this.#receiveAccept();
@@ -383,56 +343,6 @@ export class TunnelEndpoint {
     }
   }
 
-  #receiveOpen(frame: Frame, nowMs: number): void {
-    const options = this.#options;
-    if (options.role === 'client') throw this.#unexpected('OPEN from a connector');
-    if (frame.stream % 2 === 0 || frame.stream <= this.#lastStreamId) {
-      throw this.#unexpected('a stream id that is even or does not ascend');
-    }
-    const hasRoom = this.#hasRoom;
-    if (this.#streams.lingeringCount >= this.#limits.lingeringStreams) {
-      throw this.#error('ERR_LIMIT_RATE', 'too many streams wait to be acknowledged');
-    }
-    const stream = this.#addStream(frame.stream, false, nowMs);
-    stream.receiveData(frame.payload, nowMs);
-    this.#countData(frame.payload.length, nowMs);
-    if (hasRoom) {
-      options.handlers.onStream(stream);
-    } else {
-      stream.reset('limit');
-      this.#countQuickReset(nowMs);
-    }
-  }
-
-  #receiveStreamFrame({ type, stream: id, payload }: Frame, nowMs: number): void {
-    if (type === FrameType.Reset) {
-      this.#receiveReset(id, decodeReset(payload), nowMs);
-      return;
-    }
-    const stream = this.#stream(id);
-    if (type === FrameType.Data) {
-      this.#countData(payload.length, nowMs);
-      stream.receiveData(payload, nowMs);
-    } else {
-      stream.receiveFin();
-    }
-    this.#streams.forgetWhenDone(stream);
-  }
-
-  #receiveReset(id: number, code: ResetCode, nowMs: number): void {
-    const stream = this.#streams.get(id);
-    if (stream === undefined) {
-      // The peer's ACK of our last frame may have overtaken a RESET that waited for its turn.
-      if (id > this.#lastStreamId || id % 2 === 0) throw this.#unexpected('RESET of no stream');
-      return;
-    }
-    if (this.#options.role === 'connector' && nowMs - stream.openedAtMs < quickResetWithinMs) {
-      this.#countQuickReset(nowMs);
-    }
-    stream.receiveReset(code);
-    this.#streams.forgetWhenDone(stream);
-  }
-
   #receiveResumed(number: number): void {
     if (this.#path !== 'answered') throw this.#unexpected('RESUMED');
     this.#checkResumed(number);
@@ -443,7 +353,6 @@ export class TunnelEndpoint {
   #receiveAck(number: number): void {
     if (!this.#sent.acknowledge(number)) throw this.#unexpected('an ACK of what was never sent');
     this.#streams.acknowledge(number);
-    if (this.#isReplayFull) this.#tellOutput();
   }
 
   #receiveAccept(): void {
@@ -461,43 +370,10 @@ export class TunnelEndpoint {
     this.#options.handlers.onClose(code, reason);
   }
 
-  #countData(bytes: number, nowMs: number): void {
-    if (this.#roundTrip.countData(bytes, nowMs)) this.#tellOutput();
-  }
-
-  #countQuickReset(nowMs: number): void {
-    if (this.#quickResets.take(nowMs)) return;
-    throw this.#error('ERR_LIMIT_RATE', 'too many streams were opened only to be reset');
-  }
-
-  #addStream(id: number, isOurs: boolean, nowMs: number): Stream {
-    const stream = new Stream(this.#owner, this.#growth, { id, isOurs, nowMs });
-    this.#streams.add(stream);
-    this.#lastStreamId = id;
-    return stream;
-  }
-
-  #stream(id: number): Stream {
-    const stream = this.#streams.get(id);
-    if (stream === undefined) throw this.#unexpected('a stream that is not there');
-    return stream;
-  }
-
-  #wantsTurn(stream: Stream): void {
-    this.#scheduler.wantsTurn(stream);
-    this.#tellOutput();
-  }
-
-  #owesCredit(stream: Stream): void {
-    this.#scheduler.owesCredit(stream);
-    this.#tellOutput();
-  }
-
   #end(state: 'closing' | 'closed'): void {
     this.#state = state;
-    this.#scheduler.clear();
     this.#sent.clear();
-    for (const stream of this.#streams.clear()) stream.receiveReset('closed', true);
+    this.#streams.end();
   }
 
   #tellOutput(): void {
