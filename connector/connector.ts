@@ -220,7 +220,7 @@ export class Connector {
         subject: entry.subject.id,
         reason,
       });
-      this.#table.endAbout(entry);
+      this.#table.endAbout(entry, this.#feed.incarnation);
     }
   }
 

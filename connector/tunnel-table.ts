@@ -1,5 +1,5 @@
 import {
-  isAbout,
+  isEnding,
   leaseBatchSchema,
   verifyStatement,
   ZtnaError,
@@ -87,10 +87,10 @@ export class TunnelTable implements TunnelCounts {
     this.#endWhere((tunnel) => !tunnel.lease.isLive(), 'ERR_TUNNEL_LEASE_EXPIRED', 'lease_expired');
   }
 
-  /** Ends every tunnel that a log entry concerns. Suspended ones end too: their ends are not kept. */
-  endAbout(entry: RevocationEntry): void {
+  /** Ends every tunnel that a log entry of that incarnation ends. Suspended ones end too: their ends are not kept. */
+  endAbout(entry: RevocationEntry, incarnation: number): void {
     this.#endWhere(
-      (tunnel) => isAbout(entry.subject, tunnel.grant),
+      (tunnel) => isEnding(entry, incarnation, tunnel.grant),
       'ERR_TUNNEL_REVOKED',
       entry.reason,
     );

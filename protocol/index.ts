@@ -110,6 +110,7 @@ export {
   controlProtocol,
   dataProtocol,
   enrolmentProtocol,
+  forwardProtocol,
   fromSlot,
   type FromSlot,
   grantHeader,
@@ -147,7 +148,13 @@ export {
   renewPath,
   renewRequest,
 } from './messages/enrolment.ts';
-export { maxRelays, type RelayList, relayListSchema } from './relay-list.ts';
+export {
+  type ListedRelay,
+  maxRelays,
+  type RelayList,
+  relayListSchema,
+  verifyRelayList,
+} from './relay-list.ts';
 export { fromRelay, type FromRelay, toRelay, type ToRelay } from './messages/relay.ts';
 export { type AuthenticatedPeer, newNoiseKeyPair, type NoiseKeyPair } from './noise-xk.ts';
 export {
@@ -158,7 +165,9 @@ export {
   RecordSealer,
 } from './record.ts';
 export {
+  type Granted,
   isAbout,
+  isEnding,
   type LogBatch,
   logBatchSchema,
   type RevocationEntry,

@@ -1,6 +1,8 @@
 import * as v from 'valibot';
+import type { Bundle } from './bundle.ts';
 import { idSchema } from './id.ts';
 import { natural, text } from './schema.ts';
+import { verifyStatement } from './statement.ts';
 
 /** The most relays of one deployment. */
 export const maxRelays = 64;
@@ -25,3 +27,9 @@ export const relayListSchema = v.strictObject({
   ),
 });
 export type RelayList = v.InferOutput<typeof relayListSchema>;
+export type ListedRelay = RelayList['relays'][number];
+
+/** Reads a statement of kind `relays`. Throws ERR_STATEMENT_REFUSED for a bad signature, and as `verifyStatement`. */
+export function verifyRelayList(statement: string, bundle: Bundle): RelayList {
+  return verifyStatement('relays', relayListSchema, statement, bundle.grantKeys);
+}

@@ -44,6 +44,25 @@ export interface RevocationSubjects {
   readonly tunnel: string;
 }
 
+/** A grant, as far as an entry may end what it permits. */
+export interface Granted extends RevocationSubjects {
+  readonly incarnation: number;
+  /** In the log, read before the decision. */
+  readonly position: number;
+}
+
+/** True when an entry ends what was granted: it is about it, and was not known yet when that was decided. */
+export function isEnding(
+  entry: Pick<RevocationEntry, 'subject' | 'position'>,
+  incarnation: number,
+  granted: Granted,
+): boolean {
+  const isLater =
+    incarnation > granted.incarnation ||
+    (incarnation === granted.incarnation && entry.position > granted.position);
+  return isLater && isAbout(entry.subject, granted);
+}
+
 /** True when an entry about `subject` concerns a tunnel or grant with those ids. */
 export function isAbout(subject: Subject, ids: RevocationSubjects): boolean {
   return ids[subject.kind] === subject.id;

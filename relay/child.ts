@@ -7,6 +7,8 @@ const settingsSchema = v.strictObject({
   dir: v.string(),
   listen: v.strictObject({ host: v.string(), port: v.number() }),
   adminListen: v.nullable(v.strictObject({ host: v.string(), port: v.number() })),
+  /** There is no control plane on this host. */
+  isDataPlaneAlone: v.boolean(),
 });
 export type ChildSettings = v.InferOutput<typeof settingsSchema>;
 

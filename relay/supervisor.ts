@@ -12,8 +12,10 @@ export interface SupervisorOptions {
   readonly dir: string;
   readonly listen: ListenAddress;
   readonly adminListen: ListenAddress | null;
+  /** Runs the data plane and nothing else. */
+  readonly isDataPlaneAlone?: boolean;
   readonly logger: Logger;
-  /** Runs once, when both processes serve for the first time, with the public port. */
+  /** Runs once, when its processes serve for the first time, with the public port. */
   readonly onReady: (port: number) => void;
   /** Programs in place of the relay's own, for tests. */
   readonly programs?: Readonly<Record<ChildName, string>>;
@@ -27,12 +29,13 @@ const healthyMs = 10_000;
 const drainMs = 15_000;
 
 /**
- * Keeps the relay's two processes running: whichever dies is started again, sooner or later by full jitter. They
+ * Keeps the relay's processes running, two or the data plane alone: whichever dies is started again, sooner or later by full jitter. They
  * hold a pipe to this process and end with it, however it ends.
  */
 export class Supervisor {
   readonly #options: SupervisorOptions;
-  readonly #children: Readonly<Record<ChildName, Child>>;
+  readonly #data: Child;
+  readonly #control: Child | undefined;
   #isReady = false;
   #stopping: Promise<void> | undefined;
   #fail: (error: ZtnaError) => void = () => undefined;
@@ -59,26 +62,26 @@ export class Supervisor {
           return isFatal;
         },
       });
-    this.#children = { 'control-plane': child('control-plane'), 'data-plane': child('data-plane') };
+    this.#control = options.isDataPlaneAlone === true ? undefined : child('control-plane');
+    this.#data = child('data-plane');
   }
 
   start(): void {
-    for (const child of Object.values(this.#children)) child.start();
+    this.#control?.start();
+    this.#data.start();
   }
 
   #childReady(): void {
-    const { 'control-plane': control, 'data-plane': data } = this.#children;
-    if (this.#isReady || !control.isReady || !data.isReady) return;
+    if (this.#isReady || this.#control?.isReady === false || !this.#data.isReady) return;
     this.#isReady = true;
     notifySystemd();
-    this.#options.onReady(data.port);
+    this.#options.onReady(this.#data.port);
   }
 
   /** Drains both, the data plane first: it still has ends of tunnels to report. Idempotent. */
   stop(): Promise<void> {
-    const { 'control-plane': control, 'data-plane': data } = this.#children;
-    control.keepDown();
-    this.#stopping ??= data.stop().then(() => control.stop());
+    this.#control?.keepDown();
+    this.#stopping ??= this.#data.stop().then(() => this.#control?.stop());
     return this.#stopping;
   }
 }
@@ -108,13 +111,14 @@ class Child {
   }
 
   start(): void {
-    const { dir, listen, adminListen, logger } = this.#options;
+    const { dir, listen, adminListen, logger, isDataPlaneAlone = false } = this.#options;
     const startedAtMs = performance.now();
     // A port that the system chose stays the same over restarts.
     const settings: ChildSettings = {
       dir,
       listen: { host: listen.host, port: this.port },
       adminListen,
+      isDataPlaneAlone,
     };
     const child = fork(this.#program(), [JSON.stringify(settings)], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
@@ -195,7 +199,7 @@ function notifySystemd(): void {
 }
 
 /**
- * `ztna-relay run`: runs until `signal` aborts, then drains both processes. Prints `ready` on stdout when both serve.
+ * `ztna-relay run`: runs until `signal` aborts, then drains its processes. Prints `ready` on stdout when they serve.
  * Throws ERR_CONFIG_LOCKED, naming the process, before anything starts while another one runs on the directory; and
  * what made a first start hopeless.
  */

@@ -24,6 +24,7 @@ import {
   ControlClock,
   dialWebSocket,
   type DialOptions,
+  KnownRelays,
   RevocationFeed,
   softwareVersion,
   type Identity,
@@ -70,6 +71,7 @@ export interface Permit {
 export class Agent {
   readonly clock = new ControlClock();
   readonly #logger: Logger;
+  readonly #known: KnownRelays;
   readonly #keeper: IdentityKeeper;
   readonly #feed: RevocationFeed;
   readonly #tunnels = new Map<TunnelId, Tunnel>();
@@ -84,8 +86,14 @@ export class Agent {
 
   /** Connects. Throws ERR_RELAY_UNREACHABLE, or what the relay refused this machine with. */
   static async start(options: AgentOptions): Promise<Agent> {
-    const agent = new Agent(options);
-    const { signal } = options;
+    const { signal, profile, logger } = options;
+    const known = new KnownRelays({
+      dir: profile.dir,
+      bundle: () => agent.identity.bundle,
+      logger,
+    });
+    const agent: Agent = new Agent(options, known);
+    await known.load();
     const giveUp = (): void => agent.#stopping.abort();
     signal?.addEventListener('abort', giveUp, { once: true });
     if (signal?.aborted === true) giveUp();
@@ -101,8 +109,9 @@ export class Agent {
     return agent;
   }
 
-  private constructor({ profile, identity, logger, app }: AgentOptions) {
+  private constructor({ profile, identity, logger, app }: AgentOptions, known: KnownRelays) {
     this.#logger = logger;
+    this.#known = known;
     if (app !== undefined) this.#ahead = { app };
     this.#keeper = new IdentityKeeper(profile, identity, logger);
     this.#feed = new RevocationFeed({ audience: identity.id, clock: this.clock });
@@ -188,6 +197,7 @@ export class Agent {
     this.#keeper.stop();
     this.#spare?.drop();
     await this.#link.stop();
+    await this.#known.saved();
   }
 
   /** A permission that will not be used. */
@@ -289,6 +299,8 @@ export class Agent {
       this.#endRevoked();
     } else if (message.type === 'tunnel_ended') {
       this.#tunnels.get(message.tunnel)?.end(message.code, message.reason);
+    } else if (message.type === 'relays') {
+      this.#known.take(message.statement);
     } else if (message.type === 'session_ended') {
       this.#logger.info('session_ended', { reason: message.reason });
     } else {

@@ -64,7 +64,7 @@ export async function enrol(options: {
   readonly hostname: string;
   readonly platform: string;
   readonly password: string | null;
-  readonly expectRole: 'device' | 'connector';
+  readonly expectRole: 'device' | 'connector' | 'data-plane';
 }): Promise<{ identity: Identity; answer: EnrolAnswer }> {
   const { code, expectRole } = options;
   const bundle = await fetchBundle(code.url, code.rootId);
@@ -104,7 +104,7 @@ export async function enrol(options: {
   if (answer.role !== expectRole) {
     throw new ZtnaError('ERR_IDENTITY_CODE_REFUSED', {
       message: `this code is for a ${answer.role}, not for a ${expectRole}`,
-      hint: `use it with ${answer.role === 'device' ? 'ztna' : 'ztna-connector'} enroll, after asking for a new one`,
+      hint: `use it with ${enrolCommands[answer.role]}, after asking for a new one`,
       hop: 'client',
       reason: 'code_role',
     });
@@ -126,12 +126,27 @@ export async function enrol(options: {
     noiseKey,
     noisePublicKey,
     bundle: newest,
-    profile:
-      answer.role === 'device'
-        ? { user: answer.user, hostname: options.hostname }
-        : { name: answer.name, hostname: options.hostname },
+    profile: profileOf(answer, options.hostname),
   };
   return { identity, answer };
+}
+
+/** What takes a code of each kind. */
+const enrolCommands = {
+  device: 'ztna enroll',
+  connector: 'ztna-connector enroll',
+  'data-plane': 'ztna-relay run --data-plane --enroll',
+} as const;
+
+function profileOf(answer: EnrolAnswer, hostname: string): Readonly<Record<string, string>> {
+  switch (answer.role) {
+    case 'device':
+      return { user: answer.user, hostname };
+    case 'connector':
+      return { name: answer.name, hostname };
+    case 'data-plane':
+      return { name: answer.name, url: answer.url, hostname };
+  }
 }
 
 /** Room for a certificate with its issuers and a bundle beside it. */
@@ -139,10 +154,14 @@ const maxAnswerBytes = 4 * maxEnrolmentBytes;
 
 /**
  * The same identity with a new TLS key and certificate, and the newest bundle. Works up to 30 days past the
- * certificate's end, since the Ed25519 key proves who asks. The caller saves it before it uses it.
+ * certificate's end, since the Ed25519 key proves who asks. The caller saves it before it uses it. `urls` are further
+ * relays to ask by, where the identity's own cannot be reached.
  * Throws what the relay refused it with, ERR_STATEMENT_REFUSED, and as `dialTls`.
  */
-export async function renewCertificate(identity: Identity): Promise<Identity> {
+export async function renewCertificate(
+  identity: Identity,
+  urls: readonly string[] = [],
+): Promise<Identity> {
   const { id } = identity;
   if (!isId('device', id) && !isId('connector', id) && !isId('relay', id)) {
     throw new ZtnaError('ERR_INTERNAL', { message: 'this identity has no id to renew' });
@@ -155,9 +174,9 @@ export async function renewCertificate(identity: Identity): Promise<Identity> {
     { id, requestDigest: digestText(certificateRequest), madeAtMs: Date.now() },
     toSigningKey(identity.signingKey),
   );
-  const text = await requestEnrolment(
-    { url: identity.relayUrl, trust: controlPlane(identity.bundle) },
-    renewPath,
+  const text = await requestAnywhere(
+    [...new Set([identity.relayUrl, ...urls])],
+    controlPlane(identity.bundle),
     encodeMessage(renewRequest, { certificateRequest, proof }),
   );
   const answer = decodeMessage(renewAnswer, text, maxAnswerBytes);
@@ -168,6 +187,24 @@ export async function renewCertificate(identity: Identity): Promise<Identity> {
   );
   checkCertificate(answer.certificate, tlsKeyPem, bundle, identity);
   return { ...identity, tlsKeyPem, certificatePem: answer.certificate, bundle };
+}
+
+/** Asks one relay after the other until one can be reached. */
+async function requestAnywhere(
+  urls: readonly string[],
+  trust: ReturnType<typeof controlPlane>,
+  body: string,
+): Promise<string> {
+  let failure: unknown;
+  for (const url of urls) {
+    try {
+      return await requestEnrolment({ url, trust }, renewPath, body);
+    } catch (error) {
+      failure ??= error;
+      if (!(error instanceof ZtnaError) || error.code !== 'ERR_RELAY_UNREACHABLE') throw error;
+    }
+  }
+  throw failure;
 }
 
 /** The certificate is for our key and our role, and comes from a CA of the bundle. */

@@ -22,6 +22,7 @@ export {
   createTlsKey,
   digestText,
 } from './keys.ts';
+export { KnownRelays, type KnownRelaysOptions } from './known-relays.ts';
 export { deadAfterMs, pingEveryMs, startLiveness } from './liveness.ts';
 export {
   createLogger,
@@ -55,5 +56,12 @@ export { type ShutdownCause, shutdownCause, shutdownSignal } from './shutdown.ts
 export { openStateDir, readSecretFile, systemCode, writeSecretFile } from './state-dir.ts';
 export { listenTcp, type TcpListener } from './tcp.ts';
 export { escapeTerminal, printJsonLine, printTable } from './terminal.ts';
-export { dialTls, type SecureDial, secureServerOptions, type SecureServerOptions } from './tls.ts';
+export { dialFirst, type DialFirstOptions } from './dial-first.ts';
+export {
+  abortError,
+  dialTls,
+  type SecureDial,
+  secureServerOptions,
+  type SecureServerOptions,
+} from './tls.ts';
 export { errorHeader, refuseUpgrade } from './upgrade.ts';

@@ -15,6 +15,9 @@ import type { ControlClock } from './clock.ts';
  */
 const keptForMs = 5 * 60_000;
 
+/** Entries remembered as answered. */
+const maxSeen = 16_384;
+
 interface Kept {
   readonly incarnation: number;
   readonly entry: RevocationEntry;
@@ -33,6 +36,8 @@ export class RevocationFeed {
   readonly #clock: Pick<ControlClock, 'nowMs'>;
   /** The latest entry of each subject, in the order in which they came. */
   readonly #kept = new Map<string, Kept>();
+  /** Positions that were answered, of this incarnation, the newest of them. */
+  readonly #seen = new Set<number>();
   readonly #waiters = new Set<Waiter>();
   #incarnation = -1;
   #completeTo = -1;
@@ -53,7 +58,9 @@ export class RevocationFeed {
   }
 
   /**
-   * Takes a batch and answers the entries that were not known. Throws ERR_STATEMENT_REFUSED for a bad signature,
+   * Takes a batch and answers the entries that were not known. What was told complete does not count: of several
+   * control planes one may know a tunnel of ours that another does not, and tell of an entry about it later. An entry
+   * may so be answered again, much later; it ends what was granted before its position and nothing else. Throws ERR_STATEMENT_REFUSED for a bad signature,
    * another audience or an incarnation that is past.
    */
   receive(statement: string, bundle: Bundle): RevocationEntry[] {
@@ -64,8 +71,9 @@ export class RevocationFeed {
     if (batch.incarnation > this.#incarnation) {
       this.#incarnation = batch.incarnation;
       this.#completeTo = -1;
+      this.#seen.clear();
     }
-    const learned = batch.entries.filter(({ position }) => position > this.#completeTo);
+    const learned = batch.entries.filter(({ position }) => !this.#seen.has(position));
     for (const entry of learned) this.#keep(entry);
     this.#completeTo = Math.max(this.#completeTo, batch.completeTo);
     this.#forgetOld();
@@ -125,6 +133,8 @@ export class RevocationFeed {
   }
 
   #keep(entry: RevocationEntry): void {
+    this.#seen.add(entry.position);
+    if (this.#seen.size > maxSeen) this.#seen.delete(this.#seen.values().next().value ?? -1);
     const key = `${entry.subject.kind}:${entry.subject.id}`;
     const known = this.#kept.get(key);
     const isOlder =

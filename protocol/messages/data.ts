@@ -47,3 +47,5 @@ export const channelPath = '/v1/channel';
 export const dataProtocol = 'ztna-data/1';
 export const controlProtocol = 'ztna-control/1';
 export const enrolmentProtocol = 'ztna-enrol/1';
+/** Between data planes: a connection for a control plane, handed on as it came, behind a PROXY line. */
+export const forwardProtocol = 'ztna-forward/1';

@@ -50,6 +50,14 @@ export const enrolAnswer = v.variant('role', [
     certificate: pem,
     bundle: statementText,
   }),
+  v.strictObject({
+    role: v.literal('data-plane'),
+    id: idSchema('relay'),
+    name: text(64),
+    url: text(256), // by which agents and connectors reach it
+    certificate: pem,
+    bundle: statementText,
+  }),
 ]);
 export type EnrolAnswer = v.InferOutput<typeof enrolAnswer>;
 

@@ -1,4 +1,4 @@
-import { notAvailableYet, parseDurationMs } from '../../protocol/host/index.ts';
+import { parseDurationMs } from '../../protocol/host/index.ts';
 import {
   adminLeaf,
   done,
@@ -59,16 +59,28 @@ export const inviteLeaves: readonly Leaf[] = [
     }),
     show: showCode,
   }),
-  {
+  adminLeaf({
     usage: 'relay <name>',
-    describe: 'make a code that enrols a data plane (not available yet)',
-    positionals: { name: { type: 'string', demandOption: true } },
+    describe: 'make a code that enrols a further relay',
+    positionals: { name: { type: 'string', describe: 'relay name', demandOption: true } },
     options: {
-      url: { type: 'string' },
-      'control-plane': { type: 'boolean' },
+      url: {
+        type: 'string',
+        describe: 'https://HOST:PORT by which agents and connectors reach it',
+        demandOption: true,
+      },
+      'control-plane': { type: 'boolean', describe: 'it has a control plane too' },
+      ...ttl('1h'),
     },
-    run: () => notAvailableYet('invite relay'),
-  },
+    command: 'invite.relay',
+    args: (argv) => ({
+      name: textOf(argv, 'name'),
+      url: textOf(argv, 'url'),
+      isControl: argv['controlPlane'] === true,
+      ttlMs: parseDurationMs(textOf(argv, 'ttl')),
+    }),
+    show: showCode,
+  }),
   adminLeaf({
     usage: 'list',
     describe: 'list codes, without their secrets',

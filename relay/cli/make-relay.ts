@@ -13,7 +13,7 @@ import { configFileName } from '../config.ts';
 import { createAuthority } from '../control-plane/authority/index.ts';
 import { ensureBundle } from '../control-plane/enrolment/bundle.ts';
 import { certificateLifeMs, hostOf } from '../control-plane/enrolment/certificate.ts';
-import { relayKeyName } from '../control-plane/enrolment/renew.ts';
+import { relayKeyName } from '../control-plane/relays/relay.ts';
 import { openStore, writeMeta } from '../control-plane/store/index.ts';
 
 /** Refuses a directory that holds a relay, or anything at all of one. */
@@ -63,6 +63,8 @@ export async function makeRelay(dir: string, url: string, configText: string): P
           certificateNotAfterMs: certificate.notAfterMs,
           createdAtMs: nowMs,
           lastSeenAtMs: null,
+          isControl: 1,
+          isDraining: 0,
         })
         .execute();
       await writeMeta(tx, relayKeyName(id), rawPublicKey(signingKey).toString('base64url'));

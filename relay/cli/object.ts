@@ -50,6 +50,15 @@ export const connectorLeaves: readonly Leaf[] = [
   act('connector', 'remove', 'remove a connector for good and end its tunnels', 'removed'),
 ];
 
+export const relayLeaves: readonly Leaf[] = [
+  ...listAndShow(
+    'relay',
+    'relays',
+    ...['id', 'name', 'url', 'controlPlane', 'state', 'online', 'lastSeenAtMs'],
+  ),
+  act('relay', 'remove', 'remove a relay for good', 'removed'),
+];
+
 export const deviceLeaves: readonly Leaf[] = [
   ...listAndShow('device', 'devices', 'id', 'user', 'hostname', 'state', 'online', 'lastSeenAtMs'),
   act('device', 'approve', 'let a device in that waits for approval', 'approved'),

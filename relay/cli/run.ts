@@ -1,12 +1,7 @@
-import {
-  createLogger,
-  logLevel,
-  notAvailableYet,
-  shutdownSignal,
-} from '../../protocol/host/index.ts';
+import { createLogger, logLevel, shutdownSignal } from '../../protocol/host/index.ts';
 import { ZtnaError } from '../../protocol/index.ts';
 import type { ListenAddress } from '../config.ts';
-import { dirOf, type Arguments, type Leaf } from './command.ts';
+import { dirOf, maybe, type Arguments, type Leaf } from './command.ts';
 
 async function addressOf(
   argv: Arguments,
@@ -27,19 +22,31 @@ async function addressOf(
 /** `ztna-relay run`: control plane and data plane as two processes, kept running until a signal. */
 export const runLeaf: Leaf = {
   usage: 'run',
-  describe: 'run the relay: control plane and data plane',
+  describe: 'run the relay: control plane and data plane, or a data plane alone',
   options: {
     listen: { type: 'string', describe: 'ADDR:PORT to accept agents and connectors on' },
     'admin-listen': { type: 'string', describe: '127.0.0.1:PORT for probes and metrics' },
-    'data-plane': { type: 'boolean', describe: 'a data plane alone (not available yet)' },
-    enroll: { type: 'string', describe: 'code of a data plane (not available yet)' },
+    'data-plane': { type: 'boolean', describe: 'run a data plane alone, without a control plane' },
+    enroll: {
+      type: 'string',
+      describe: 'with --data-plane, the first time: - or file:PATH with the code of invite relay',
+    },
   },
   run: async (argv) => {
-    if (argv['dataPlane'] === true || argv['enroll'] !== undefined)
-      notAvailableYet('run --data-plane');
+    const isDataPlaneAlone = argv['dataPlane'] === true;
+    if (argv['enroll'] !== undefined && !isDataPlaneAlone) {
+      throw new ZtnaError('ERR_CONFIG_USAGE', {
+        message: '--enroll goes with --data-plane',
+        hint: 'a relay with a control plane is made with: ztna-relay init',
+      });
+    }
     const { isLoopback, readRelayConfig } = await import('../config.ts');
     const { runSupervisor } = await import('../supervisor.ts');
     const dir = dirOf(argv);
+    if (isDataPlaneAlone) {
+      const { prepareDataPlane } = await import('./prepare-data-plane.ts');
+      await prepareDataPlane(dir, maybe(argv, 'enroll').enroll);
+    }
     const config = await readRelayConfig(dir);
     const adminListen =
       (await addressOf(argv, 'adminListen', 'admin-listen')) ?? config.adminListen;
@@ -52,6 +59,7 @@ export const runLeaf: Leaf = {
       dir,
       listen: (await addressOf(argv, 'listen', 'listen')) ?? config.listen,
       adminListen,
+      isDataPlaneAlone,
       logger: createLogger({ program: 'ztna-relay', level: logLevel() }),
       signal: shutdownSignal(),
     });

@@ -24,6 +24,7 @@ import { Peers } from './live/peers.ts';
 import { loadTunnels } from './live/load-tunnels.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
+import { readRelayList } from './relays/relay-list.ts';
 import { openRevocationLog } from './revocation/index.ts';
 import { SequenceSource, type Services } from './services.ts';
 import type { Settings } from './settings.ts';
@@ -96,6 +97,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       },
     });
     undo.push(() => listener.stop());
+    services.onRelaysChanged = () => {
+      certificate.check();
+    };
     certificate.onRenewed((keyPem, pem) => {
       listener.useCertificate(keyPem, pem);
     });
@@ -128,7 +132,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     let stopping: Promise<void> | undefined;
     const stop = async () => {
       isReady = false;
-      certificate.stop();
+      await certificate.stop();
       await timers.stop();
       for (const peer of services.peers.all()) peer.close(new ZtnaError('ERR_RELAY_DRAINING'));
       await Promise.all([admin.stop(), health?.stop()]);
@@ -203,6 +207,8 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     refusals: new Refusals({ audit, clock, logger }),
     authority,
     bundle: await ensureBundle(store, authority, clock),
+    relayList: await readRelayList({ authority }, store.db),
+    onRelaysChanged: () => undefined,
     policy,
     revocations,
     signInThrottle: new SignInThrottle(clock),

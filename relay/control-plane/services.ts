@@ -8,6 +8,7 @@ import type { LogFeed } from './live/log-feed.ts';
 import type { Peers } from './live/peers.ts';
 import type { TunnelIndex } from './live/tunnel-index.ts';
 import type { PolicyEngine } from './policy/index.ts';
+import type { SignedRelayList } from './relays/relay-list.ts';
 import type { RevocationLog } from './revocation/index.ts';
 import type { Settings } from './settings.ts';
 import type { Store } from './store/index.ts';
@@ -24,6 +25,10 @@ export interface Services {
   readonly authority: Authority;
   /** Replaced as a whole when it is signed anew. */
   bundle: SignedBundle;
+  /** Replaced as a whole when relays change. */
+  relayList: SignedRelayList;
+  /** Called when `relayList` was replaced. */
+  onRelaysChanged: () => void;
   /** The active policy; replaced as a whole inside the transaction that makes another one active. */
   policy: PolicyEngine;
   readonly revocations: RevocationLog;

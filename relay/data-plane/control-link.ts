@@ -2,7 +2,6 @@ import {
   controlProtocol,
   fromRelay,
   leaseBatchSchema,
-  TokenBucket,
   toRelay,
   verifyStatement,
   wireVersions,
@@ -27,8 +26,10 @@ import { limits } from './limits.ts';
 export interface ControlLinkOptions {
   /** Read anew at every dial, as certificates and bundles are renewed. */
   readonly identity: () => Identity;
-  /** The control plane's unix socket on this host; without it the relay's URL is dialled. */
-  readonly controlSocket: string | undefined;
+  /** The address of the control plane's relay. */
+  readonly url: string;
+  /** The control plane's unix socket on this host; without it the address is dialled. */
+  readonly socketPath: string | undefined;
   readonly clock: ControlClock;
   readonly feed: RevocationFeed;
   readonly tunnels: () => readonly TunnelId[];
@@ -37,6 +38,8 @@ export interface ControlLinkOptions {
   readonly onLeases: (batch: LeaseBatch) => void;
   readonly onEntry: (entry: RevocationEntry) => void;
   readonly onBundle: (bundle: Bundle) => void;
+  /** A `relays` statement. An error it throws closes the channel. */
+  readonly onRelays: (statement: string) => void;
   /** Runs at every log batch: from the first on, admission has what it needs. */
   readonly onLog: () => void;
   readonly logger: Logger;
@@ -46,21 +49,22 @@ export interface ControlLinkOptions {
 type Channel = ControlChannel<ToRelay, FromRelay>;
 
 /**
- * The data plane's line to the control plane, redialled for ever. Losing it ends nothing here: tunnels live by
- * their leases alone.
+ * The data plane's line to one control plane, redialled for ever. Losing it ends nothing here: tunnels live by their
+ * leases alone.
  */
 export class ControlLink {
   readonly #options: ControlLinkOptions;
   readonly #stopping = new AbortController();
-  readonly #refusals: TokenBucket;
   #channel: Channel | undefined;
   /** Ends of tunnels that nobody has heard of yet. */
   #unsent: FromRelay[] = [];
-  #unreported = 0;
 
   constructor(options: ControlLinkOptions) {
     this.#options = options;
-    this.#refusals = new TokenBucket(limits.auditBurst, limits.auditPerSecond);
+  }
+
+  get isOpen(): boolean {
+    return this.#channel !== undefined;
   }
 
   /** Dials and redials until `stop`. Resolves then. */
@@ -76,7 +80,8 @@ export class ControlLink {
       },
       signal: this.#stopping.signal,
       onWaiting: ({ code, message }, delayMs) => {
-        logger.warn('control_link_lost', { code, message, redialInMs: Math.round(delayMs) });
+        const { url } = this.#options;
+        logger.warn('control_link_lost', { url, code, message, redialInMs: Math.round(delayMs) });
       },
     });
   }
@@ -87,15 +92,15 @@ export class ControlLink {
   }
 
   #open(signal: AbortSignal): Promise<Channel> {
-    const { identity, controlSocket, clock, logger, tunnels, software } = this.#options;
+    const { identity, url, socketPath, clock, logger, tunnels, software } = this.#options;
     const current = identity();
     return ControlChannel.open<ToRelay, FromRelay>({
       dial: {
-        url: current.relayUrl,
+        url,
         alpn: controlProtocol,
         serverRole: 'control-plane',
         identity: current,
-        ...(controlSocket === undefined ? {} : { socketPath: controlSocket }),
+        ...(socketPath === undefined ? {} : { socketPath }),
       },
       fromSchema: fromRelay,
       toSchema: toRelay,
@@ -125,10 +130,10 @@ export class ControlLink {
       channel.close();
       return;
     }
-    logger.info('control_link_open', { relay: channel.welcome.relay });
+    logger.info('control_link_open', { url: this.#options.url, version: channel.welcome.version });
     const unsent = this.#unsent;
     this.#unsent = [];
-    for (const message of [...standing(), ...unsent]) channel.send(message);
+    for (const message of [...standing(), ...unsent]) this.#sendOn(channel, message);
   }
 
   #receive(message: ToRelay): void {
@@ -142,6 +147,9 @@ export class ControlLink {
         for (const entry of feed.receive(message.statement, bundle)) onEntry(entry);
         onLog();
         return;
+      case 'relays':
+        this.#options.onRelays(message.statement);
+        return;
       case 'welcome':
       case 'time':
       case 'bundle':
@@ -151,25 +159,19 @@ export class ControlLink {
 
   /** Tells the control plane; the end of a tunnel is kept until it can be told. */
   send(message: Exclude<FromRelay, { type: 'hello' | 'time' | 'admission_refused' }>): void {
-    if (this.#channel) this.#channel.send(message);
+    if (this.#channel) this.#sendOn(this.#channel, message);
     else if (message.type === 'tunnel_closed' && this.#unsent.length < limits.unsentEnds) {
       this.#unsent.push(message);
     }
   }
 
-  /** Reports a refusal for the audit log, unless there are too many to be told. */
-  reportRefusal(error: ZtnaError, peer: string | null, address: string): void {
-    const { logger } = this.#options;
-    const reason = error.reason ?? error.code.slice('ERR_'.length).toLowerCase();
-    logger.debug('admission_refused', { code: error.code, reason, peer, address });
-    if (!this.#channel || !this.#refusals.take(performance.now())) {
-      this.#unreported++;
-      return;
-    }
-    if (this.#unreported > 0) {
-      logger.warn('refusals_unreported', { count: this.#unreported });
-      this.#unreported = 0;
-    }
-    this.#channel.send({ type: 'admission_refused', code: error.code, reason, peer, address });
+  #sendOn(channel: Channel, message: FromRelay): void {
+    if (message.type === 'draining' && channel.welcome.version < 2) return;
+    channel.send(message);
+  }
+
+  /** Reports a refusal for the audit log; dropped while the channel is lost. */
+  report(message: Extract<FromRelay, { type: 'admission_refused' }>): void {
+    this.#channel?.send(message);
   }
 }

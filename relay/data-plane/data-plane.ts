@@ -1,24 +1,31 @@
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { ZtnaError, type ConnectorId, type FromRelay, type RelayId } from '../../protocol/index.ts';
 import {
   ControlClock,
   RevocationFeed,
   type Identity,
+  type KnownRelays,
   type Logger,
 } from '../../protocol/host/index.ts';
 import { Admission } from './admission.ts';
-import { ControlLink } from './control-link.ts';
+import type { Endpoints } from './address.ts';
+import { ControlLinks } from './control-links.ts';
 import { DataServer } from './data-server.ts';
+import { ForwardServer } from './forward-server.ts';
+import { dialLocalControl } from './forward.ts';
 import { FrontDoor } from './front-door.ts';
 import { limits } from './limits.ts';
+import { dialRemoteControl } from './remote-control.ts';
 import { Slots } from './slots.ts';
 import { Tunnels } from './tunnels.ts';
 
 export interface DataPlaneOptions {
   readonly identity: Identity;
   readonly listen: { readonly host: string; readonly port: number };
-  /** The control plane's unix socket on this host. */
-  readonly controlSocket: string;
+  /** The control plane's unix socket on this host; undefined where there is none. */
+  readonly controlSocket: string | undefined;
+  readonly known: KnownRelays;
   readonly logger: Logger;
   readonly software: string;
   /** Keeps an identity whose bundle or certificate is newer. */
@@ -33,7 +40,8 @@ export class DataPlane {
   readonly #slots: Slots;
   readonly #admission: Admission;
   readonly #server: DataServer;
-  readonly #link: ControlLink;
+  readonly #links: ControlLinks;
+  readonly #forwarded: ForwardServer;
   readonly #ready = Promise.withResolvers<undefined>();
   #door: FrontDoor | undefined;
   #identity: Identity;
@@ -50,19 +58,20 @@ export class DataPlane {
     const tunnels = new Tunnels({
       onEnd: (tunnel, end) => {
         logger.info('tunnel_closed', { tunnel, ...end });
-        this.#link.send({ type: 'tunnel_closed', tunnel, ...end });
+        this.#links.send({ type: 'tunnel_closed', tunnel, ...end });
       },
     });
     this.#tunnels = tunnels;
     const slots = new Slots({
       onIdleChange: (connector, instance, idle) => {
-        this.#link.send({ type: 'slots', connector, instance, idle });
+        this.#links.send({ type: 'slots', connector, instance, idle });
       },
     });
     this.#slots = slots;
-    this.#link = new ControlLink({
+    this.#links = new ControlLinks({
       identity: () => this.#identity,
       controlSocket: options.controlSocket,
+      known: options.known,
       clock,
       feed,
       tunnels: () => tunnels.ids(),
@@ -71,12 +80,14 @@ export class DataPlane {
         tunnels.renew(batch);
       },
       onEntry: (entry) => {
-        tunnels.revoke(entry);
+        tunnels.revoke(entry, feed.incarnation);
         if (entry.subject.kind === 'connector')
           this.#revokeConnector(entry.subject.id, entry.reason);
       },
       onBundle: (bundle) => {
-        this.useIdentity({ ...this.#identity, bundle });
+        if (bundle.version > this.#identity.bundle.version) {
+          this.useIdentity({ ...this.#identity, bundle });
+        }
       },
       onLog: () => {
         this.#ready.resolve(undefined);
@@ -92,7 +103,7 @@ export class DataPlane {
       slots,
       tunnels,
       onRefused: (error, peer, address) => {
-        this.#link.reportRefusal(error, peer, address);
+        this.#links.reportRefusal(error, peer, address);
       },
       logger,
     });
@@ -100,10 +111,24 @@ export class DataPlane {
       identity: options.identity,
       onSocket: (socket) => void this.#admission.admit(socket),
       onRefused: (error, address) => {
-        this.#link.reportRefusal(error, null, address);
+        this.#links.reportRefusal(error, null, address);
       },
       onAuthenticated: (address) => {
         this.#door?.authenticated(address);
+      },
+      logger,
+    });
+    this.#forwarded = new ForwardServer({
+      identity: options.identity,
+      isRelay: (id) => options.known.relays.some((relay) => relay.id === id),
+      onConnection: (socket, ends, firstBytes) => {
+        this.#door?.handOn(socket, ends, firstBytes);
+      },
+      onAuthenticated: (address) => {
+        this.#door?.authenticated(address);
+      },
+      onRefused: (error, peer, address) => {
+        this.#links.reportRefusal(error, peer, address);
       },
       logger,
     });
@@ -111,13 +136,23 @@ export class DataPlane {
 
   /** Begins to accept and to dial the control plane. Throws ERR_CLIENT_PORT_BUSY or ERR_CONFIG_INVALID. */
   async start(): Promise<void> {
-    const { listen, controlSocket, logger } = this.#options;
+    const { listen, controlSocket, known, logger } = this.#options;
     this.#door = await FrontDoor.open({
       ...listen,
-      controlSocket,
+      dialControl:
+        controlSocket === undefined
+          ? dialRemoteControl({ identity: () => this.#identity, known, logger })
+          : dialLocalControl(controlSocket),
       onData: (socket, { remoteAddress }) => {
         this.#server.accept(socket, remoteAddress);
       },
+      ...(controlSocket === undefined
+        ? {}
+        : {
+            onForwarded: (socket: Socket, { remoteAddress }: Endpoints) => {
+              this.#forwarded.accept(socket, remoteAddress);
+            },
+          }),
       logger,
     });
     this.#timers = [
@@ -128,7 +163,7 @@ export class DataPlane {
         this.#admission.sweep();
       }, limits.sweepMs),
     ];
-    void this.#link.run();
+    this.#links.start();
   }
 
   /** Resolves once control time and the revocation log are known: from then on tunnels can be admitted. */
@@ -155,6 +190,7 @@ export class DataPlane {
   useIdentity(identity: Identity): void {
     this.#identity = identity;
     this.#server.reload(identity);
+    this.#forwarded.reload(identity);
     this.#options.save(identity).catch((error: unknown) => {
       this.#options.logger.error('identity_not_saved', { message: String(error) });
     });
@@ -179,7 +215,7 @@ export class DataPlane {
     for (const timer of this.#timers) clearInterval(timer);
     // Close frames and the last messages to the control plane are on their way in this time.
     await new Promise((resolve) => setTimeout(resolve, limits.closeGraceMs));
-    this.#link.stop();
+    this.#links.stop();
     await this.#door?.stop();
   }
 }

@@ -1,21 +1,55 @@
 import { connect, type Socket } from 'node:net';
-import { resetSocket } from '../../protocol/host/index.ts';
+import { TLSSocket } from 'node:tls';
+import { abortError, resetSocket } from '../../protocol/host/index.ts';
 import { proxyLine, type Endpoints } from './address.ts';
 import { limits } from './limits.ts';
 
+/** Connects to a control plane and writes the PROXY line that names the client. Rejects when the signal aborts. */
+export type ControlDial = (ends: Endpoints, signal: AbortSignal) => Promise<Socket>;
+
+/** The way to the control plane on this host: its unix socket. */
+export function dialLocalControl(path: string): ControlDial {
+  return (ends, signal) =>
+    new Promise((resolve, reject) => {
+      const control = connect({ path, allowHalfOpen: true });
+      const settle = () => {
+        signal.removeEventListener('abort', onAbort);
+        control.off('error', fail);
+      };
+      const fail = (error: unknown) => {
+        settle();
+        control.on('error', () => undefined);
+        control.destroy();
+        reject(error as Error);
+      };
+      const onAbort = () => {
+        fail(abortError(signal));
+      };
+      signal.addEventListener('abort', onAbort, { once: true });
+      control.on('error', fail);
+      control.once('connect', () => {
+        settle();
+        control.write(proxyLine(ends));
+        resolve(control);
+      });
+      if (signal.aborted) onAbort();
+    });
+}
+
 /**
- * Hands a connection on, undecrypted, to the control plane's socket: one PROXY line, the bytes read so far, then
- * everything both ways with its half-closes. `onEnd` runs once, when nothing of it is left.
+ * Hands a connection on, undecrypted, to a control plane: one PROXY line, the bytes read so far, then everything both
+ * ways with its half-closes. `onEnd` runs once, when nothing of it is left.
  */
 export function forward(
   client: Socket,
   ends: Endpoints,
   firstBytes: Buffer,
-  socketPath: string,
+  dial: ControlDial,
   onEnd: (error: Error | undefined) => void,
 ): void {
-  const control = connect({ path: socketPath, allowHalfOpen: true });
-  let open = 2;
+  const gone = new AbortController();
+  let control: Socket | undefined;
+  let open = 1;
   let failure: Error | undefined;
   const isGone = () => {
     if (--open === 0) onEnd(failure);
@@ -23,28 +57,32 @@ export function forward(
   const fail = (error: Error) => {
     failure ??= error;
     // A reset on one side must not look like an orderly end on the other.
-    resetSocket(client);
-    control.destroy();
+    if (client instanceof TLSSocket) client.destroy();
+    else resetSocket(client);
+    control?.destroy();
   };
-  const timer = setTimeout(() => {
-    fail(new Error('the control plane did not accept the connection'));
-  }, limits.forwardConnectMs);
-  control.once('connect', () => {
-    clearTimeout(timer);
-    control.write(proxyLine(ends));
-    control.write(firstBytes);
-    client.pipe(control);
-    control.pipe(client);
-  });
-  control.once('close', () => {
-    clearTimeout(timer);
-    if (!control.readableEnded || !control.writableFinished) client.destroy();
-    isGone();
-  });
-  client.once('close', () => {
-    if (!client.readableEnded || !client.writableFinished) control.destroy();
-    isGone();
-  });
   client.on('error', fail);
-  control.on('error', fail);
+  client.once('close', () => {
+    gone.abort();
+    if (!client.readableEnded || !client.writableFinished) control?.destroy();
+    isGone();
+  });
+  const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(limits.forwardConnectMs)]);
+  dial(ends, signal).then((dialled) => {
+    if (client.destroyed) {
+      dialled.on('error', () => undefined);
+      dialled.destroy();
+      return;
+    }
+    control = dialled;
+    open++;
+    dialled.on('error', fail);
+    dialled.once('close', () => {
+      if (!dialled.readableEnded || !dialled.writableFinished) client.destroy();
+      isGone();
+    });
+    dialled.write(firstBytes);
+    client.pipe(dialled);
+    dialled.pipe(client);
+  }, fail);
 }

@@ -1,19 +1,22 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import { dataProtocol, ZtnaError } from '../../protocol/index.ts';
+import { TLSSocket } from 'node:tls';
+import { dataProtocol, forwardProtocol, ZtnaError } from '../../protocol/index.ts';
 import type { Logger } from '../../protocol/host/index.ts';
 import { endpointsOf, limitKeyOf, type Endpoints } from './address.ts';
 import { readClientHello } from './client-hello.ts';
-import { forward } from './forward.ts';
+import { forward, type ControlDial } from './forward.ts';
 import { limits } from './limits.ts';
 import { TokenBuckets } from './token-buckets.ts';
 
 export interface FrontDoorOptions {
   readonly host: string;
   readonly port: number;
-  /** The control plane's socket, to which everything goes that is not ours. */
-  readonly controlSocket: string;
+  /** The way to a control plane, to which everything goes that is not ours. */
+  readonly dialControl: ControlDial;
   /** Takes a connection whose ClientHello asks for the data protocol; all bytes are still unread. */
   readonly onData: (socket: Socket, ends: Endpoints) => void;
+  /** Takes what another data plane hands on; without it nothing is taken. All bytes are still unread. */
+  readonly onForwarded?: (socket: Socket, ends: Endpoints) => void;
   readonly logger: Logger;
 }
 
@@ -126,25 +129,38 @@ export class FrontDoor {
         return;
       }
       settle();
-      this.#route(socket, ends, bytes, view.protocols.includes(dataProtocol));
+      this.#route(socket, ends, bytes, view.protocols);
     };
     const timer = setTimeout(drop, limits.helloMs);
     socket.on('data', onBytes).on('end', drop).on('error', drop).on('close', settle);
   }
 
-  #route(socket: Socket, ends: Endpoints, bytes: Buffer, isOurs: boolean): void {
-    if (isOurs) {
+  #route(socket: Socket, ends: Endpoints, bytes: Buffer, protocols: readonly string[]): void {
+    const { onData, onForwarded } = this.#options;
+    if (protocols.includes(dataProtocol)) {
       socket.unshift(bytes);
-      this.#options.onData(socket, ends);
+      onData(socket, ends);
       return;
     }
+    if (protocols.includes(forwardProtocol)) {
+      socket.unshift(bytes);
+      if (onForwarded) onForwarded(socket, ends);
+      else socket.destroy(); // no control plane here, and nothing is handed on twice
+      return;
+    }
+    this.handOn(socket, ends, bytes);
+  }
+
+  /** Hands a connection on to a control plane, unless there are too many. */
+  handOn(socket: Socket, ends: Endpoints, bytes: Buffer): void {
     if (this.#forwarded >= limits.forwarded) {
       socket.on('error', () => undefined);
-      socket.resetAndDestroy();
+      if (socket instanceof TLSSocket) socket.destroy();
+      else socket.resetAndDestroy();
       return;
     }
     this.#forwarded++;
-    forward(socket, ends, bytes, this.#options.controlSocket, (error) => {
+    forward(socket, ends, bytes, this.#options.dialControl, (error) => {
       this.#forwarded--;
       if (error) this.#options.logger.debug('forward_ended', { message: error.message });
     });

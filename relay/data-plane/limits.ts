@@ -18,6 +18,9 @@ export const limits = {
   /** Connections handed on to the control plane; each holds a second descriptor. */
   forwarded: 3_000,
   forwardConnectMs: 5_000,
+  /** A relay with a control plane that is silent for so long gets company; one that failed comes last for a while. */
+  forwardStaggerMs: 1_000,
+  forwardSuspectMs: 10_000,
 
   /** Strangers from one address (IPv6: one /64). Whoever presents a valid certificate gets the token back. */
   addressBurst: 512,

@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { ZtnaError } from '../../protocol/index.ts';
 import {
   certificateLife,
+  KnownRelays,
   loadIdentity,
   renewCertificate,
   saveIdentity,
@@ -24,16 +25,25 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       hint: `make a relay first: ztna-relay init --dir ${settings.dir} --url https://HOST:PORT`,
     });
   }
+  const current: { plane?: DataPlane } = {};
+  const known = new KnownRelays({
+    dir,
+    bundle: () => (current.plane?.identity ?? identity).bundle,
+    logger,
+  });
+  await known.load();
   const plane = new DataPlane({
     identity,
     listen: settings.listen,
-    controlSocket: controlSocketOf(settings.dir),
+    controlSocket: settings.isDataPlaneAlone ? undefined : controlSocketOf(settings.dir),
+    known,
     logger,
     software: softwareVersion(),
     save: (newer) => saveIdentity(dir, newer),
   });
+  current.plane = plane;
   await plane.start();
-  const renewal = setInterval(() => void renewWhenDue(plane, logger), renewalCheckMs);
+  const renewal = setInterval(() => void renewWhenDue(plane, known, logger), renewalCheckMs);
   await plane.ready;
   return {
     port: plane.port,
@@ -44,11 +54,16 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
   };
 }
 
-async function renewWhenDue(plane: DataPlane, logger: Logger): Promise<void> {
+async function renewWhenDue(plane: DataPlane, known: KnownRelays, logger: Logger): Promise<void> {
   const { identity } = plane;
   if (Date.now() < certificateLife(new X509Certificate(identity.certificatePem)).renewAtMs) return;
   try {
-    plane.useIdentity(await renewCertificate(identity));
+    plane.useIdentity(
+      await renewCertificate(
+        identity,
+        known.relays.map(({ url }) => url),
+      ),
+    );
     logger.info('certificate_renewed');
   } catch (error) {
     logger.warn('certificate_not_renewed', { message: String(error) });

@@ -1,5 +1,5 @@
 import {
-  isAbout,
+  isEnding,
   ZtnaError,
   type LeaseBatch,
   type RevocationEntry,
@@ -74,10 +74,10 @@ export class Tunnels {
     }
   }
 
-  /** Closes what an entry of the revocation log is about. Suspension closes as well. */
-  revoke(entry: RevocationEntry): void {
+  /** Closes what an entry of the revocation log, of that incarnation, ends. Suspension closes as well. */
+  revoke(entry: RevocationEntry, incarnation: number): void {
     for (const tunnel of [...this.#tunnels.values()]) {
-      if (isAbout(entry.subject, tunnel.grant)) {
+      if (isEnding(entry, incarnation, tunnel.grant)) {
         tunnel.end(new ZtnaError('ERR_TUNNEL_REVOKED', { reason: entry.reason }));
       }
     }

@@ -105,9 +105,9 @@ for (const kind of ['user', 'session', 'device', 'app', 'connector', 'tunnel'] a
         subject: { kind, id },
         reason: 'because',
       }) as Parameters<TunnelTable['endAbout']>[0];
-    table.endAbout(entryOf(newId(kind)));
+    table.endAbout(entryOf(newId(kind)), 1);
     t.deepEqual(one.ends, []);
-    table.endAbout(entryOf(one.grant[kind]));
+    table.endAbout(entryOf(one.grant[kind]), 1);
     t.deepEqual(one.ends, [['ERR_TUNNEL_REVOKED', 'because']]);
   });
 }

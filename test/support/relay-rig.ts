@@ -23,7 +23,12 @@ import {
   type InstanceId,
   type Assign,
 } from '../../protocol/index.ts';
-import { createLogger, dialWebSocket, type Identity } from '../../protocol/host/index.ts';
+import {
+  createLogger,
+  dialWebSocket,
+  KnownRelays,
+  type Identity,
+} from '../../protocol/host/index.ts';
 import {
   createCertificateAuthority,
   issueCertificate,
@@ -84,10 +89,15 @@ export class RelayRig {
       relay: authority.relay,
     });
     if (options.silent) rig.control.silent.add(options.silent);
+    const identity = await rig.identity();
     rig.plane = new DataPlane({
-      identity: await rig.identity(),
+      identity,
       listen: { host: '127.0.0.1', port: 0 },
       controlSocket: socketPath,
+      known: new KnownRelays({
+        bundle: () => identity.bundle,
+        logger: createLogger({ program: 'test', write: () => undefined }),
+      }),
       logger: createLogger({
         program: 'test',
         level: 'debug',

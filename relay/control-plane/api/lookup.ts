@@ -5,6 +5,7 @@ import type {
   Device,
   Group,
   Reader,
+  Relay,
   Session,
   Site,
   Tunnel,
@@ -112,6 +113,26 @@ export async function getConnector(db: Db, text: string): Promise<Connector> {
     .limit(2)
     .execute();
   return onlyOne('connector', text, rows);
+}
+
+/** A relay by id or name; removed ones by id alone. */
+export async function getRelay(db: Db, text: string): Promise<Relay> {
+  const named = await db
+    .selectFrom('relays')
+    .selectAll()
+    .where('name', '=', text)
+    .where('state', '!=', 'removed')
+    .executeTakeFirst();
+  if (named) return named;
+  const { from, to } = within(text);
+  const rows = await db
+    .selectFrom('relays')
+    .selectAll()
+    .where('id', '>=', from as Relay['id'])
+    .where('id', '<', to as Relay['id'])
+    .limit(2)
+    .execute();
+  return onlyOne('relay', text, rows);
 }
 
 export async function getSession(db: Db, text: string): Promise<Session> {

@@ -7,6 +7,7 @@ import { groupCommands } from './commands/group.ts';
 import { inviteCommands } from './commands/invite.ts';
 import { objectCommands } from './commands/object.ts';
 import { policyCommands } from './commands/policy.ts';
+import { relayCommands } from './commands/relay.ts';
 import { revokeCommands } from './commands/revoke.ts';
 import { siteCommands } from './commands/site.ts';
 import { userCommands } from './commands/user.ts';
@@ -18,6 +19,7 @@ const all = [
   ...appCommands,
   ...objectCommands,
   ...inviteCommands,
+  ...relayCommands,
   ...revokeCommands,
   ...policyCommands,
   ...auditCommands,

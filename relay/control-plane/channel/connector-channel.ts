@@ -15,6 +15,7 @@ import { endTunnels } from '../access/end-tunnels.ts';
 import type { ConnectorPeer } from '../live/peers.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
+import { tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
 import type { Connector, Tx } from '../store/index.ts';
 import { readAppIds } from './connector-apps.ts';
@@ -109,10 +110,11 @@ async function greet(
       site: row.siteId,
       instance: hello.instance,
       address: dialler.address,
-      apps: new Set(hello.apps),
       version,
+      apps: new Set(hello.apps),
       unhealthy: new Set(),
       isStopping: false,
+      roundTrips: new Map(),
       toldTo: 0,
       send: (message) => {
         channel.send(message);
@@ -135,6 +137,7 @@ async function greet(
       relays,
       slots: slotsAhead,
     });
+    tellRelays(services, registered);
     return registered;
   });
   if (isDuplicate) await reportDuplicate(services, peer);
@@ -301,6 +304,9 @@ async function handle(
     case 'stopping':
       peer.isStopping = true;
       services.logger.info('connector_stopping', { connector: peer.id });
+      return;
+    case 'round_trips':
+      peer.roundTrips = new Map(message.relays);
       return;
     case 'time':
       return; // answered by the channel itself

@@ -13,6 +13,7 @@ import { endTunnels } from '../access/end-tunnels.ts';
 import { findLiveSession } from '../identity/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
+import { tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
 import {
   answerTime,
@@ -125,6 +126,7 @@ async function greet(
       bundle: newerBundle(services, hello.bundleVersion),
       session: facts,
     });
+    tellRelays(services, registered);
     return registered;
   });
   for (const tunnel of known) {

@@ -10,6 +10,7 @@ import {
 import { endTunnels } from '../access/end-tunnels.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { RelayPeer } from '../live/peers.ts';
+import { setDraining, tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
 import { answerTime, chooseVersion, newerBundle, registerPeer } from './common.ts';
 import { closeAtCertificateEnd } from './connector-channel.ts';
@@ -32,6 +33,8 @@ export function serveRelay(services: Services, socket: WebSocket, dialler: Contr
     to: toRelay,
     maxMessageBytes: maxRelayMessageBytes,
     messagesPerSecond: 2_000,
+    // A data plane that is gone must be out of permits soon: everything else finds out by losing its path.
+    liveness: { pingEveryMs: 1_000, deadAfterMs: 4_000 },
     logger,
     answerTime: (nonce) => answerTime(services, nonce),
     onMessage: async (message) => {
@@ -97,9 +100,12 @@ async function greet(
       onRegistered(registered);
       const bundle = newerBundle(services, hello.bundleVersion);
       registered.send({ type: 'welcome', version, relay: id, bundle });
+      tellRelays(services, registered);
       return registered;
     },
   );
+  // One that drains says so again behind its hello.
+  await setDraining(services, id, false);
   const nowMs = clock.nowMs();
   for (const tunnel of hello.tunnels) services.schedule.hasten(tunnel, nowMs);
 }
@@ -133,6 +139,11 @@ async function handle(
         outcome: 'refused',
         details: { code: message.code, reason: message.reason, address: message.address },
       });
+      return;
+    case 'draining':
+      if (await setDraining(services, peer.id, true)) {
+        services.logger.info('data_plane_draining', { relay: peer.id });
+      }
       return;
     case 'time':
       return; // answered by the channel itself

@@ -24,6 +24,8 @@ export interface ServerChannelOptions<In, Out> {
   /** Messages a second that the peer may send for long; four seconds' worth at once. */
   readonly messagesPerSecond: number;
   readonly logger: Logger;
+  /** How soon a silent peer is given up; by default as every control channel. */
+  readonly liveness?: { readonly pingEveryMs: number; readonly deadAfterMs: number };
   /** Answers the time for a nonce; served ahead of everything that waits, but behind the welcome. */
   readonly answerTime: (nonce: string) => Out;
   /** Handles one message; the next of the same channel waits for it. What it throws closes the channel. */
@@ -57,10 +59,14 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
     this.#helloTimer = setTimeout(() => {
       this.close(new ZtnaError('ERR_HANDSHAKE_TIMEOUT'));
     }, helloTimeoutMs);
-    this.#stopLiveness = startLiveness(socket, () => {
-      options.logger.info('channel_silent');
-      socket.terminate();
-    });
+    this.#stopLiveness = startLiveness(
+      socket,
+      () => {
+        options.logger.info('channel_silent');
+        socket.terminate();
+      },
+      options.liveness,
+    );
     socket.on('message', (data, isBinary) => {
       this.#onText(data as Buffer, isBinary);
     });

@@ -16,6 +16,7 @@ import { hasTotp, preparePassword, signIn, startSession } from '../identity/inde
 import type { Services } from '../services.ts';
 import type { Invite, Tx, User } from '../store/index.ts';
 import { issueFor } from './certificate.ts';
+import { enrolRelay } from './enrol-relay.ts';
 
 /** What the password of an enrolment turned out to be, before the transaction that uses it: hashing is slow. */
 type Password =
@@ -24,10 +25,10 @@ type Password =
   | { readonly kind: 'right' };
 
 /**
- * Enrols a device or a connector by a one-time code. Every check that can fail comes before the code is used up, and
+ * Enrols a device, a connector or a data plane by a one-time code. Every check that can fail comes before the code is used up, and
  * code, row, session and certificate stand or fall together.
  * Throws ERR_IDENTITY_CODE_REFUSED, ERR_IDENTITY_CODE_USED, ERR_IDENTITY_KEY_REFUSED, ERR_IDENTITY_PASSWORD_WEAK,
- * ERR_IDENTITY_SIGN_IN_REFUSED, ERR_LIMIT_DEVICES.
+ * ERR_IDENTITY_SIGN_IN_REFUSED, ERR_LIMIT_DEVICES, ERR_CONFIG_EXISTS.
  */
 export async function enrolIdentity(
   services: Services,
@@ -45,9 +46,14 @@ export async function enrolIdentity(
       : { kind: 'none' };
   return store.write(async (tx) => {
     const claimed = await claimInvite(tx, secret, clock.nowMs());
-    return claimed.kind === 'user'
-      ? enrolDevice(services, tx, claimed, request, password, address)
-      : enrolConnector(services, tx, claimed, request, address);
+    switch (claimed.kind) {
+      case 'user':
+        return enrolDevice(services, tx, claimed, request, password, address);
+      case 'connector':
+        return enrolConnector(services, tx, claimed, request, address);
+      case 'relay':
+        return enrolRelay(services, tx, claimed, request, address);
+    }
   });
 }
 
@@ -184,7 +190,7 @@ async function enrolConnector(
   address: string,
 ): Promise<EnrolAnswer> {
   const { authority, clock, settings, audit } = services;
-  if (invite.kind !== 'connector' || invite.siteId === null) {
+  if (invite.siteId === null) {
     throw new ZtnaError('ERR_IDENTITY_CODE_REFUSED', { reason: 'code_kind' });
   }
   const connector = await addConnector(tx, {

@@ -9,13 +9,17 @@ import { join } from 'node:path';
 import { toZtnaError } from '../../../protocol/index.ts';
 import { readSecretFile, writeSecretFile } from '../../../protocol/host/index.ts';
 import type { Services } from '../services.ts';
+import { relayHosts } from '../relays/relay.ts';
 import { certificateLifeMs, hostOf } from './certificate.ts';
 
 const renewCheckMs = 3_600_000;
 
-type CertificateServices = Pick<Services, 'authority' | 'clock' | 'settings' | 'logger'>;
+type CertificateServices = Pick<Services, 'authority' | 'clock' | 'settings' | 'logger' | 'store'>;
 
-/** The control plane's own TLS key and certificate, in `tls.key` and `tls.pem`; renewed at half its life. */
+/**
+ * The control plane's own TLS key and certificate, in `tls.key` and `tls.pem`; renewed at half its life, and when there
+ * are other relays: each of them hands control channels on, so the certificate names every host that may be dialled.
+ */
 export class ServerCertificate {
   readonly #services: CertificateServices;
   readonly #directory: string;
@@ -23,6 +27,7 @@ export class ServerCertificate {
   #certificatePem = '';
   #onRenewed: (keyPem: string, certificatePem: string) => void = () => undefined;
   #timer: NodeJS.Timeout | undefined;
+  #checking: Promise<void> = Promise.resolve();
 
   private constructor(services: CertificateServices, directory: string) {
     this.#services = services;
@@ -38,20 +43,32 @@ export class ServerCertificate {
       own.#keyPem = await readSecretFile(keyPath);
       own.#certificatePem = readFileSync(path, 'utf8');
     }
-    if (!own.#isGood()) await own.#renew();
+    if (!own.#isGood(await own.#hosts())) await own.#renew(await own.#hosts());
     own.#timer = setInterval(() => {
-      if (own.#isGood()) return;
-      own.#renew().then(
-        () => {
-          own.#onRenewed(own.#keyPem, own.#certificatePem);
-        },
-        (error: unknown) => {
-          services.logger.error('certificate_not_renewed', { error: toZtnaError(error).message });
-        },
-      );
+      own.check();
     }, renewCheckMs);
     own.#timer.unref();
     return own;
+  }
+
+  /** Makes a new one if this one does no more. Never throws. */
+  check(): void {
+    this.#checking = this.#checking.then(async () => {
+      try {
+        const hosts = await this.#hosts();
+        if (this.#isGood(hosts)) return;
+        await this.#renew(hosts);
+        this.#onRenewed(this.#keyPem, this.#certificatePem);
+      } catch (error) {
+        const { message } = toZtnaError(error);
+        this.#services.logger.error('certificate_not_renewed', { error: message });
+      }
+    });
+  }
+
+  async #hosts(): Promise<string[]> {
+    const { settings, store } = this.#services;
+    return [...new Set([hostOf(settings.url), ...(await relayHosts(store.db))])];
   }
 
   get keyPem(): string {
@@ -66,20 +83,23 @@ export class ServerCertificate {
     this.#onRenewed = listener;
   }
 
-  stop(): void {
+  /** Waits for a renewal that runs. */
+  stop(): Promise<void> {
     clearInterval(this.#timer);
+    return this.#checking;
   }
 
-  #isGood(): boolean {
-    const { authority, settings } = this.#services;
+  #isGood(hosts: readonly string[]): boolean {
+    const { authority } = this.#services;
     try {
       const certificate = new X509Certificate(this.#certificatePem);
-      const host = hostOf(settings.url);
       const leftMs = Date.parse(certificate.validTo) - Date.now();
       return (
         certificate.verify(new X509Certificate(authority.certificatePem).publicKey) &&
         certificate.checkPrivateKey(createPrivateKey(this.#keyPem)) &&
-        (certificate.checkHost(host) ?? certificate.checkIP(host)) !== undefined &&
+        hosts.every(
+          (host) => (certificate.checkHost(host) ?? certificate.checkIP(host)) !== undefined,
+        ) &&
         leftMs > certificateLifeMs['control-plane'] / 2
       );
     } catch {
@@ -87,8 +107,8 @@ export class ServerCertificate {
     }
   }
 
-  async #renew(): Promise<void> {
-    const made = await issueServerCertificate(this.#services);
+  async #renew(hosts: readonly string[]): Promise<void> {
+    const made = await issueServerCertificate(this.#services, hosts);
     await writeSecretFile(join(this.#directory, 'tls.key'), made.keyPem);
     await writeSecretFile(join(this.#directory, 'tls.pem'), made.certificatePem);
     this.#keyPem = made.keyPem;
@@ -96,19 +116,15 @@ export class ServerCertificate {
   }
 }
 
-async function issueServerCertificate({
-  authority,
-  clock,
-  settings,
-}: Pick<Services, 'authority' | 'clock' | 'settings'>): Promise<{
-  keyPem: string;
-  certificatePem: string;
-}> {
+async function issueServerCertificate(
+  { authority, clock }: Pick<Services, 'authority' | 'clock'>,
+  hosts: readonly string[],
+): Promise<{ keyPem: string; certificatePem: string }> {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const certificate = await authority.issueForKey(createPublicKey(privateKey), {
     role: 'control-plane',
     id: 'cp',
-    hosts: [hostOf(settings.url)],
+    hosts: [...hosts],
     lifeMs: certificateLifeMs['control-plane'],
     nowMs: clock.nowMs(),
   });

@@ -1,5 +1,6 @@
 import { isId, ZtnaError } from '../../../protocol/index.ts';
 import { readRenewalClaim, verifyRenewalProof } from '../devices/index.ts';
+import { relayKeyName } from '../relays/relay.ts';
 import type { Services } from '../services.ts';
 import { readMeta, type Reader, type Tx } from '../store/index.ts';
 import { issueFor, renewableForMs } from './certificate.ts';
@@ -10,11 +11,6 @@ interface Holder {
   readonly signingKey: string;
   readonly notAfterMs: number | null;
   readonly url: string;
-}
-
-/** Where the store keeps the Ed25519 key of a data plane. */
-export function relayKeyName(id: string): string {
-  return `relay_signing_key:${id}`;
 }
 
 /**

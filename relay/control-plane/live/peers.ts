@@ -34,6 +34,8 @@ export interface ConnectorPeer extends Peer<ConnectorId, ToConnector> {
   unhealthy: ReadonlySet<string>;
   /** It takes no new tunnels and ends with its last one. */
   isStopping: boolean;
+  /** How far it is from each relay, in milliseconds, as it measured last. */
+  roundTrips: ReadonlyMap<RelayId, number>;
 }
 
 export interface RelayPeer extends Peer<RelayId, ToRelay> {

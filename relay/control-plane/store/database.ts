@@ -123,6 +123,8 @@ export interface RelaysTable {
   certificateNotAfterMs: number | null;
   createdAtMs: number;
   lastSeenAtMs: number | null;
+  isControl: Flag; // a control plane is there too
+  isDraining: Flag; // takes no new tunnels
 }
 
 export interface InvitesTable {

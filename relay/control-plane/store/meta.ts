@@ -6,6 +6,7 @@ export type Counter =
   | 'incarnation' // of the revocation log; raised by a restore
   | 'fencing' // who owns a tunnel; raised at every take-over
   | 'bundleVersion'
+  | 'relaysVersion' // of the signed list of relays
   | 'clockHighWaterMs'; // control time never falls below it
 
 /** The counter's value; 0 before the first write. */

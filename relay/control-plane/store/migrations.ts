@@ -7,6 +7,7 @@ import type { Migration } from 'kysely/migration';
  */
 export const migrations: Record<string, Migration> = {
   '0001_first': { up: createFirstTables },
+  '0003_relays': { up: describeRelays },
   '0005_replaced': { up: rememberReplaced },
 };
 
@@ -103,6 +104,16 @@ async function createFirstTables(db: Kysely<unknown>): Promise<void> {
       writer text not null, position bigint not null, hash text not null, at_ms bigint not null,
       statement text not null, primary key (writer, position))`,
     `create table meta (key text primary key, value text not null)`,
+  ];
+  for (const statement of statements) await sql.raw(statement).execute(db);
+}
+
+/** Until then there was one relay, with the control plane. */
+async function describeRelays(db: Kysely<unknown>): Promise<void> {
+  const statements = [
+    `alter table relays add column is_control integer not null default 0`,
+    `alter table relays add column is_draining integer not null default 0`,
+    `update relays set is_control = 1`,
   ];
   for (const statement of statements) await sql.raw(statement).execute(db);
 }

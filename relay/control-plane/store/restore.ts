@@ -40,8 +40,8 @@ export async function recoverFromRestore(
   const aboveAll = Math.floor(Date.now() / 1_000);
   const { marks } = kept ?? { marks: { incarnation: 0, fencing: 0, controlTimeMs: 0 } };
   await store.write(async (tx) => {
-    for (const counter of ['incarnation', 'fencing', 'bundleVersion'] as const) {
-      const seen = counter === 'bundleVersion' ? 0 : marks[counter];
+    for (const counter of ['incarnation', 'fencing', 'bundleVersion', 'relaysVersion'] as const) {
+      const seen = counter === 'incarnation' || counter === 'fencing' ? marks[counter] : 0;
       const highest = Math.max(await readCounter(tx, counter), seen);
       await raiseCounterTo(tx, counter, Math.max(highest + 1, aboveAll));
     }

@@ -8,10 +8,22 @@ import { checkName, ensureSite, getSite } from '../lookup.ts';
 import { addApp } from './app.ts';
 import { byId, none, word, words } from './schema.ts';
 import { addUser, joinGroups } from './user.ts';
+import type { RelayInviteDetails } from '../../enrolment/enrol-relay.ts';
+import { refuseTaken } from '../../relays/relay.ts';
 import type { Services } from '../../services.ts';
 import type { Site, Tx } from '../../store/index.ts';
 
 const ttlMs = v.pipe(v.number(), v.safeInteger(), v.minValue(1_000), v.maxValue(90 * 86_400_000));
+
+/** As `url:` of relay.yaml. */
+const relayUrl = v.pipe(
+  v.string(),
+  v.maxLength(256),
+  v.check(
+    (text) => /^https:\/\/[^\s/?#@]+\/?$/.test(text) && URL.canParse(text),
+    'must have the form https://HOST:PORT',
+  ),
+);
 
 function toCode(services: Services, secret: Buffer): string {
   const { authority, settings } = services;
@@ -134,6 +146,41 @@ export const inviteCommands: readonly Command[] = [
       });
       await tellAppIds(services, site.id);
       return answer;
+    },
+  ),
+
+  defineCommand(
+    'invite.relay',
+    'change',
+    v.strictObject({ name: word, url: relayUrl, isControl: v.boolean(), ttlMs }),
+    async (services, args, actor) => {
+      const { store, clock, audit } = services;
+      const { name, isControl } = args;
+      checkName('relay', name);
+      const details: RelayInviteDetails = { url: args.url.replace(/\/$/, ''), isControl };
+      return store.write(async (tx) => {
+        await refuseTaken(tx, { name, url: details.url });
+        const nowMs = clock.nowMs();
+        const expiresAtMs = nowMs + args.ttlMs;
+        const { invite, secret } = await createInvite(tx, {
+          kind: 'relay',
+          subject: name,
+          expiresAtMs,
+          nowMs,
+          details,
+        });
+        await audit.append(
+          {
+            actor,
+            action: 'invite.relay',
+            subject: invite.id,
+            outcome: 'ok',
+            details: { name, ...details, expiresAtMs },
+          },
+          tx,
+        );
+        return { code: toCode(services, secret), invite: invite.id, expiresAtMs };
+      });
     },
   ),
 

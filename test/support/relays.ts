@@ -1,0 +1,60 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { freePort, type Deployment } from './deployment.ts';
+import { RunningProgram } from './program.ts';
+
+/** A relay that is a data plane alone, as a process of its own. */
+export interface DataPlaneRelay {
+  readonly name: string;
+  readonly dir: string;
+  readonly port: number;
+  readonly url: string;
+  program: RunningProgram;
+  /** Starts it again from its directory, without a code. */
+  restart(): Promise<void>;
+}
+
+/** Invites a data plane, enrols it and runs it until it is ready. Stop its program before the deployment. */
+export async function addDataPlane(deployment: Deployment, name: string): Promise<DataPlaneRelay> {
+  const port = await freePort();
+  const url = `https://127.0.0.1:${port}`;
+  const dir = join(deployment.dir, name);
+  const code = join(deployment.dir, `${name}.code`);
+  await writeFile(code, await deployment.admin('invite', 'relay', name, '--url', url), {
+    mode: 0o600,
+  });
+  const run = async (...more: string[]) => {
+    const program = new RunningProgram(
+      deployment.commands.relay,
+      ['run', '--data-plane', '--dir', dir, '--listen', `127.0.0.1:${port}`, ...more],
+      deployment.commands.env ? { env: deployment.commands.env } : {},
+    );
+    await program.line(/^ready$/);
+    return program;
+  };
+  const relay: DataPlaneRelay = {
+    name,
+    dir,
+    port,
+    url,
+    program: await run('--enroll', `file:${code}`),
+    restart: async () => {
+      relay.program = await run();
+    },
+  };
+  return relay;
+}
+
+/** What `relay list --json` says, by name. */
+export async function listRelays(
+  deployment: Deployment,
+): Promise<Map<string, Readonly<Record<string, unknown>>>> {
+  const text = await deployment.admin('relay', 'list', '--json');
+  const rows = text.split('\n').filter(Boolean);
+  return new Map(
+    rows.map((line) => {
+      const row = JSON.parse(line) as Record<string, unknown>;
+      return [String(row['name']), row];
+    }),
+  );
+}
