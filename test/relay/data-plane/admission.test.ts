@@ -5,6 +5,7 @@ import {
   newId,
   slotPath,
   tunnelPath,
+  wireVersion,
   type ErrorCode,
   type Grant,
 } from '../../../protocol/index.ts';
@@ -20,7 +21,7 @@ test('admission - refuses every grant that is not for this device, this relay an
     ['ERR_GRANT_REFUSED', { issuedAtMs: nowMs, expiresAtMs: nowMs + 60_001 }],
     ['ERR_GRANT_MISMATCH', { device: newId('device') }],
     ['ERR_GRANT_MISMATCH', { relays: [newId('relay')] }],
-    ['ERR_HANDSHAKE_VERSION', { version: 2 }],
+    ['ERR_HANDSHAKE_VERSION', { version: wireVersion + 1 }],
   ];
   for (const [code, changes] of cases) {
     const client = await rig.client(rig.grant(changes).statement);
