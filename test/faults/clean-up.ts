@@ -24,6 +24,11 @@ export function leaveNothingBehind(): void {
     });
 }
 
+/** Comes back only when this process is not told to end; otherwise the way out is the signal's. */
+export async function unlessLeaving(): Promise<void> {
+  if (isLeaving) await new Promise(() => undefined);
+}
+
 export async function undoAll(): Promise<void> {
   for (let undo = undone.pop(); undo; undo = undone.pop()) {
     try {

@@ -1,8 +1,9 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { callAdmin } from '../../relay/cli/admin-client.ts';
 import { onExit } from './clean-up.ts';
-import type { Network} from './network.ts';
+import type { Network } from './network.ts';
 import { type Place } from './network.ts';
 import type { LinkShape } from './packet-link.ts';
 import { signalTree } from './program-tree.ts';
@@ -77,6 +78,7 @@ export class Fleet {
   readonly #options: FleetOptions;
   readonly #running = new Set<RunningProgram>();
   readonly #forget: () => void;
+  #stopping: Promise<void> | undefined;
 
   private constructor(dir: string, options: FleetOptions) {
     this.dir = dir;
@@ -111,6 +113,27 @@ export class Fleet {
 
   async tryAdmin(args: readonly string[], relay = this.first): Promise<Finished> {
     return runProgram(launchers.relay, [...args, '--dir', relay.dir]);
+  }
+
+  /** Runs an administration command over the relay's socket. Throws its refusal, or that nobody answers. */
+  async command(
+    name: string,
+    args: Record<string, unknown> = {},
+    relay = this.first,
+  ): Promise<unknown> {
+    return callAdmin(relay.dir, name, args);
+  }
+
+  /** A number of the relay's `/metrics`: the sum of the lines of that name. Throws when the relay does not answer. */
+  async metric(name: string, relay = this.first): Promise<number> {
+    const fetchIt = `fetch('http://127.0.0.1:${relay.adminPort}/metrics').then((r) => r.text()).then(console.log)`;
+    const text = await mustRun(process.execPath, ['-e', fetchIt], {
+      place: relay.place.namespace,
+      timeoutMs: 10_000,
+    });
+    const lines = text.split('\n').filter((line) => line.startsWith(name));
+    if (lines.length === 0) throw new Error(`${name} is not among the metrics`);
+    return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
   }
 
   /** Rows of a list command. */
@@ -183,8 +206,11 @@ export class Fleet {
   }
 
   /** Ends every process, clients first, and removes all state. Safe to call twice. */
-  async stop(): Promise<void> {
-    this.#forget();
+  stop(): Promise<void> {
+    return (this.#stopping ??= this.#stop());
+  }
+
+  async #stop(): Promise<void> {
     const running = [...this.#running].reverse();
     for (const program of running) {
       signalTree(program, 'SIGCONT');
@@ -192,6 +218,7 @@ export class Fleet {
     }
     for (const program of running) await program.ended;
     await rm(this.dir, { recursive: true, force: true, maxRetries: 5 });
+    this.#forget();
   }
 
   async #place(name: string): Promise<Place> {
@@ -204,6 +231,7 @@ export class Fleet {
     place: Place,
     more: Readonly<Record<string, string>> = {},
   ): RunningProgram {
+    if (this.#stopping) throw new Error('this fleet has been stopped');
     const env = { ...this.#options.env?.[place.name], ...more };
     const program = new RunningProgram(file, args, { env, place: place.namespace });
     this.#running.add(program);

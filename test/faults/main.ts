@@ -15,7 +15,7 @@
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
-import { leaveNothingBehind, undoAll } from './clean-up.ts';
+import { leaveNothingBehind, undoAll, unlessLeaving } from './clean-up.ts';
 import { removeLeftPlaces } from './network.ts';
 import { Random } from './random.ts';
 import { printRows } from './report.ts';
@@ -61,6 +61,7 @@ for (const scenario of scenarios) {
   rows.push(
     ...(await runScenario(scenario, { isQuick: values.quick, minutes, rounds, mib, random })),
   );
+  await unlessLeaving();
   await undoAll(); // what a scenario that failed has left
 }
 printRows(rows);

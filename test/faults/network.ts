@@ -52,6 +52,7 @@ export class Network {
   readonly #links = new Map<string, PacketLink>();
   readonly #made: string[] = [];
   readonly #forget: () => void;
+  #stopping: Promise<void> | undefined;
 
   private constructor(isReal: boolean) {
     this.isReal = isReal;
@@ -131,11 +132,14 @@ export class Network {
   }
 
   /** Ends everything that runs in the places and removes them. Safe to call twice. */
-  async stop(): Promise<void> {
-    this.#forget();
+  stop(): Promise<void> {
+    return (this.#stopping ??= this.#stop());
+  }
+
+  async #stop(): Promise<void> {
     for (const link of this.#links.values()) await link.stop();
-    this.#links.clear();
-    for (const name of this.#made.splice(0)) await removePlace(name);
+    for (const name of this.#made) await removePlace(name);
+    this.#forget();
   }
 
   async #make(name: string): Promise<void> {
