@@ -26,3 +26,15 @@ export const pruneEveryMs = 600_000;
 
 /** Rows forgotten in one transaction; others wait no longer than that takes. */
 export const maxPrunedAtOnce = 1_000;
+
+/** How long the tunnels of a connector whose channel is lost wait for it before an agent is told to give up. */
+export const connectorAwayMs = 8_000;
+
+/** The same after a start of the control plane, when every connector dials anew. */
+export const connectorReturnMs = 15_000;
+
+/** Detached tunnels of one device; beyond, the one that is detached longest ends. */
+export const maxDetachedPerDevice = 64;
+
+/** How much longer than its ends the control plane keeps a detached tunnel: they end it, and say so. */
+export const holdMarginMs = 5_000;

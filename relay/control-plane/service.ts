@@ -19,6 +19,7 @@ import { startHealthServer } from './health/health-server.ts';
 import { SignInThrottle } from './identity/index.ts';
 import { startSecureListener, type ControlPeer } from './listener/secure-listener.ts';
 import { Throttle } from './listener/throttle.ts';
+import { Absences } from './live/absences.ts';
 import { LogFeed } from './live/log-feed.ts';
 import { Peers } from './live/peers.ts';
 import { loadTunnels } from './live/load-tunnels.ts';
@@ -215,11 +216,13 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     grantThrottle: new Throttle({ burst: 60, perMinute: limits.grantsPerMinute }),
     questionThrottle: new Throttle({ burst: 30, perMinute: limits.questionsPerMinute }),
     requestThrottle: new Throttle({ burst: 200, perMinute: limits.requestsPerMinute }),
+    resumeThrottle: new Throttle({ burst: 256, perMinute: limits.resumesPerMinute }),
     otpThrottle: new Throttle({ burst: 5, perMinute: 3 }),
     enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),
     settings,
     tunnels,
     peers,
+    absences: new Absences(clock.nowMs()),
     feed,
     schedule: new VerificationSchedule(() => randomInt(1_000_000) / 1_000_000),
     sequence: new SequenceSource(fencing),

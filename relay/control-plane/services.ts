@@ -4,6 +4,7 @@ import type { Authority } from './authority/index.ts';
 import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
 import type { Throttle } from './listener/throttle.ts';
+import type { Absences } from './live/absences.ts';
 import type { LogFeed } from './live/log-feed.ts';
 import type { Peers } from './live/peers.ts';
 import type { TunnelIndex } from './live/tunnel-index.ts';
@@ -35,6 +36,8 @@ export interface Services {
   readonly signInThrottle: SignInThrottle;
   /** By device. */
   readonly grantThrottle: Throttle;
+  /** Other paths for tunnels that are there; by device. */
+  readonly resumeThrottle: Throttle;
   /** One-time passwords typed to set up or remove them, by user. */
   readonly otpThrottle: Throttle;
   /** What costs the most to answer, `apps` and `why`; by device. */
@@ -46,6 +49,7 @@ export interface Services {
   readonly settings: Settings;
   readonly tunnels: TunnelIndex;
   readonly peers: Peers;
+  readonly absences: Absences;
   readonly feed: LogFeed;
   readonly schedule: VerificationSchedule;
   readonly sequence: SequenceSource;

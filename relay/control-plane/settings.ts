@@ -20,6 +20,7 @@ export interface Limits {
   readonly tunnelsPerUser: number;
   readonly tunnelsPerDevice: number;
   readonly grantsPerMinute: number;
+  readonly resumesPerMinute: number;
   readonly questionsPerMinute: number;
   readonly requestsPerMinute: number;
   readonly enrolmentsPerMinute: number;
@@ -34,6 +35,7 @@ export const defaultLimits: Limits = {
   tunnelsPerUser: 256,
   tunnelsPerDevice: 128,
   grantsPerMinute: 240,
+  resumesPerMinute: 1_200,
   questionsPerMinute: 60,
   requestsPerMinute: 600,
   enrolmentsPerMinute: 20,

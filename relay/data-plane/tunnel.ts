@@ -16,7 +16,7 @@ export interface TunnelOptions {
 }
 
 /**
- * One admitted tunnel and its lease. From its first moment it can be renewed, revoked and ended.
+ * One admitted path of a tunnel and its lease. From its first moment it can be renewed, revoked and ended.
  *
  *   waiting ──join(slot)──▶ spliced ──┐
  *      └────────── end(error) ────────┴──▶ ended
@@ -39,6 +39,11 @@ export class Tunnel {
   /** Aborted, with the error as its reason, when the tunnel ends. */
   get signal(): AbortSignal {
     return this.#gone.signal;
+  }
+
+  /** Both ends are there, and bytes may move. */
+  get isJoined(): boolean {
+    return this.#splice !== undefined;
   }
 
   get bytes(): { readonly up: number; readonly down: number } {

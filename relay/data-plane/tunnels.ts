@@ -4,7 +4,6 @@ import {
   type LeaseBatch,
   type RevocationEntry,
   type TunnelId,
-  type VerifiedGrant,
 } from '../../protocol/index.ts';
 import { limits } from './limits.ts';
 import type { SpliceEnd } from './splice.ts';
@@ -14,10 +13,18 @@ export interface TunnelsOptions {
   readonly onEnd: (tunnel: TunnelId, end: SpliceEnd) => void;
 }
 
-/** Every tunnel that this relay has admitted and not ended. */
+/** From this version on a tunnel keeps its path until the next one carries it. */
+const overlappingVersion = 2;
+
+/** Paths of one tunnel at one time: the one that carries it, and the one that is to. */
+const maxPaths = 2;
+
+/** Every path of a tunnel that this relay has admitted and not ended. */
 export class Tunnels {
   readonly #options: TunnelsOptions;
-  readonly #tunnels = new Map<TunnelId, Tunnel>();
+  /** By path generation, ascending. */
+  readonly #tunnels = new Map<TunnelId, readonly Tunnel[]>();
+  #size = 0;
   readonly #perDevice = new Map<string, number>();
 
   constructor(options: TunnelsOptions) {
@@ -25,41 +32,56 @@ export class Tunnels {
   }
 
   /**
-   * Registers a tunnel, so that renewals and revocations reach it from now on. A higher path generation of the
-   * same tunnel replaces the lower. Throws ERR_LIMIT_TUNNELS, or ERR_GRANT_MISMATCH for an old generation.
+   * Registers a path, so that renewals and revocations reach it from now on. The path of a lower generation stays
+   * until its ends close it; only a third takes the place of one of the two. Throws ERR_LIMIT_TUNNELS, or
+   * ERR_GRANT_MISMATCH for an old generation.
    */
   open(options: Omit<TunnelOptions, 'onEnd'>): Tunnel {
     const { grant } = options;
-    const known = this.#tunnels.get(grant.tunnel);
-    if (known && known.grant.generation >= grant.generation) {
+    const known = this.#tunnels.get(grant.tunnel) ?? [];
+    if (known.some((path) => path.grant.generation >= grant.generation)) {
       throw new ZtnaError('ERR_GRANT_MISMATCH', { reason: 'generation_old' });
     }
-    known?.end(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_replaced' }));
+    const allowed = grant.version >= overlappingVersion ? maxPaths : 1;
+    if (known.length >= allowed) {
+      const leastUseful = known.find((path) => !path.isJoined) ?? known[0];
+      leastUseful?.end(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_replaced' }));
+    }
     const ofDevice = this.#perDevice.get(grant.device) ?? 0;
-    if (ofDevice >= limits.tunnelsPerDevice || this.#tunnels.size >= limits.tunnels) {
+    if (ofDevice >= limits.tunnelsPerDevice || this.#size >= limits.tunnels) {
       throw new ZtnaError('ERR_LIMIT_TUNNELS');
     }
     const tunnel = new Tunnel({
       ...options,
       onEnd: (end) => {
-        this.#forget(grant);
+        this.#forget(tunnel);
         this.#options.onEnd(grant.tunnel, end);
       },
     });
-    this.#tunnels.set(grant.tunnel, tunnel);
+    this.#tunnels.set(grant.tunnel, [...(this.#tunnels.get(grant.tunnel) ?? []), tunnel]);
+    this.#size += 1;
     this.#perDevice.set(grant.device, ofDevice + 1);
     return tunnel;
   }
 
-  #forget(grant: VerifiedGrant): void {
-    this.#tunnels.delete(grant.tunnel);
+  #forget(path: Tunnel): void {
+    const { grant } = path;
+    const others = (this.#tunnels.get(grant.tunnel) ?? []).filter((other) => other !== path);
+    if (others.length > 0) this.#tunnels.set(grant.tunnel, others);
+    else this.#tunnels.delete(grant.tunnel);
+    this.#size -= 1;
     const left = (this.#perDevice.get(grant.device) ?? 1) - 1;
     if (left > 0) this.#perDevice.set(grant.device, left);
     else this.#perDevice.delete(grant.device);
   }
 
+  /** Paths, whosever. */
   get size(): number {
-    return this.#tunnels.size;
+    return this.#size;
+  }
+
+  all(): Tunnel[] {
+    return [...this.#tunnels.values()].flat();
   }
 
   ids(): TunnelId[] {
@@ -69,14 +91,15 @@ export class Tunnels {
   /** Applies renewals; entries for tunnels of another connector, or not here, say nothing. */
   renew(batch: LeaseBatch): void {
     for (const [id, sequence, untilMs] of batch.entries) {
-      const tunnel = this.#tunnels.get(id);
-      if (tunnel?.grant.connector === batch.connector) tunnel.renew(sequence, untilMs);
+      for (const path of this.#tunnels.get(id) ?? []) {
+        if (path.grant.connector === batch.connector) path.renew(sequence, untilMs);
+      }
     }
   }
 
   /** Closes what an entry of the revocation log, of that incarnation, ends. Suspension closes as well. */
   revoke(entry: RevocationEntry, incarnation: number): void {
-    for (const tunnel of [...this.#tunnels.values()]) {
+    for (const tunnel of this.all()) {
       if (isEnding(entry, incarnation, tunnel.grant)) {
         tunnel.end(new ZtnaError('ERR_TUNNEL_REVOKED', { reason: entry.reason }));
       }
@@ -84,10 +107,10 @@ export class Tunnels {
   }
 
   tick(monotonicMs: number, controlMs: number | undefined): void {
-    for (const tunnel of this.#tunnels.values()) tunnel.tick(monotonicMs, controlMs);
+    for (const tunnel of this.all()) tunnel.tick(monotonicMs, controlMs);
   }
 
   stop(error: ZtnaError): void {
-    for (const tunnel of [...this.#tunnels.values()]) tunnel.end(error);
+    for (const tunnel of this.all()) tunnel.end(error);
   }
 }

@@ -24,6 +24,20 @@ export async function revokeSubject(
   return tunnels.length;
 }
 
+/** Ends tunnels of which an end may still be kept somewhere: an entry each tells whoever has it at once. */
+export async function revokeTunnels(
+  services: Services,
+  tx: Tx,
+  tunnels: readonly LiveTunnel[],
+  ending: Ending,
+): Promise<void> {
+  for (const { id } of tunnels) {
+    const subject = { kind: 'tunnel', id } as const;
+    await services.revocations.append(tx, { action: 'revoke', subject, reason: ending.reason });
+  }
+  await endTunnels(services, tx, tunnels, ending);
+}
+
 /**
  * Closes tunnels in `tx`: their rows, the audit log and, once durable, this process's index and the agents that
  * hold them. The enforcers learn of it from the revocation log, or end the tunnel themselves at the end of its lease.
@@ -44,6 +58,8 @@ export async function endTunnels(
         state: 'closed',
         closedAtMs: nowMs,
         closeReason: ending.reason,
+        closeCode: ending.code,
+        detachedAtMs: null,
         untilMs: Math.min(tunnel.untilMs, nowMs),
         ...(byteCounts ?? {}),
       })

@@ -12,6 +12,7 @@ import {
   type TunnelId,
 } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
+import { dropTunnel, noteDetached, noteResumed } from './tunnel-reports.ts';
 import type { ConnectorPeer } from '../live/peers.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
@@ -65,7 +66,9 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
   });
   void channel.closed.then(() => {
     clearTimeout(certificateTimer);
-    if (peer && services.peers.removeConnector(peer)) logger.info('connector_offline');
+    if (!peer || !services.peers.removeConnector(peer)) return;
+    logger.info('connector_offline');
+    services.absences.leave(peer.id, services.clock.nowMs());
   });
 }
 
@@ -124,6 +127,7 @@ async function greet(
       },
     };
     const older = peers.addConnector(registered);
+    services.absences.comeBack(id);
     onRegistered(registered);
     isDuplicate = older !== undefined && older.instance !== hello.instance;
     older?.close(new ZtnaError(isDuplicate ? 'ERR_CONNECTOR_REPLACED' : 'ERR_RELAY_UNAVAILABLE'));
@@ -209,13 +213,13 @@ async function reconcile(
   reported: readonly TunnelId[],
   known: readonly { readonly tunnel: string; readonly state: string }[],
 ): Promise<void> {
-  const { store, tunnels, schedule, clock, revocations } = services;
+  const { store, tunnels, schedule, clock } = services;
   const there = new Set<string>(reported);
   const gone = tunnels
     .about('connector', peer.id)
     .filter(
       (tunnel) =>
-        tunnel.instance !== peer.instance || (tunnel.state === 'open' && !there.has(tunnel.id)),
+        tunnel.instance !== peer.instance || (tunnel.state !== 'granted' && !there.has(tunnel.id)),
     );
   // Closed here but open there: an entry ends it at once, where a missing lease would only in a while.
   const closed = known.filter(
@@ -227,13 +231,7 @@ async function reconcile(
         reason: 'connector_restarted',
         code: 'ERR_CONNECTOR_OFFLINE',
       });
-      for (const row of closed) {
-        await revocations.append(tx, {
-          action: 'revoke',
-          subject: { kind: 'tunnel', id: row.tunnel as TunnelId },
-          reason: 'tunnel_closed',
-        });
-      }
+      for (const row of closed) await dropTunnel(services, tx, peer.id, row.tunnel as TunnelId);
     });
   }
   for (const id of reported) {
@@ -305,6 +303,12 @@ async function handle(
       peer.isStopping = true;
       services.logger.info('connector_stopping', { connector: peer.id });
       return;
+    case 'tunnel_detached':
+      await noteDetached(services, peer, message);
+      return;
+    case 'tunnel_resumed':
+      await noteResumed(services, peer, message);
+      return;
     case 'round_trips':
       peer.roundTrips = new Map(message.relays);
       return;
@@ -315,13 +319,9 @@ async function handle(
 
 /** Its agent gave the grant up and used it all the same, or it was lost on the way: no tunnel runs unrecorded. */
 async function refuseOpened(services: Services, tunnel: LiveTunnel): Promise<void> {
-  const { store, audit, revocations } = services;
+  const { store, audit } = services;
   await store.write(async (tx) => {
-    await revocations.append(tx, {
-      action: 'revoke',
-      subject: { kind: 'tunnel', id: tunnel.id },
-      reason: 'tunnel_closed',
-    });
+    await dropTunnel(services, tx, tunnel.connector, tunnel.id);
     await audit.append(
       {
         actor: `connector:${tunnel.connector}`,

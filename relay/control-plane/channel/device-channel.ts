@@ -9,7 +9,7 @@ import {
   type RevocationEntry,
   type ToDevice,
 } from '../../../protocol/index.ts';
-import { endTunnels } from '../access/end-tunnels.ts';
+import { endTunnels, revokeTunnels } from '../access/end-tunnels.ts';
 import { findLiveSession } from '../identity/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
@@ -169,7 +169,10 @@ function refusalOf(services: Services, id: number, error: unknown): ToDevice {
   return { type: 'refusal', id, code, message: message.slice(0, 500), fix, ref: ref ?? null };
 }
 
-/** An agent closed its end: no more renewals, and its place in the limits is free. */
+/**
+ * An agent closed its end: no more renewals, and its place in the limits is free. The connector hears of it inside the
+ * tunnel, behind the last bytes; while that has no path, from the revocation log.
+ */
 async function noteClosed(
   services: Services,
   device: DeviceId,
@@ -179,7 +182,8 @@ async function noteClosed(
   const tunnel = services.tunnels.get(id);
   if (tunnel?.device !== device || tunnel.state === 'closed') return;
 
-  await services.store.write((tx) =>
-    endTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_CLOSED' }),
-  );
+  await services.store.write((tx) => {
+    const end = tunnel.state === 'detached' ? revokeTunnels : endTunnels;
+    return end(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_CLOSED' });
+  });
 }

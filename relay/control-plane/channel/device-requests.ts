@@ -16,6 +16,8 @@ import {
 } from '../grant/decide.ts';
 import { disqualificationOf, readApp, readApps, readSubject } from '../grant/facts.ts';
 import { grantTunnel } from '../grant/grant.ts';
+import { resumableVersion, resumeTunnel } from '../grant/resume.ts';
+import type { PathPermit } from '../grant/permit.ts';
 import {
   beginTotp,
   confirmTotp,
@@ -50,7 +52,9 @@ export async function answerDevice(
   request: DeviceRequest,
 ): Promise<ToDevice> {
   const { id } = request;
-  takeTurn(services.requestThrottle, services, peer);
+  // Whoever lost a relay asks for many paths at once.
+  const isResume = request.type === 'path' && request.tunnel !== null;
+  takeTurn(isResume ? services.resumeThrottle : services.requestThrottle, services, peer);
   switch (request.type) {
     case 'sign_in':
       return { type: 'signed_in', id, session: await handleSignIn(services, peer, request) };
@@ -65,11 +69,14 @@ export async function answerDevice(
     case 'grant': {
       takeTurn(services.grantThrottle, services, peer);
       const session = await needSession(services, peer.id);
-      const asker = { device: peer.id, session: session.id, address: peer.address };
-      return { type: 'permit', id, ...(await grantTunnel(services, asker, request.app)) };
+      const asker = { device: peer.id, address: peer.address, version: peer.version };
+      const wanted = { session: session.id, app: request.app, avoid: [] };
+      const { relays, ...permit } = await grantTunnel(services, asker, wanted);
+      const named = relays.map((relay) => ({ id: relay.id, url: relay.url }));
+      return { type: 'permit', id, ...permit, relays: named };
     }
     case 'path':
-      throw new ZtnaError('ERR_RELAY_UNAVAILABLE');
+      return { type: 'path_permit', id, ...(await findPath(services, peer, request)) };
     case 'why':
       takeTurn(services.questionThrottle, services, peer);
       return handleWhy(services, peer, id, request.app);
@@ -91,6 +98,21 @@ export async function answerDevice(
         return false;
       });
   }
+}
+
+/** A path for a new tunnel or for one that is there. */
+async function findPath(
+  services: Services,
+  peer: DevicePeer,
+  request: Extract<DeviceRequest, { type: 'path' }>,
+): Promise<PathPermit> {
+  if (peer.version < resumableVersion) throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+  const asker = { device: peer.id, address: peer.address, version: peer.version };
+  const { tunnel, app, avoid } = request;
+  if (tunnel !== null) return resumeTunnel(services, asker, { tunnel, app, avoid });
+  takeTurn(services.grantThrottle, services, peer);
+  const session = await needSession(services, peer.id);
+  return grantTunnel(services, asker, { session: session.id, app, avoid });
 }
 
 /** Throws ERR_LIMIT_RATE when the device has asked too often. */

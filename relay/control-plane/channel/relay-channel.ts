@@ -10,6 +10,8 @@ import {
 import { endTunnels } from '../access/end-tunnels.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { RelayPeer } from '../live/peers.ts';
+import { resumableVersion } from '../grant/resume.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
 import { setDraining, tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
 import { answerTime, chooseVersion, newerBundle, registerPeer } from './common.ts';
@@ -87,6 +89,7 @@ async function greet(
         url: row.url,
         address: dialler.address,
         version,
+        isDraining: false,
         slots: new Map(),
         toldTo: 0,
         send: (message) => {
@@ -126,6 +129,7 @@ async function handle(
     case 'tunnel_closed': {
       const tunnel = services.tunnels.get(message.tunnel);
       if (!tunnel || tunnel.state === 'closed') return;
+      if (tunnel.version >= resumableVersion && hasBegun(tunnel, message)) return;
       // Sealed bytes are counted here; what reached the app is the connector's to say.
       const { code, reason } = message;
       await services.store.write((tx) => endTunnels(services, tx, [tunnel], { reason, code }));
@@ -141,6 +145,7 @@ async function handle(
       });
       return;
     case 'draining':
+      peer.isDraining = true;
       if (await setDraining(services, peer.id, true)) {
         services.logger.info('data_plane_draining', { relay: peer.id });
       }
@@ -148,4 +153,12 @@ async function handle(
     case 'time':
       return; // answered by the channel itself
   }
+}
+
+/** A tunnel outlives its paths, and whether it has begun is its ends' to say: bytes may have passed between them. */
+function hasBegun(
+  tunnel: LiveTunnel,
+  path: { readonly bytesUp: number; readonly bytesDown: number },
+): boolean {
+  return tunnel.state !== 'granted' || tunnel.generation > 1 || path.bytesUp + path.bytesDown > 0;
 }

@@ -1,96 +1,57 @@
 import {
-  grantSchema,
   leaseLengthMs,
-  maxGrantLifeMs,
   newId,
-  signStatement,
-  wireVersion,
+  oldestWireVersion,
   ZtnaError,
-  type DeviceId,
+  type RelayId,
   type SessionId,
-  type ToDevice,
 } from '../../../protocol/index.ts';
 import { verificationOf } from '../settings.ts';
-import { chooseRoute, signRoster } from './choose-connector.ts';
-import { decideAccess, recordDecision, recordUnknownApp, toPolicyRequest } from './decide.ts';
-import { readApp, readSubject, type AppFacts, type SubjectFacts } from './facts.ts';
-import { fixOf } from './remedy.ts';
-import { explainDecision } from '../policy/index.ts';
+import { chooseRoute } from './choose-connector.ts';
+import { decideAccess, recordDecision, recordUnknownApp } from './decide.ts';
+import { readApp, readSubject, type SubjectFacts } from './facts.ts';
+import {
+  auditDecision,
+  connectorOffline,
+  denied,
+  grantLifeMs,
+  permitPath,
+  relaysDraining,
+  remedyFor,
+  type Asker,
+  type NewPath,
+  type Outcome,
+  type PathPermit,
+} from './permit.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Tx } from '../store/index.ts';
 
-/** Grants are used at once; what is left is for slow links and clocks. */
-const grantLifeMs = Math.min(30_000, maxGrantLifeMs);
-
-export type Permit = Omit<Extract<ToDevice, { type: 'permit' }>, 'type' | 'id'>;
-
-/** Who asks for a grant, as its control channel knows it. */
-export interface Asker {
-  readonly device: DeviceId;
+/** What is asked for: a new tunnel to the app of that name. */
+export interface TunnelRequest {
   readonly session: SessionId;
-  readonly address: string;
-}
-
-/** An app that its user could reach by signing in better is named with that remedy; no other denied one is. */
-function remedyFor(
-  services: Services,
-  subject: SubjectFacts,
-  app: AppFacts,
-  ref: string,
-): ZtnaError | undefined {
-  const { policy } = services;
-  const explained = explainDecision(policy, toPolicyRequest(policy, subject, app));
-  const fix = fixOf(explained);
-  if (fix === null) return undefined;
-  const isStepUp = explained.remedies.includes('step_up');
-  return new ZtnaError(isStepUp ? 'ERR_IDENTITY_OTP_NEEDED' : 'ERR_IDENTITY_SIGN_IN_NEEDED', {
-    message: isStepUp
-      ? `${app.app.name} needs a second factor`
-      : `${app.app.name} needs a fresh sign-in`,
-    hint: fix,
-    ref,
-    hop: 'relay',
-  });
-}
-
-type Outcome =
-  { readonly permit: Permit; readonly connector: string } | { readonly error: ZtnaError };
-
-function connectorOffline(ref: string): ZtnaError {
-  return new ZtnaError('ERR_CONNECTOR_OFFLINE', {
-    ref,
-    hop: 'connector',
-    hint: 'try again in a moment; if it stays so, tell whoever runs the connector of this app',
-  });
-}
-
-/** The one answer for an app that is unknown and one that is denied; only the reference differs. */
-function denied(ref: string): ZtnaError {
-  return new ZtnaError('ERR_POLICY_DENIED', {
-    hint: 'check the name with: ztna apps',
-    ref,
-    hop: 'relay',
-  });
+  readonly app: string;
+  /** Relays to name only if there is no other. */
+  readonly avoid: readonly RelayId[];
 }
 
 /**
  * Decides on a new tunnel and, if allowed, grants it: in one transaction that reads the log's position first, so
  * that a later change cannot be missed, and that makes decision and audit record durable before the answer.
  * Throws ERR_POLICY_DENIED (unknown and denied alike), ERR_CONNECTOR_OFFLINE for an allowed app that nobody serves,
- * ERR_IDENTITY_SIGN_IN_NEEDED, ERR_LIMIT_TUNNELS.
+ * ERR_RELAY_DRAINING, ERR_IDENTITY_SIGN_IN_NEEDED, ERR_LIMIT_TUNNELS.
  */
 export async function grantTunnel(
   services: Services,
   asker: Asker,
-  appName: string,
-): Promise<Permit> {
-  const { store, tunnels, peers, feed } = services;
+  request: TunnelRequest,
+): Promise<PathPermit> {
+  const { store, tunnels } = services;
   let added = undefined as LiveTunnel | undefined;
   let outcome: Outcome;
   try {
     outcome = await store.write(async (tx) => {
-      const decided = await decideInside(services, tx, asker, appName);
+      const decided = await decideInside(services, tx, asker, request);
       added = decided.tunnel;
       return decided.outcome;
     });
@@ -103,29 +64,40 @@ export async function grantTunnel(
     throw error;
   }
   if ('error' in outcome) throw outcome.error;
-  // The connector accepts no grant ahead of what it knows to be complete.
-  const connector = peers.connectors.get(outcome.connector);
-  if (connector && connector.toldTo < feed.head) feed.tellHead(connector);
+  if (added) tellConnector(services, added);
   return outcome.permit;
+}
+
+/** The connector accepts no grant ahead of what it knows to be complete. */
+export function tellConnector({ peers, feed }: Services, tunnel: LiveTunnel): void {
+  const connector = peers.connectors.get(tunnel.connector);
+  if (connector && connector.toldTo < feed.head) feed.tellHead(connector);
+}
+
+interface Decided {
+  readonly outcome: Outcome;
+  readonly tunnel?: LiveTunnel;
 }
 
 async function decideInside(
   services: Services,
   tx: Tx,
   asker: Asker,
-  appName: string,
-): Promise<{ readonly outcome: Outcome; readonly tunnel?: LiveTunnel }> {
+  request: TunnelRequest,
+): Promise<Decided> {
   const { clock, policy, revocations, settings } = services;
   const sequence = services.sequence.next();
   const head = await revocations.head(tx);
   const nowMs = clock.nowMs();
-  const subject = await readSubject(tx, asker, { address: asker.address, nowMs });
+  const ids = { device: asker.device, session: request.session };
+  const subject = await readSubject(tx, ids, { address: asker.address, nowMs });
   if (!subject) return { outcome: { error: new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED') } };
 
+  const appName = request.app;
   const app = await readApp(tx, { name: appName });
   if (!app) {
     const ref = await recordUnknownApp(tx, subject, appName, policy.version);
-    await auditDecision(services, tx, subject, appName, 'deny', ref, ['app_unknown']);
+    await auditDecision(services, tx, { subject, app: appName, ref }, 'deny', ['app_unknown']);
     return { outcome: { error: denied(ref) } };
   }
   const { intervalMs, holdMs } = verificationOf(settings, appName);
@@ -137,111 +109,125 @@ async function decideInside(
   if (decision.verdict === 'deny') {
     const ref = await recordDecision(tx, decision, { subject, app, tunnel: null });
     const why = [...decision.reasons, ...decision.errors];
-    await auditDecision(services, tx, subject, appName, 'deny', ref, why);
+    await auditDecision(services, tx, { subject, app: appName, ref }, 'deny', why);
     return { outcome: { error: remedyFor(services, subject, app, ref) ?? denied(ref) } };
   }
 
   const refusal = checkLimits(services, subject);
-  const route = refusal ? undefined : await chooseRoute(services, tx, app.app);
-  if (!route) {
+  const wish = {
+    version: asker.version,
+    leastVersion: oldestWireVersion,
+    avoid: request.avoid,
+  };
+  const route = refusal ? 'offline' : await chooseRoute(services, tx, app.app, wish);
+  if (typeof route === 'string') {
     const ref = await recordDecision(tx, decision, { subject, app, tunnel: null });
-    const error = refusal ?? connectorOffline(ref);
-    await auditDecision(services, tx, subject, appName, 'allow', ref, [error.code]);
+    const none = route === 'draining' ? relaysDraining(ref) : connectorOffline(ref);
+    const error = refusal ?? none;
+    await auditDecision(services, tx, { subject, app: appName, ref }, 'allow', [error.code]);
     return { outcome: { error } };
   }
 
   const tunnelId = newId('tunnel');
   const decisionId = await recordDecision(tx, decision, { subject, app, tunnel: tunnelId });
-  const untilMs = Math.min(nowMs + lengthMs, decision.endMs);
-  const expiresAtMs = nowMs + grantLifeMs;
-  const grant = signStatement(
-    'grant',
-    grantSchema,
-    {
-      id: newId('grant'),
-      version: wireVersion,
-      user: subject.user.id,
-      session: subject.session.id,
-      device: subject.device.id,
-      deviceKey: subject.device.noiseKey,
-      app: app.app.id,
-      connector: route.connector.id,
-      instance: route.peer.instance,
-      tunnel: tunnelId,
-      generation: 1,
-      decision: decisionId,
-      policy: decision.policyVersion,
-      incarnation: head.incarnation,
-      position: head.position,
-      issuedAtMs: nowMs,
-      expiresAtMs,
-      intervalMs,
-      holdMs,
-      sequence,
-      untilMs,
-      relays: route.relays.map((relay) => relay.id),
-    },
-    services.authority.grantKey,
+  const path: NewPath = {
+    subject,
+    app,
+    route,
+    decision,
+    decisionId,
+    tunnel: tunnelId,
+    generation: 1,
+    intervalMs,
+    holdMs,
+    sequence,
+    untilMs: Math.min(nowMs + lengthMs, decision.endMs),
+    expiresAtMs: nowMs + grantLifeMs,
+    head,
+  };
+  const permit = await permitPath(services, tx, path);
+  await insertRow(tx, path);
+  const tunnel = toLiveTunnel(path);
+  services.tunnels.add(tunnel);
+  services.schedule.set(tunnelId, intervalMs, decision.endMs, nowMs);
+  await auditDecision(
+    services,
+    tx,
+    { subject, app: appName, ref: decisionId },
+    'allow',
+    decision.reasons,
+    { tunnel: tunnelId, connector: route.connector.id, untilMs: path.untilMs },
   );
-  const roster = await signRoster(services, tx, route.connector, app.app.id);
+  return { outcome: { permit }, tunnel };
+}
+
+async function insertRow(tx: Tx, path: NewPath): Promise<void> {
+  const { subject, app, route } = path;
   await tx
     .insertInto('tunnels')
     .values({
-      id: tunnelId,
+      id: path.tunnel,
       userId: subject.user.id,
       sessionId: subject.session.id,
       deviceId: subject.device.id,
       appId: app.app.id,
       connectorId: route.connector.id,
       instance: route.peer.instance,
-      relayId: null,
-      decisionId,
-      generation: 1,
-      fencing: sequence[0],
+      relayId: onlyRelay(path),
+      decisionId: path.decisionId,
+      version: route.version,
+      generation: path.generation,
+      fencing: path.sequence[0],
       state: 'granted',
-      grantExpiresAtMs: expiresAtMs,
-      untilMs,
+      holdMs: path.holdMs,
+      detachedAtMs: null,
+      grantExpiresAtMs: path.expiresAtMs,
+      untilMs: path.untilMs,
       openedAtMs: null,
       closedAtMs: null,
       closeReason: null,
+      closeCode: null,
       bytesUp: 0,
       bytesDown: 0,
-      createdAtMs: nowMs,
+      createdAtMs: subject.nowMs,
     })
     .execute();
-  const tunnel: LiveTunnel = {
-    id: tunnelId,
+}
+
+/** The relay that a path takes, where its grant leaves no choice. */
+export function onlyRelay({ route }: NewPath): RelayId | null {
+  const [first, second] = route.relays;
+  return first && !second ? first.id : null;
+}
+
+function toLiveTunnel(path: NewPath): LiveTunnel {
+  const { subject, app, route, decision } = path;
+  return {
+    id: path.tunnel,
     user: subject.user.id,
     session: subject.session.id,
     device: subject.device.id,
     app: app.app.id,
-    appName,
+    appName: app.app.name,
     userName: subject.user.name,
     connector: route.connector.id,
     instance: route.peer.instance,
-    intervalMs,
-    grantExpiresAtMs: expiresAtMs,
-    address: asker.address,
-    decision: decisionId,
+    intervalMs: path.intervalMs,
+    version: route.version,
+    holdMs: path.holdMs,
+    generation: path.generation,
+    pathGeneration: 0,
+    relay: onlyRelay(path),
+    grantExpiresAtMs: path.expiresAtMs,
+    address: subject.address,
+    decision: path.decisionId,
     state: 'granted',
-    untilMs,
+    detachedAtMs: null,
+    isAwaited: false,
+    untilMs: path.untilMs,
     inputDigest: decision.inputDigest,
     policyVersion: decision.policyVersion,
     confirmations: 0,
-  };
-  services.tunnels.add(tunnel);
-  services.schedule.set(tunnelId, intervalMs, decision.endMs, nowMs);
-  await auditDecision(services, tx, subject, appName, 'allow', decisionId, decision.reasons, {
-    tunnel: tunnelId,
-    connector: route.connector.id,
-    untilMs,
-  });
-  return {
-    outcome: {
-      permit: { grant, roster, relays: [...route.relays], portHint: app.app.portHint },
-      connector: route.connector.id,
-    },
-    tunnel,
   };
 }
 
@@ -264,36 +250,4 @@ function tooMany(whose: 'device' | 'user', limit: number): ZtnaError {
     hop: 'relay',
     reason: `${whose}_tunnels_full`,
   });
-}
-
-async function auditDecision(
-  services: Services,
-  tx: Tx,
-  subject: SubjectFacts,
-  appName: string,
-  verdict: 'allow' | 'deny',
-  ref: string,
-  reasons: readonly string[],
-  details: Record<string, unknown> = {},
-): Promise<void> {
-  await services.audit.append(
-    {
-      actor: `device:${subject.device.id}`,
-      action: 'decision.made',
-      subject: ref,
-      outcome: verdict === 'allow' ? 'ok' : 'refused',
-      ref,
-      user: subject.user.name,
-      app: appName,
-      details: {
-        verdict,
-        reasons,
-        policy: services.policy.version,
-        session: subject.session.id,
-        address: subject.address,
-        ...details,
-      },
-    },
-    tx,
-  );
 }

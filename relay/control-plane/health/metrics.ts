@@ -5,7 +5,7 @@ import type { Metric } from './health-server.ts';
 /** What the control plane counts, for `/metrics`. */
 export async function healthMetrics(services: Services): Promise<Metric[]> {
   const { tunnels, peers, feed, policy } = services;
-  const states = { granted: 0, open: 0, closed: 0 };
+  const states = { granted: 0, open: 0, detached: 0, closed: 0 };
   for (const tunnel of tunnels.all()) states[tunnel.state] += 1;
   const gauge = (name: string, help: string, value: number): Metric => ({
     name,
@@ -21,6 +21,7 @@ export async function healthMetrics(services: Services): Promise<Metric[]> {
       values: [
         { labels: { state: 'granted' }, value: states.granted },
         { labels: { state: 'open' }, value: states.open },
+        { labels: { state: 'detached' }, value: states.detached },
       ],
     },
     gauge('ztna_devices_online', 'Devices with a control channel.', peers.deviceCount()),

@@ -20,7 +20,7 @@ export async function loadTunnels(services: Services): Promise<void> {
     .select(['decisions.inputDigest', 'decisions.policyVersion', 'decisions.inputsJson'])
     .where((eb) =>
       eb.or([
-        eb('tunnels.state', 'in', ['granted', 'open']),
+        eb('tunnels.state', 'in', ['granted', 'open', 'detached']),
         eb('tunnels.grantExpiresAtMs', '>', nowMs),
       ]),
     )
@@ -41,11 +41,18 @@ export async function loadTunnels(services: Services): Promise<void> {
       connector: row.connectorId,
       instance: row.instance,
       intervalMs,
+      version: row.version,
+      holdMs: row.holdMs,
+      generation: row.generation,
+      pathGeneration: 0, // its connector tells
+      relay: row.relayId,
       grantExpiresAtMs: row.grantExpiresAtMs,
       address: addressIn(row.inputsJson),
       decision: row.decisionId,
       policyVersion: row.policyVersion ?? 0,
-      state: row.state === 'open' || row.state === 'granted' ? row.state : 'closed',
+      state: row.state,
+      detachedAtMs: row.detachedAtMs,
+      isAwaited: false,
       untilMs,
       inputDigest: row.inputDigest ?? '',
       confirmations: 0,
@@ -60,7 +67,7 @@ export async function loadTunnels(services: Services): Promise<void> {
     tx
       .updateTable('tunnels')
       .set({ fencing: sequence.fencing })
-      .where('state', 'in', ['granted', 'open'])
+      .where('state', 'in', ['granted', 'open', 'detached'])
       .execute(),
   );
 }

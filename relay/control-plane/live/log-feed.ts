@@ -24,6 +24,8 @@ export interface LogFeedOptions {
 export class LogFeed {
   readonly #options: LogFeedOptions;
   readonly #pending: RevocationEntry[] = [];
+  /** Who hears of an entry about a tunnel beyond those that the index knows; until it was sent. */
+  readonly #concerned = new Map<string, string>();
   #isScheduled = false;
   #head: number;
 
@@ -39,6 +41,11 @@ export class LogFeed {
 
   get incarnation(): number {
     return this.#options.incarnation;
+  }
+
+  /** The next entry about a tunnel that is over here goes to this peer too, which may still have it. */
+  concern(tunnel: string, peer: string): void {
+    this.#concerned.set(tunnel, peer);
   }
 
   /** Takes a durable entry; those of one transaction go out together. */
@@ -60,7 +67,11 @@ export class LogFeed {
     const own = new Map<string, RevocationEntry[]>();
     for (const entry of entries) {
       const { tunnels } = this.#options;
-      for (const id of [...tunnels.connectorsOf(entry), ...tunnels.devicesOf(entry)]) {
+      const audience = new Set([...tunnels.connectorsOf(entry), ...tunnels.devicesOf(entry)]);
+      const concerned = this.#concerned.get(entry.subject.id);
+      if (concerned !== undefined) audience.add(concerned);
+      this.#concerned.delete(entry.subject.id);
+      for (const id of audience) {
         const list = own.get(id);
         if (list) list.push(entry);
         else own.set(id, [entry]);

@@ -40,6 +40,8 @@ export interface ConnectorPeer extends Peer<ConnectorId, ToConnector> {
 
 export interface RelayPeer extends Peer<RelayId, ToRelay> {
   readonly url: string;
+  /** It takes no new tunnels, and those it has move away. */
+  isDraining: boolean;
   /** Idle data sockets by connector, of its newest instance here. */
   readonly slots: Map<ConnectorId, { readonly instance: InstanceId; readonly idle: number }>;
 }

@@ -4,6 +4,7 @@ import type {
   DecisionId,
   DeviceId,
   InstanceId,
+  RelayId,
   RevocationEntry,
   SessionId,
   TunnelId,
@@ -14,7 +15,8 @@ import type {
 export interface LiveTunnel {
   readonly id: TunnelId;
   readonly user: UserId;
-  readonly session: SessionId;
+  /** Changes with a resume by a newer session, through `TunnelIndex.moveSession` alone. */
+  session: SessionId;
   readonly device: DeviceId;
   readonly app: AppId;
   readonly appName: string;
@@ -22,13 +24,26 @@ export interface LiveTunnel {
   readonly connector: ConnectorId;
   readonly instance: InstanceId;
   readonly intervalMs: number;
-  readonly grantExpiresAtMs: number;
+  /** Of the wire: from 2 on it outlives its paths. */
+  readonly version: number;
+  /** How long its ends keep it while it is detached. */
+  readonly holdMs: number;
+  /** The highest path generation that was granted, and the one that its connector last told of; 0 for none. */
+  generation: number;
+  pathGeneration: number;
+  /** The relay that carries its newest path, where that is known. */
+  relay: RelayId | null;
+  /** Of the newest grant. */
+  grantExpiresAtMs: number;
   /** Of the agent's newest control channel, as the data plane told it. */
   address: string;
   decision: DecisionId;
   policyVersion: number;
   /** `closed` ones stay until their grant has expired: until then it could be used, so entries must reach it. */
-  state: 'granted' | 'open' | 'closed';
+  state: 'granted' | 'open' | 'detached' | 'closed';
+  detachedAtMs: number | null;
+  /** Its agent asked for a path while the connector was away: it must not wait in vain. */
+  isAwaited: boolean;
   /** End of the newest lease that was sent to its connector. */
   untilMs: number;
   /** Digest of the newest decision's inputs. */
@@ -69,6 +84,14 @@ export class TunnelIndex {
       set?.delete(tunnel);
       if (set?.size === 0) map.delete(tunnel[kind]);
     }
+  }
+
+  /** From here on the tunnel is found, and ends, by this session. */
+  moveSession(tunnel: LiveTunnel, session: SessionId): void {
+    if (this.#byId.get(tunnel.id) !== tunnel || tunnel.session === session) return;
+    this.delete(tunnel.id);
+    tunnel.session = session;
+    this.add(tunnel);
   }
 
   get(id: string): LiveTunnel | undefined {

@@ -4,6 +4,7 @@ import type {
   ConnectorId,
   DecisionId,
   DeviceId,
+  ErrorCode,
   GroupId,
   InstanceId,
   InviteId,
@@ -201,14 +202,18 @@ export interface TunnelsTable {
   instance: InstanceId;
   relayId: RelayId | null;
   decisionId: DecisionId;
-  generation: number;
+  version: number; // of the wire, signed into its grants
+  generation: number; // highest that was granted
   fencing: number;
   state: 'granted' | 'open' | 'detached' | 'closed';
+  holdMs: number; // how long it is kept while detached
+  detachedAtMs: number | null;
   grantExpiresAtMs: number;
   untilMs: number;
   openedAtMs: number | null;
   closedAtMs: number | null;
   closeReason: string | null;
+  closeCode: ErrorCode | null;
   bytesUp: number;
   bytesDown: number;
   createdAtMs: number;

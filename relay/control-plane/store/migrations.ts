@@ -7,9 +7,21 @@ import type { Migration } from 'kysely/migration';
  */
 export const migrations: Record<string, Migration> = {
   '0001_first': { up: createFirstTables },
+  '0002_resume': { up: letTunnelsResume },
   '0003_relays': { up: describeRelays },
   '0005_replaced': { up: rememberReplaced },
 };
+
+/** Tunnels of before are of version 1, which end with their path. */
+async function letTunnelsResume(db: Kysely<unknown>): Promise<void> {
+  const statements = [
+    `alter table tunnels add column version bigint not null default 1`,
+    `alter table tunnels add column hold_ms bigint not null default 0`,
+    `alter table tunnels add column detached_at_ms bigint`,
+    `alter table tunnels add column close_code text`,
+  ];
+  for (const statement of statements) await sql.raw(statement).execute(db);
+}
 
 async function rememberReplaced(db: Kysely<unknown>): Promise<void> {
   await sql

@@ -1,5 +1,5 @@
 import { leaseLengthMs } from '../../../protocol/index.ts';
-import { endTunnels } from '../access/end-tunnels.ts';
+import { revokeTunnels } from '../access/end-tunnels.ts';
 import { decideAccess, recordDecision, type AccessDecision } from '../grant/decide.ts';
 import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
 import type { PolicyEngine } from '../policy/index.ts';
@@ -98,12 +98,7 @@ export async function reevaluate(
           tunnel: tunnel.id,
         })
       : tunnel.decision;
-    await services.revocations.append(tx, {
-      action: 'revoke',
-      subject: { kind: 'tunnel', id: tunnel.id },
-      reason,
-    });
-    await endTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_REVOKED', decision });
+    await revokeTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_REVOKED', decision });
     store.afterCommit(tx, () => {
       tunnel.decision = decision;
     });

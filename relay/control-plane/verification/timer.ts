@@ -4,12 +4,14 @@ import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
 import { pruneEveryMs } from '../limits.ts';
 import { pruneStore, raiseCounterTo } from '../store/index.ts';
+import { endOverdue } from './overdue.ts';
 import { verifyTunnels } from './verifier.ts';
 import type { Services } from '../services.ts';
 
 const verifyEveryMs = 200;
 const heartbeatEveryMs = 5_000;
 const clockMarkEveryMs = 1_000;
+const overdueEveryMs = 500;
 const sweepEveryMs = 2_000;
 const bookkeepingEveryMs = 60_000;
 const bundleCheckEveryMs = 3_600_000;
@@ -31,6 +33,7 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
       return Promise.resolve();
     }),
     startLoop(clockMarkEveryMs, () => markClock(services)),
+    startLoop(overdueEveryMs, () => endOverdue(services, clock.nowMs())),
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
     startLoop(keepMarksEveryMs, () => services.keepMarks()),
@@ -103,6 +106,7 @@ async function sweep(services: Services): Promise<void> {
   for (const tunnel of [...tunnels.all()]) {
     if (tunnel.state === 'closed' && tunnel.grantExpiresAtMs <= nowMs) tunnels.delete(tunnel.id);
   }
+  services.absences.sweep(nowMs);
   const ended = await store.db
     .selectFrom('sessions')
     .select('id')

@@ -58,7 +58,8 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
     if (isSame) tunnel.confirmations += 1;
     else changed.push({ tunnel, evaluated });
     if (tunnel.state === 'open') sessions.set(subject.session.id, subject.session);
-    if (!isReachable(services, tunnel)) continue;
+    // A renewal reopens nothing: a detached tunnel gets a lease with its next path.
+    if (tunnel.state === 'detached' || !isReachable(services, tunnel)) continue;
     const untilMs = Math.min(nowMs + leaseLengthMs(tunnel.intervalMs), decision.endMs);
     const list = renewals.get(tunnel.connector) ?? [];
     list.push({ tunnel, entry: [tunnel.id, order, untilMs] });
@@ -81,7 +82,7 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
 /** True for a grant that nobody used, and for a tunnel whose lease ran out while its connector was away. */
 function isLost(services: Services, tunnel: LiveTunnel, nowMs: number): boolean {
   if (tunnel.state === 'granted') return nowMs > tunnel.grantExpiresAtMs + openReportMs;
-  return !isReachable(services, tunnel) && nowMs >= tunnel.untilMs;
+  return tunnel.state === 'open' && !isReachable(services, tunnel) && nowMs >= tunnel.untilMs;
 }
 
 function isReachable(services: Services, tunnel: LiveTunnel): boolean {
@@ -122,7 +123,7 @@ function sendLeases(
   list: readonly { tunnel: LiveTunnel; entry: Renewal }[],
 ): void {
   const { peers } = services;
-  const alive = list.filter(({ tunnel }) => tunnel.state !== 'closed');
+  const alive = list.filter(({ tunnel }) => tunnel.state === 'open' || tunnel.state === 'granted');
   for (const { tunnel, entry } of alive) tunnel.untilMs = entry[2];
   for (let at = 0; at < alive.length; at += maxLeaseEntries) {
     const entries = alive.slice(at, at + maxLeaseEntries).map(({ entry }) => entry);

@@ -89,6 +89,10 @@ async function describeTunnel(services: Services, row: Tunnel) {
     user: await nameOfUser(services, row.userId),
     app: live?.appName ?? app?.name ?? row.appId,
     state: row.state,
+    version: row.version,
+    generation: row.generation,
+    relay: live?.relay ?? row.relayId,
+    detachedAtMs: row.detachedAtMs,
     device: row.deviceId,
     session: row.sessionId,
     connector: row.connectorId,
@@ -97,6 +101,7 @@ async function describeTunnel(services: Services, row: Tunnel) {
     openedAtMs: row.openedAtMs,
     closedAtMs: row.closedAtMs,
     closeReason: row.closeReason,
+    closeCode: row.closeCode,
     bytesUp: row.bytesUp,
     bytesDown: row.bytesDown,
   };

@@ -143,6 +143,8 @@ export class Rig {
   readonly #abort = new AbortController();
   readonly #sockets = new Set<Socket>();
   dir = '';
+  /** The highest version that its peers offer. */
+  version = 1;
   url = '';
   plane!: ControlPlane;
   settings!: Settings;
@@ -250,7 +252,7 @@ export class Rig {
       to: toRelay,
       hello: {
         type: 'hello',
-        versions: { min: 1, max: 1 },
+        versions: { min: 1, max: this.version },
         software: 'test',
         bundleVersion: 1,
         tunnels: [],
@@ -299,7 +301,7 @@ export class Rig {
       to: toConnector,
       hello: {
         type: 'hello',
-        versions: { min: 1, max: 1 },
+        versions: { min: 1, max: this.version },
         software: 'test',
         bundleVersion: 1,
         instance,
@@ -341,7 +343,7 @@ export class Rig {
       to: toDevice,
       hello: {
         type: 'hello',
-        versions: { min: 1, max: 1 },
+        versions: { min: 1, max: this.version },
         software: 'test',
         bundleVersion: 1,
         tunnels: [],

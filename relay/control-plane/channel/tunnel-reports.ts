@@ -1,0 +1,134 @@
+import type { ConnectorId, FromConnector, TunnelId } from '../../../protocol/index.ts';
+import { revokeTunnels } from '../access/end-tunnels.ts';
+import { maxDetachedPerDevice } from '../limits.ts';
+import type { ConnectorPeer } from '../live/peers.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
+import type { Services } from '../services.ts';
+import type { Tx } from '../store/index.ts';
+
+type Detached = Extract<FromConnector, { type: 'tunnel_detached' }>;
+type Resumed = Extract<FromConnector, { type: 'tunnel_resumed' }>;
+
+/** A tunnel lost its path: no leases from here on, and its hold begins. */
+export async function noteDetached(
+  services: Services,
+  peer: ConnectorPeer,
+  report: Detached,
+): Promise<void> {
+  const tunnel = await findReported(services, peer, report);
+  // A path that another has replaced is no loss.
+  if (!tunnel || report.generation < tunnel.pathGeneration || tunnel.state === 'detached') return;
+  const { store, clock, tunnels } = services;
+  await store.write(async (tx) => {
+    if (tunnel.state === 'closed') return;
+    const detachedAtMs = clock.nowMs();
+    await tx
+      .updateTable('tunnels')
+      .set({ state: 'detached', detachedAtMs })
+      .where('id', '=', tunnel.id)
+      .where('state', '!=', 'closed')
+      .execute();
+    const { generation, reason } = report;
+    await audit(services, tx, tunnel, 'tunnel.detach', { generation, reason });
+    store.afterCommit(tx, () => {
+      tunnel.state = 'detached';
+      tunnel.detachedAtMs = detachedAtMs;
+    });
+  });
+  const detached = tunnels
+    .about('device', tunnel.device)
+    .filter(({ state }) => state === 'detached')
+    .sort((a, b) => (a.detachedAtMs ?? 0) - (b.detachedAtMs ?? 0));
+  const excess = detached.slice(0, Math.max(0, detached.length - maxDetachedPerDevice));
+  if (excess.length === 0) return;
+  const ending = { reason: 'detached_tunnels_full', code: 'ERR_LIMIT_TUNNELS' } as const;
+  await store.write((tx) => revokeTunnels(services, tx, excess, ending));
+}
+
+/** A tunnel moves on, on a path of this generation. */
+export async function noteResumed(
+  services: Services,
+  peer: ConnectorPeer,
+  report: Resumed,
+): Promise<void> {
+  const tunnel = await findReported(services, peer, report);
+  const isKnown = tunnel && report.generation <= tunnel.generation;
+  if (!isKnown || report.generation < tunnel.pathGeneration) return;
+  const { store, clock, schedule } = services;
+  await store.write(async (tx) => {
+    if (tunnel.state === 'closed') return;
+    const heldMs = tunnel.detachedAtMs === null ? null : clock.nowMs() - tunnel.detachedAtMs;
+    await tx
+      .updateTable('tunnels')
+      .set({ state: 'open', detachedAtMs: null })
+      .where('id', '=', tunnel.id)
+      .where('state', '!=', 'closed')
+      .execute();
+    const { generation } = report;
+    await audit(services, tx, tunnel, 'tunnel.resume', { generation, heldMs });
+    store.afterCommit(tx, () => {
+      tunnel.state = 'open';
+      tunnel.detachedAtMs = null;
+      tunnel.isAwaited = false;
+      tunnel.pathGeneration = generation;
+    });
+  });
+  // Its lease may be old: it was not renewed while it had no path.
+  schedule.hasten(tunnel.id, clock.nowMs());
+}
+
+/** Has a connector let go of a tunnel that is over here: an entry ends it at once, a missing lease in a while. */
+export async function dropTunnel(
+  services: Services,
+  tx: Tx,
+  connector: ConnectorId,
+  id: TunnelId,
+): Promise<void> {
+  services.feed.concern(id, connector);
+  const subject = { kind: 'tunnel', id } as const;
+  await services.revocations.append(tx, { action: 'revoke', subject, reason: 'tunnel_closed' });
+}
+
+/** The tunnel that a connector reports on, if it is its own. One that is over here ends there as well. */
+async function findReported(
+  services: Services,
+  peer: ConnectorPeer,
+  report: Detached | Resumed,
+): Promise<LiveTunnel | undefined> {
+  const { store, tunnels } = services;
+  const tunnel = tunnels.get(report.tunnel);
+  if (tunnel && tunnel.state !== 'closed') {
+    return tunnel.connector === peer.id && tunnel.instance === peer.instance ? tunnel : undefined;
+  }
+  const row = await store.db
+    .selectFrom('tunnels')
+    .select('connectorId')
+    .where('id', '=', report.tunnel)
+    .executeTakeFirst();
+  if (row?.connectorId === peer.id) {
+    await store.write((tx) => dropTunnel(services, tx, peer.id, report.tunnel));
+  }
+  return undefined;
+}
+
+async function audit(
+  services: Services,
+  tx: Tx,
+  tunnel: LiveTunnel,
+  action: 'tunnel.detach' | 'tunnel.resume',
+  details: Record<string, unknown>,
+): Promise<void> {
+  await services.audit.append(
+    {
+      actor: `connector:${tunnel.connector}`,
+      action,
+      subject: tunnel.id,
+      outcome: 'ok',
+      ref: tunnel.decision,
+      user: tunnel.userName,
+      app: tunnel.appName,
+      details,
+    },
+    tx,
+  );
+}

@@ -1,0 +1,37 @@
+import type { ConnectorId } from '../../../protocol/index.ts';
+import { connectorAwayMs, connectorReturnMs } from '../limits.ts';
+
+/**
+ * How long each connector has been away, in control time: for a while its tunnels wait for it, then they end. After a
+ * start of this process all of them are away, and get longer to come back.
+ */
+export class Absences {
+  readonly #startedAtMs: number;
+  readonly #leftAtMs = new Map<ConnectorId, number>();
+
+  constructor(startedAtMs: number) {
+    this.#startedAtMs = startedAtMs;
+  }
+
+  leave(connector: ConnectorId, nowMs: number): void {
+    this.#leftAtMs.set(connector, nowMs);
+  }
+
+  comeBack(connector: ConnectorId): void {
+    this.#leftAtMs.delete(connector);
+  }
+
+  /** When waiting for a connector that is not here ends. */
+  untilMs(connector: ConnectorId): number {
+    const leftAtMs = this.#leftAtMs.get(connector);
+    const startMs = this.#startedAtMs + connectorReturnMs;
+    return leftAtMs === undefined ? startMs : Math.max(startMs, leftAtMs + connectorAwayMs);
+  }
+
+  /** Forgets those whose time is over. */
+  sweep(nowMs: number): void {
+    for (const connector of this.#leftAtMs.keys()) {
+      if (this.untilMs(connector) <= nowMs) this.#leftAtMs.delete(connector);
+    }
+  }
+}

@@ -1,0 +1,47 @@
+import { endTunnels, revokeTunnels, type Ending } from '../access/end-tunnels.ts';
+import { holdMarginMs } from '../limits.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
+import type { Services } from '../services.ts';
+
+const holdExpired: Ending = { reason: 'hold_expired', code: 'ERR_TUNNEL_PATH_LOST' };
+const connectorLost: Ending = { reason: 'connector_lost', code: 'ERR_CONNECTOR_OFFLINE' };
+
+/**
+ * Ends tunnels that nobody should wait for any longer: those detached for longer than they are held, and those that
+ * have no path, or want another, while their connector has been away for too long.
+ */
+export async function endOverdue(services: Services, nowMs: number): Promise<void> {
+  const { store, tunnels } = services;
+  const expired: LiveTunnel[] = [];
+  const lost: LiveTunnel[] = [];
+  for (const tunnel of tunnels.all()) {
+    if (isHoldOver(tunnel, nowMs)) expired.push(tunnel);
+    else if (isConnectorLost(services, tunnel, nowMs)) lost.push(tunnel);
+  }
+  if (expired.length > 0) {
+    await store.write((tx) => revokeTunnels(services, tx, expired.filter(isDetached), holdExpired));
+  }
+  if (lost.length > 0) {
+    const stillLost = (tunnel: LiveTunnel) => isConnectorLost(services, tunnel, nowMs);
+    await store.write((tx) => endTunnels(services, tx, lost.filter(stillLost), connectorLost));
+  }
+}
+
+function isDetached(tunnel: LiveTunnel): boolean {
+  return tunnel.state === 'detached';
+}
+
+function isHoldOver(tunnel: LiveTunnel, nowMs: number): boolean {
+  const { detachedAtMs, holdMs } = tunnel;
+  return isDetached(tunnel) && nowMs >= (detachedAtMs ?? nowMs) + holdMs + holdMarginMs;
+}
+
+function isConnectorLost(
+  { peers, absences }: Services,
+  tunnel: LiveTunnel,
+  nowMs: number,
+): boolean {
+  const isWaiting = isDetached(tunnel) || (tunnel.isAwaited && tunnel.state !== 'closed');
+  if (!isWaiting || peers.connectors.has(tunnel.connector)) return false;
+  return nowMs >= absences.untilMs(tunnel.connector);
+}
