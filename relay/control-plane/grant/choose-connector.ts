@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import {
   wireVersion,
   type ConnectorId,
@@ -94,7 +95,7 @@ export async function chooseRoute(
       way,
       isHealthy: isHealthyAt(peer, app.name),
       load: tunnels.about('connector', peer.id).length,
-      lot: Math.random(),
+      lot: randomInt(1_000_000),
     });
   }
   candidates.sort(compare);
