@@ -126,6 +126,7 @@ export {
   type AppRow,
   fromDevice,
   type FromDevice,
+  maxAvoidedRelays,
   type SessionFacts,
   toDevice,
   type ToDevice,

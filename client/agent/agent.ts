@@ -1,3 +1,4 @@
+import type { TLSSocket } from 'node:tls';
 import {
   controlProtocol,
   dataProtocol,
@@ -22,6 +23,8 @@ import {
 import {
   ControlChannel,
   ControlClock,
+  dialFirst,
+  dialForWebSocket,
   dialWebSocket,
   type DialOptions,
   KnownRelays,
@@ -35,6 +38,7 @@ import { isAnswerTo, type Answer, type Request, type RequestType } from './agent
 import { ControlLink } from './control-link.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import type { Profile } from './profile.ts';
+import { RelayBook } from './relay-book.ts';
 import { SpareSocket } from './spare-socket.ts';
 import { Tunnel } from './tunnel.ts';
 
@@ -72,6 +76,7 @@ export class Agent {
   readonly clock = new ControlClock();
   readonly #logger: Logger;
   readonly #known: KnownRelays;
+  readonly #book: RelayBook;
   readonly #keeper: IdentityKeeper;
   readonly #feed: RevocationFeed;
   readonly #tunnels = new Map<TunnelId, Tunnel>();
@@ -112,8 +117,11 @@ export class Agent {
   private constructor({ profile, identity, logger, app }: AgentOptions, known: KnownRelays) {
     this.#logger = logger;
     this.#known = known;
+    this.#book = new RelayBook(known);
     if (app !== undefined) this.#ahead = { app };
-    this.#keeper = new IdentityKeeper(profile, identity, logger);
+    this.#keeper = new IdentityKeeper(profile, identity, logger, () =>
+      known.relays.map(({ url }) => url),
+    );
     this.#feed = new RevocationFeed({ audience: identity.id, clock: this.clock });
   }
 
@@ -212,7 +220,8 @@ export class Agent {
   async #connect(): Promise<void> {
     // A machine that was off for long renews first; one whose own clock is wrong loses a round trip by it.
     if (this.#keeper.isRenewalDue) await this.#tryRenewal();
-    if (this.#ahead) this.#spare = new SpareSocket(this.#dataDial(this.identity.relayUrl));
+    const [nearest = this.identity.relayUrl] = this.#book.controlUrls(this.identity.relayUrl);
+    if (this.#ahead) this.#spare = new SpareSocket(this.#dataDial(nearest));
     try {
       await this.#startLink();
     } catch (error) {
@@ -249,16 +258,59 @@ export class Agent {
   }
 
   async #dialChannel(signal: AbortSignal): Promise<Channel> {
+    const urls = this.#book.controlUrls(this.identity.relayUrl);
+    for (;;) {
+      const { url, socket } = await this.#dialControl(urls, signal);
+      try {
+        const channel = await this.#openChannel(url, socket, signal);
+        this.#known.noteLast(url);
+        void channel.closed.then(() => {
+          if (!this.#stopping.signal.aborted) this.#book.noteFailed(url);
+        });
+        return channel;
+      } catch (thrown) {
+        const error = toZtnaError(thrown);
+        this.#book.noteFailed(url);
+        urls.splice(urls.indexOf(url), 1);
+        const goesOn =
+          urls.length > 0 && !signal.aborted && errorRow(error.code).retry === 'backoff';
+        if (!goesOn) throw error;
+      }
+    }
+  }
+
+  /** A connection to the first relay that takes one for the control plane. Throws what the preferred one failed with. */
+  async #dialControl(
+    urls: readonly string[],
+    signal: AbortSignal,
+  ): Promise<{ readonly url: string; readonly socket: TLSSocket }> {
+    const { candidate, connection } = await dialFirst({
+      candidates: urls,
+      dial: async (url, attempt) => {
+        const startedAtMs = performance.now();
+        const socket = await dialForWebSocket({ ...this.#controlDial(url), signal: attempt });
+        this.#book.noteConnected(url, performance.now() - startedAtMs);
+        return socket;
+      },
+      discard: (socket) => socket.destroy(),
+      onFailed: (url, { code, reason }) => {
+        this.#book.noteFailed(url);
+        this.#logger.info('relay_unreachable', { url, code, reason });
+      },
+      signal,
+    });
+    return { url: candidate, socket: connection };
+  }
+
+  #controlDial(url: string): DialOptions {
+    return { url, alpn: controlProtocol, serverRole: 'control-plane', identity: this.identity };
+  }
+
+  async #openChannel(url: string, socket: TLSSocket, signal: AbortSignal): Promise<Channel> {
     const { identity } = this;
     const app = this.#ahead?.app;
     const channel = await ControlChannel.open<ToDevice, FromDevice>({
-      dial: {
-        url: identity.relayUrl,
-        alpn: controlProtocol,
-        serverRole: 'control-plane',
-        identity,
-        signal,
-      },
+      dial: { ...this.#controlDial(url), socket, signal },
       fromSchema: fromDevice,
       toSchema: toDevice,
       hello: {

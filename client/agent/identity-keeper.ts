@@ -25,11 +25,19 @@ export class IdentityKeeper {
   onRenewed: () => void = () => undefined;
   readonly #profile: Profile;
   readonly #logger: Logger;
+  readonly #urls: () => readonly string[];
   #identity: Identity;
   #timer: NodeJS.Timeout | undefined;
   #isStopped = false;
 
-  constructor(profile: Profile, identity: Identity, logger: Logger) {
+  /** `urls` are further relays to renew the certificate by. */
+  constructor(
+    profile: Profile,
+    identity: Identity,
+    logger: Logger,
+    urls: () => readonly string[] = () => [],
+  ) {
+    this.#urls = urls;
     this.#profile = profile;
     this.#identity = identity;
     this.#logger = logger;
@@ -46,7 +54,7 @@ export class IdentityKeeper {
 
   /** Renews the certificate now. Throws what the relay refused it with. */
   async renew(): Promise<void> {
-    const renewed = await renewCertificate(this.#identity);
+    const renewed = await renewCertificate(this.#identity, this.#urls());
     await this.#replace(({ profile }) => ({ ...renewed, profile }));
     this.#logger.info('certificate_renewed', { untilMs: this.#life.notAfterMs });
     this.onRenewed();

@@ -35,6 +35,7 @@ export function webSocketOptions(alpn: string): { perMessageDeflate: false; maxP
 
 /** The TLS connection for a WebSocket alone: whoever makes it ahead of time hands it on as `socket`. Throws as `dialTls`. */
 export async function dialForWebSocket(options: DialOptions): Promise<TLSSocket> {
+  void import('ws'); // it is needed next, and takes its time the first time
   const { url, alpn, identity, serverRole, timeoutMs, socketPath, signal } = options;
   return dialTls({
     url,

@@ -38,6 +38,9 @@ const apps = v.strictObject({ type: v.literal('apps'), id: natural });
 /** Asks for a new tunnel to the app of that name. */
 const grantRequest = v.strictObject({ type: v.literal('grant'), id: natural, app: text(64) });
 
+/** As many relays as one request may ask to leave out. */
+export const maxAvoidedRelays = 16;
+
 /**
  * Since version 2: asks for a path. `tunnel` names the tunnel that it resumes, null asks for a new one. Relays in
  * `avoid` failed or drain; they are named only if there is no other.
@@ -47,7 +50,7 @@ const pathRequest = v.strictObject({
   id: natural,
   app: text(64),
   tunnel: v.nullable(idSchema('tunnel')),
-  avoid: v.pipe(v.array(idSchema('relay')), v.maxLength(16)),
+  avoid: v.pipe(v.array(idSchema('relay')), v.maxLength(maxAvoidedRelays)),
 });
 
 const why = v.strictObject({ type: v.literal('why'), id: natural, app: text(64) });
