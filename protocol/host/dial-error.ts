@@ -1,4 +1,5 @@
 import { ZtnaError, type Hop } from '../errors.ts';
+import { strangersCertificate, type SeenCertificate } from './network-error.ts';
 import { describeAddress } from './relay-address.ts';
 import { systemCode } from './state-dir.ts';
 
@@ -8,8 +9,10 @@ export type DialStage = 'connect' | 'tls' | 'upgrade';
 export interface DialFailure {
   readonly url: string;
   readonly stage: DialStage;
-  /** Issuer in the certificate of whoever answered, as it stands there; undefined when none was seen. */
-  readonly issuer?: string | undefined;
+  /** Certificate of whoever answered; undefined when none was seen. */
+  readonly seen?: SeenCertificate | undefined;
+  /** The CAs that were trusted. */
+  readonly authorities?: readonly string[];
 }
 
 type Explanation = readonly [hop: Hop, reason: string, message: string, hint: string];
@@ -24,7 +27,6 @@ const unknownIssuer = new Set([
   'CERT_UNTRUSTED',
   'CERT_REJECTED',
   'INVALID_CA',
-  'INVALID_PURPOSE',
   'UNSPECIFIED',
 ]);
 
@@ -53,13 +55,20 @@ export function explainDialError(error: unknown, failure: DialFailure): ZtnaErro
       cause: error,
     });
   }
+  if (unknownIssuer.has(code)) {
+    return strangersCertificate(failure.url, failure.seen, failure.authorities ?? [], error);
+  }
   const [hop, reason, message, hint] = explain(code, failure);
   return new ZtnaError('ERR_RELAY_UNREACHABLE', { hop, reason, message, hint, cause: error });
 }
 
-function explain(code: string, { url, stage, issuer }: DialFailure): Explanation {
+/** True for the codes of a certificate that none of the trusted CAs has issued. */
+export function isUnknownIssuer(code: string): boolean {
+  return unknownIssuer.has(code);
+}
+
+function explain(code: string, { url, stage }: DialFailure): Explanation {
   const { host, address } = describeAddress(url);
-  const seen = issuer === undefined ? 'a stranger' : `“${issuer}”`;
   if (code === 'ENOTFOUND' || code.startsWith('EAI_')) {
     return [
       'network',
@@ -68,15 +77,7 @@ function explain(code: string, { url, stage, issuer }: DialFailure): Explanation
       'check the network connection and the name servers of this machine',
     ];
   }
-  if (unknownIssuer.has(code)) {
-    return [
-      'network',
-      'certificate_stranger',
-      `the certificate at ${address} comes from ${seen}, not from the relay`,
-      'if that is TLS inspection, ask your network team to let this address through untouched',
-    ];
-  }
-  if (code === 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL') return proxyEndsTls(address, issuer);
+  if (code === 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL') return protocolMissing(address);
   if (code.startsWith('ERR_SSL_')) {
     return [
       'network',
@@ -120,6 +121,13 @@ function explain(code: string, { url, stage, issuer }: DialFailure): Explanation
         `the certificate at ${address} is not valid at this machine’s time`,
         'check the clock of this machine, then that of the relay',
       ];
+    case 'INVALID_PURPOSE':
+      return [
+        'relay',
+        'certificate_purpose',
+        `the certificate at ${address} is none of a server`,
+        'check that the address is the relay’s: another machine of this deployment answers there',
+      ];
     case 'ERR_TLS_CERT_ALTNAME_INVALID':
       return [
         'relay',
@@ -152,19 +160,18 @@ function explain(code: string, { url, stage, issuer }: DialFailure): Explanation
   }
 }
 
-function proxyEndsTls(address: string, issuer: string | undefined): Explanation {
-  const seen = issuer === undefined ? '' : ` (its certificate comes from “${issuer}”)`;
+function protocolMissing(address: string): Explanation {
   return [
-    'network',
-    'proxy_ends_tls',
-    `a proxy that ends TLS, or another program, answers at ${address}${seen}`,
-    'only a plain TCP path to the relay works: ask your network team to let it through untouched',
+    'relay',
+    'protocol_missing',
+    `what answers at ${address} does not take up our protocol`,
+    'check that the address is the relay’s, that nothing on the way ends TLS, and that both run versions that fit',
   ];
 }
 
 /** The error for a TLS connection on which the other end did not take up our protocol. */
-export function wrongProtocol(url: string, issuer: string | undefined): ZtnaError {
-  const [hop, reason, message, hint] = proxyEndsTls(describeAddress(url).address, issuer);
+export function wrongProtocol(url: string): ZtnaError {
+  const [hop, reason, message, hint] = protocolMissing(describeAddress(url).address);
   return new ZtnaError('ERR_RELAY_UNREACHABLE', { hop, reason, message, hint });
 }
 

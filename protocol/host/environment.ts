@@ -4,6 +4,9 @@ import { escapeTerminal } from './terminal.ts';
 export const environmentNames: Readonly<Record<string, string>> = {
   ZTNA_KEY_PASSPHRASE_FILE: 'file with the passphrase that seals the keys at rest',
   ZTNA_RELAY_ADDRESS: 'ADDRESS:PORT to connect to in place of the relay URL’s own',
+  HTTPS_PROXY: 'proxy on the way to the relay: http(s)://[USER:PASSWORD@]HOST:PORT',
+  ALL_PROXY: 'the same, when HTTPS_PROXY is absent',
+  NO_PROXY: 'where to go without it: names, .suffixes, addresses, CIDR ranges, *',
   ZTNA_NO_INPUT: '1: never ask',
   ZTNA_LOG_LEVEL: 'debug, info, warn or error',
   ZTNA_DEBUG: '1: show where an error came from',

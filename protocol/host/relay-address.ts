@@ -6,12 +6,25 @@ export interface RelayAddress {
   readonly port: number;
 }
 
+/**
+ * A name with several addresses is tried one after the other, IPv6 and IPv4 in turn (happy eyeballs). An address gets
+ * so long: enough for a slow link, little enough when one family leads nowhere. Names are looked up at every dial.
+ */
+export const familyOptions = {
+  autoSelectFamily: true,
+  autoSelectFamilyAttemptTimeout: 500,
+} as const;
+
 const variable = 'ZTNA_RELAY_ADDRESS';
 
-/** Host without brackets, and port, of an `https:` or `wss:` URL. */
+/** Host without brackets, and port, of an `https:`, `wss:` or `http:` URL. */
 export function addressOf(url: string): RelayAddress {
-  const { hostname, port } = new URL(url);
-  return { host: hostname.replace(/^\[|\]$/g, ''), port: port === '' ? 443 : Number(port) };
+  const { protocol, hostname, port } = new URL(url);
+  const standardPort = protocol === 'http:' ? 80 : 443;
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: port === '' ? standardPort : Number(port),
+  };
 }
 
 /**
@@ -40,10 +53,14 @@ function parseAddress(text: string): RelayAddress | undefined {
 export function describeAddress(url: string): { readonly host: string; readonly address: string } {
   const own = addressOf(url);
   const other = parseAddress(process.env[variable] ?? '');
-  if (!other) return { host: own.host, address: show(own) };
-  return { host: other.host, address: `${show(other)} (${variable}, in place of ${show(own)})` };
+  if (!other) return { host: own.host, address: showAddress(own) };
+  return {
+    host: other.host,
+    address: `${showAddress(other)} (${variable}, in place of ${showAddress(own)})`,
+  };
 }
 
-function show({ host, port }: RelayAddress): string {
+/** `host:port`, an IPv6 address in brackets. */
+export function showAddress({ host, port }: RelayAddress): string {
   return `${host.includes(':') ? `[${host}]` : host}:${String(port)}`;
 }

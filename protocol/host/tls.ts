@@ -4,16 +4,24 @@ import {
   checkServerIdentity,
   connect,
   createSecureContext,
-  type Certificate,
-  type PeerCertificate,
   type SecureContext,
   type TlsOptions,
   type TLSSocket,
 } from 'node:tls';
-import { ZtnaError } from '../errors.ts';
-import { explainDialError, timeoutError, wrongProtocol, type DialStage } from './dial-error.ts';
+import { toZtnaError, ZtnaError } from '../errors.ts';
+import { findCarrier, type Carrier } from './carrier.ts';
+import {
+  explainDialError,
+  isUnknownIssuer,
+  timeoutError,
+  wrongProtocol,
+  type DialStage,
+} from './dial-error.ts';
+import { readCertificate, strangersCertificate, type SeenCertificate } from './network-error.ts';
 import { certificateIdentity, type Role } from './peer.ts';
-import { addressOf, connectAddress } from './relay-address.ts';
+import { addressOf } from './relay-address.ts';
+import { systemCode } from './state-dir.ts';
+import { findPortal, isNotTls, isTlsRefused, lookAtCertificate } from './tls-diagnosis.ts';
 
 /** Time for DNS, TCP and TLS together. */
 export const defaultDialTimeoutMs = 10_000;
@@ -89,19 +97,53 @@ function contextOf(dial: SecureDial): SecureContext {
 }
 
 /**
- * Connects and finishes TLS. The other end is verified by CA, host name and role, and it speaks `alpn`; whether it
- * accepts *our* certificate shows only with its first answer (TLS 1.3). Throws ERR_RELAY_UNREACHABLE with hop and
- * hint, ERR_IDENTITY_ROLE or ERR_IDENTITY_UNAUTHENTICATED.
+ * Connects, through a proxy where the environment names one, and finishes TLS. The other end is verified by CA, host
+ * name and role, and it speaks `alpn`; whether it accepts *our* certificate shows only with its first answer (TLS
+ * 1.3). Throws ERR_RELAY_UNREACHABLE, ERR_NETWORK_PROXY, ERR_NETWORK_INTERCEPTED or ERR_NETWORK_CAPTIVE_PORTAL with
+ * hop and hint, ERR_IDENTITY_ROLE or ERR_IDENTITY_UNAUTHENTICATED.
  */
 export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
-  const { host } = addressOf(dial.url);
-  const { trust, signal } = dial;
+  const { signal } = dial;
   throwIfAborted(signal);
+  const giveUp = new AbortController();
+  const timer = setTimeout(() => {
+    giveUp.abort(timeoutError());
+  }, dial.timeoutMs ?? defaultDialTimeoutMs);
+  const onAbort = () => {
+    giveUp.abort(abortError(signal));
+  };
+  signal?.addEventListener('abort', onAbort, { once: true });
+  const progress: DialProgress = { stage: 'connect' };
+  try {
+    const carrier = await findCarrier(dial, giveUp.signal);
+    return await finishTls(dial, carrier, progress, giveUp.signal);
+  } catch (error) {
+    const failure = { url: dial.url, ...progress, authorities: dial.trust?.authorities ?? [] };
+    const found = giveUp.signal.aborted ? undefined : await diagnose(error, dial, progress);
+    throw found ?? explainDialError(error, failure);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+/** How far a dial has come, and whom it has met. */
+interface DialProgress {
+  stage: DialStage;
+  seen?: SeenCertificate | undefined;
+}
+
+async function finishTls(
+  dial: SecureDial,
+  carrier: Carrier,
+  progress: DialProgress,
+  signal: AbortSignal,
+): Promise<TLSSocket> {
+  const { host } = addressOf(dial.url);
+  const { trust } = dial;
   return new Promise<TLSSocket>((resolve, reject) => {
-    let stage: DialStage = 'connect';
-    let issuer: string | undefined;
     const socket = connect({
-      ...(dial.socketPath === undefined ? connectAddress(dial.url) : { path: dial.socketPath }),
+      ...carrier,
       ...(isIP(host) ? {} : { servername: host }),
       secureContext: contextOf(dial),
       ALPNProtocols: [dial.alpn],
@@ -120,17 +162,14 @@ export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
       },
     });
     socket.setNoDelay(true);
-    const timer = setTimeout(() => {
-      fail(timeoutError());
-    }, dial.timeoutMs ?? defaultDialTimeoutMs);
+    const inner = 'socket' in carrier ? carrier.socket : undefined;
     const onAbort = () => {
-      fail(abortError(signal));
+      fail(signal.reason);
     };
-    signal?.addEventListener('abort', onAbort, { once: true });
+    signal.addEventListener('abort', onAbort, { once: true });
 
     function settle(): void {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
+      signal.removeEventListener('abort', onAbort);
       socket.off('error', fail);
       socket.off('close', onClose);
     }
@@ -138,24 +177,31 @@ export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
       settle();
       socket.on('error', () => undefined);
       socket.destroy();
-      reject(explainDialError(error, { url: dial.url, stage, issuer }));
+      inner?.destroy();
+      reject(error instanceof Error ? error : toZtnaError(error));
     }
     function onClose(): void {
       fail(Object.assign(new Error('closed'), { code: 'ECONNRESET' }));
     }
+    if (inner) progress.stage = 'tls';
+    else {
+      socket.once('connect', () => {
+        progress.stage = 'tls';
+      });
+    }
+    // What a proxy made is a socket of its own below ours, with an end of its own.
+    inner?.on('error', () => undefined);
+    socket.once('close', () => inner?.destroy());
     socket.on('error', fail);
     socket.on('close', onClose);
-    socket.once('connect', () => {
-      stage = 'tls';
-    });
     // Comes before the verdict on the certificate; afterwards the certificate cannot be read any more. Not by
     // getPeerX509Certificate: on a client that leaves nothing for the verdict itself to read (Node 24).
     socket.prependOnceListener('secure', () => {
-      issuer = issuerName(socket.getPeerCertificate());
+      progress.seen = readCertificate(socket.getPeerCertificate(), dial.url);
     });
     socket.once('secureConnect', () => {
       if (socket.alpnProtocol !== dial.alpn) {
-        fail(wrongProtocol(dial.url, issuer));
+        fail(wrongProtocol(dial.url));
         return;
       }
       settle();
@@ -163,7 +209,47 @@ export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
       socket.on('error', () => undefined);
       resolve(socket);
     });
+    if (signal.aborted) onAbort();
   });
+}
+
+/** Who it is that has answered in the relay's place, if that can be found out. */
+async function diagnose(
+  error: unknown,
+  dial: SecureDial,
+  { stage, seen }: DialProgress,
+): Promise<ZtnaError | undefined> {
+  const { url, trust } = dial;
+  if (stage === 'connect' || dial.socketPath !== undefined) return undefined;
+  const authorities = trust?.authorities ?? [];
+  const code = systemCode(error) ?? '';
+  if (isNotTls(code)) return findPortal(dial);
+  const isUnfit = error instanceof ZtnaError && error.reason === 'protocol_missing';
+  if (isUnknownIssuer(code) || (isUnfit && trust === null)) {
+    return explainStranger(url, seen, authorities, error);
+  }
+  if (!isTlsRefused(code)) return undefined;
+  const looked = await lookAtCertificate(dial, authorities);
+  if (!looked || looked.isTrusted) return undefined;
+  return explainStranger(url, looked.seen, authorities, error);
+}
+
+async function explainStranger(
+  url: string,
+  seen: SeenCertificate | undefined,
+  authorities: readonly string[],
+  cause: unknown,
+): Promise<ZtnaError> {
+  // Inspection makes certificates for the host that was asked for; a portal has but its own.
+  const mayBePortal = seen?.isForHost === false && !seen.isOfRelay;
+  const portal = mayBePortal ? await findPortal({ url: plainUrl(url) }) : undefined;
+  return portal ?? strangersCertificate(url, seen, authorities, cause);
+}
+
+/** Where a browser would be sent to the portal: the same host, port 80. */
+function plainUrl(url: string): string {
+  const plain = new URL(url);
+  return `http://${plain.hostname}/`;
 }
 
 function wrongRole(seen: Role, expected: Role): ZtnaError {
@@ -172,14 +258,6 @@ function wrongRole(seen: Role, expected: Role): ZtnaError {
     hop: 'relay',
     reason: 'role_wrong',
   });
-}
-
-/** The issuer's organisation or common name, short. */
-function issuerName(certificate: PeerCertificate): string | undefined {
-  // Without a certificate Node answers an empty object.
-  const issuer = certificate.issuer as Partial<Certificate> | undefined;
-  const name = issuer?.O ?? issuer?.CN;
-  return (Array.isArray(name) ? name[0] : name)?.slice(0, 100);
 }
 
 export function throwIfAborted(signal: AbortSignal | undefined): void {

@@ -157,7 +157,7 @@ test('enrol - sends the secret to nobody whose certificate is not of the bundleâ
     stranger,
   );
   const error = await refused(t, enrolDevice(code));
-  t.is(error.reason, 'certificate_stranger');
+  t.is(error.code, 'ERR_NETWORK_INTERCEPTED');
   t.deepEqual(paths, ['/v1/bundle']);
 });
 
