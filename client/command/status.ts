@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { errorRow, toZtnaError, type SessionFacts } from '../../protocol/index.ts';
-import { isSealed, printJsonLine } from '../../protocol/host/index.ts';
+import { describeProxy, isSealed, printJsonLine } from '../../protocol/host/index.ts';
 import { Agent } from '../agent/agent.ts';
 import { toIsoTime } from '../agent/tunnel-event.ts';
 import { openLogger, print, requireIdentity, type GlobalOptions } from './context.ts';
@@ -16,6 +16,7 @@ export async function runStatus(options: GlobalOptions): Promise<void> {
     profile: profile.name,
     device: identity.id,
     relay: identity.relayUrl,
+    proxy: describeProxy(identity.relayUrl),
     enrolledFor: identity.profile['user'] ?? null,
     certificateUntil: toIsoTime(certificateUntilMs),
     keys: (await isSealed(profile.dir)) ? 'sealed' : 'unsealed',
@@ -57,6 +58,7 @@ export async function runStatus(options: GlobalOptions): Promise<void> {
   print(
     `relay        ${local.relay}  ${failure ? `${isRefused ? 'refused' : 'offline'}: ${failure.message} [${failure.code}]` : 'online'}`,
   );
+  if (local.proxy !== null) print(`proxy        ${local.proxy}`);
   print(`device       ${local.device}  (profile ${local.profile})`);
   if (session) {
     const methods = session.methods.join(', ');

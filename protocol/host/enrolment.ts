@@ -20,6 +20,7 @@ import {
 import { rawPublicKey, signingKey as toSigningKey, signStatement } from '../statement.ts';
 import { requestEnrolment } from './enrolment-request.ts';
 import type { Identity } from './identity.ts';
+import { strangersCertificate } from './network-error.ts';
 import {
   createCertificateRequest,
   createNoiseKey,
@@ -28,10 +29,11 @@ import {
   digestText,
 } from './keys.ts';
 import { certificateIdentity } from './peer.ts';
+import { lookAtCertificate } from './tls-diagnosis.ts';
 
 /**
- * Fetches the bundle of the deployment whose root has that fingerprint. Throws ERR_STATEMENT_REFUSED when what
- * answers is not that deployment, and as `dialTls`.
+ * Fetches the bundle of the deployment whose root has that fingerprint. Throws ERR_NETWORK_INTERCEPTED when what
+ * answers is no relay, ERR_STATEMENT_REFUSED when it is one of another deployment, and as `dialTls`.
  */
 export async function fetchBundle(url: string, rootId: string): Promise<Bundle> {
   // Nothing is trusted yet, TLS included: whoever answers, the statement is signed by the root that the code
@@ -40,9 +42,11 @@ export async function fetchBundle(url: string, rootId: string): Promise<Bundle> 
   try {
     return verifyBundle(statement.trim(), { rootId, minVersion: 0 }, Date.now());
   } catch (cause) {
+    const looked = await lookAtCertificate({ url }, []);
+    if (looked && !looked.seen.isOfRelay) throw strangersCertificate(url, looked.seen, [], cause);
     throw new ZtnaError('ERR_STATEMENT_REFUSED', {
       message: 'what answers at that address is not the relay that this was made for',
-      hint: 'ask for a new code; if your network inspects TLS, have this address let through untouched',
+      hint: 'if the relay was set up anew, ask for a new code; if not, somebody poses as it',
       hop: 'network',
       reason: 'bundle_refused',
       cause,

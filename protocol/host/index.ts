@@ -42,6 +42,7 @@ export {
   roles,
   roleUri,
 } from './peer.ts';
+export { describeProxy } from './proxy.ts';
 export { RecordPump, type RecordPumpOptions } from './record-pump.ts';
 export {
   fullJitterDelayMs,
