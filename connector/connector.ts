@@ -8,6 +8,7 @@ import {
 } from '../protocol/index.ts';
 import {
   ControlClock,
+  describeProxy,
   redialForever,
   RevocationFeed,
   type Logger,
@@ -146,6 +147,7 @@ export class Connector {
       connector: identity.id,
       name: this.#link?.name ?? identity.profile['name'] ?? null,
       relay: identity.relayUrl,
+      proxy: describeProxy(identity.relayUrl),
       instance: this.#instance,
       channel: this.#link ? 'open' : 'lost',
       error: error ? { code: error.code, message: error.message } : null,
@@ -192,7 +194,8 @@ export class Connector {
     });
     this.#link = link;
     this.#lastError = undefined;
-    logger.info('channel_open', { relay: keeper.identity.relayUrl, name: link.name });
+    const relay = keeper.identity.relayUrl;
+    logger.info('channel_open', { relay, name: link.name, proxy: describeProxy(relay) });
     for (const message of this.#untold.splice(0)) link.send(message);
     this.#checkReady();
     return link;

@@ -10,6 +10,8 @@ export interface ConnectorStatus {
   readonly connector: string | null;
   readonly name: string | null;
   readonly relay: string | null;
+  /** The HTTP proxy on the way to the relay and the variable that names it, or null. */
+  readonly proxy: string | null;
   readonly instance: string | null;
   readonly channel: 'open' | 'lost' | null;
   /** Why the channel is lost, or null. */

@@ -141,6 +141,7 @@ const startingStatus: ConnectorStatus = {
   connector: null,
   name: null,
   relay: null,
+  proxy: null,
   instance: null,
   channel: null,
   error: null,

@@ -30,6 +30,7 @@ function printStatus(status: ConnectorStatus): void {
     status.state,
     `connector  ${status.name ?? '-'} ${status.connector ?? ''}`,
     `relay      ${status.relay ?? '-'} (channel ${status.channel ?? 'not dialled'}, ${status.slots} idle sockets)`,
+    ...(status.proxy === null ? [] : [`proxy      ${status.proxy}`]),
     ...(error ? [`error      ${error.message} [${error.code}]`] : []),
     `tunnels    ${status.tunnels} with ${status.streams} connections`,
     `keys       ${status.sealed ? 'sealed' : 'unsealed'}, certificate ends ${status.certificateEndsAt ?? '-'}`,

@@ -15,6 +15,7 @@ import {
 } from '../../protocol/index.ts';
 import {
   ControlChannel,
+  describeProxy,
   redialForever,
   type ControlClock,
   type Identity,
@@ -130,7 +131,9 @@ export class ControlLink {
       channel.close();
       return;
     }
-    logger.info('control_link_open', { url: this.#options.url, version: channel.welcome.version });
+    const { controlSocket, url } = this.#options;
+    const proxy = controlSocket === undefined ? describeProxy(url) : null;
+    logger.info('control_link_open', { url, version: channel.welcome.version, proxy });
     const unsent = this.#unsent;
     this.#unsent = [];
     for (const message of [...standing(), ...unsent]) this.#sendOn(channel, message);

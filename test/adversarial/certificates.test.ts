@@ -332,7 +332,7 @@ const impostors: readonly [
 ][] = [
   [
     'somebody with another CA',
-    'ERR_RELAY_UNREACHABLE',
+    'ERR_NETWORK_INTERCEPTED',
     3,
     () => {
       const { keyPem, certificatePem } = stranger.issue({ uris: ['ztna://control-plane/cp'] });
