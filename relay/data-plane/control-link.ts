@@ -131,8 +131,8 @@ export class ControlLink {
       channel.close();
       return;
     }
-    const { controlSocket, url } = this.#options;
-    const proxy = controlSocket === undefined ? describeProxy(url) : null;
+    const { socketPath, url } = this.#options;
+    const proxy = socketPath === undefined ? describeProxy(url) : null;
     logger.info('control_link_open', { url, version: channel.welcome.version, proxy });
     const unsent = this.#unsent;
     this.#unsent = [];
