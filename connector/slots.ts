@@ -6,7 +6,14 @@ import {
   type RelayId,
   type Assign,
 } from '../protocol/index.ts';
-import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
+import {
+  Backoff,
+  fullJitterDelayMs,
+  machineNetwork,
+  watchConnection,
+  type Logger,
+  type NetworkWatch,
+} from '../protocol/host/index.ts';
 import { closeWebSocket } from './close-web-socket.ts';
 import { slotLifetimeMs } from './limits.ts';
 import type { RawData, WebSocket } from 'ws';
@@ -23,6 +30,8 @@ export interface SlotsOptions {
   readonly onChange: () => void;
   readonly logger: Logger;
   readonly lifetimeMs?: number;
+  /** What tells of sleep and other addresses; by default this machine's. */
+  readonly network?: NetworkWatch;
 }
 
 const pingEveryMs = 20_000;
@@ -36,11 +45,15 @@ export class Slots {
   readonly #idle = new Map<WebSocket, () => void>();
   readonly #stopping = new AbortController();
   #dialling = 0;
-  #failures = 0;
+  readonly #backoff = new Backoff();
+  readonly #unsubscribe: () => void;
   #retry: NodeJS.Timeout | undefined;
 
   constructor(options: SlotsOptions) {
     this.#options = options;
+    this.#unsubscribe = (options.network ?? machineNetwork).subscribe(() => {
+      this.#retryAtOnce();
+    });
     this.#fill();
   }
 
@@ -56,6 +69,7 @@ export class Slots {
   /** Closes the idle ones and dials no more. Safe to call twice. */
   stop(): void {
     this.#stopping.abort();
+    this.#unsubscribe();
     clearTimeout(this.#retry);
     for (const [socket, release] of [...this.#idle]) {
       release();
@@ -84,13 +98,19 @@ export class Slots {
       if (signal.aborted) return;
       const { code, message } = toZtnaError(error);
       logger.warn('slot_dial_failed', { relay, code, message });
-      this.#failed();
+      this.#failed(toZtnaError(error));
     }
   }
 
   #keep(socket: WebSocket): void {
-    const { lifetimeMs = slotLifetimeMs, logger, relay, onAssign, onChange } = this.#options;
-    const dialledAtMs = performance.now();
+    const {
+      lifetimeMs = slotLifetimeMs,
+      logger,
+      network,
+      relay,
+      onAssign,
+      onChange,
+    } = this.#options;
     let isAlive = true;
     const drop = () => {
       release();
@@ -112,21 +132,29 @@ export class Slots {
       isAlive = false;
       socket.ping();
     }, pingEveryMs);
+    const stopWatching = watchConnection(
+      socket,
+      () => {
+        release();
+        socket.terminate();
+        this.#fill();
+      },
+      network && { network },
+    );
     const onPong = () => {
       isAlive = true;
     };
     const onClose = (code: number) => {
       release();
       logger.debug('slot_closed', { relay, code });
-      // One that is refused right after it opened counts as a failed dial, lest it be dialled in a circle.
-      if (performance.now() - dialledAtMs < 1_000) this.#failed();
-      else this.#fill();
+      // A relay that goes closes all of them for everyone, and one that refuses them would be dialled in a circle.
+      this.#failed();
     };
     const onMessage = (data: RawData, isBinary: boolean) => {
       try {
         const assign = readAssign(data, isBinary);
         release();
-        this.#failures = 0;
+        this.#backoff.restart();
         this.#fill();
         onAssign(socket, assign);
       } catch (error) {
@@ -140,23 +168,32 @@ export class Slots {
     const release = () => {
       clearTimeout(lifetime);
       clearInterval(heartbeat);
+      stopWatching();
       socket.off('pong', onPong).off('close', onClose).off('message', onMessage);
       if (this.#idle.delete(socket)) onChange();
     };
     socket.on('error', () => undefined);
     socket.on('pong', onPong).on('close', onClose).on('message', onMessage);
     this.#idle.set(socket, release);
-    if (this.isFull) this.#failures = 0;
+    if (this.isFull) this.#backoff.restart();
     onChange();
     if (socket.readyState !== socket.OPEN) onClose(1006);
   }
 
-  #failed(): void {
+  #failed(error?: ZtnaError): void {
     if (this.#stopping.signal.aborted || this.#retry) return;
     this.#retry = setTimeout(() => {
       this.#retry = undefined;
       this.#fill();
-    }, fullJitterDelayMs(this.#failures++));
+    }, this.#backoff.nextMs(error));
+  }
+
+  #retryAtOnce(): void {
+    this.#backoff.restart();
+    if (!this.#retry) return;
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    this.#fill();
   }
 }
 

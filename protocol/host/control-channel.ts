@@ -9,9 +9,11 @@ import type { refusal, timeAnswer } from '../messages/channel.ts';
 import { channelPath } from '../messages/data.ts';
 import { greet, readMessage, type WelcomeOf } from './channel-greeting.ts';
 import type { ControlClock } from './clock.ts';
+import { watchConnection } from './connection-watch.ts';
 import { dialWebSocket, type DialOptions } from './dial.ts';
 import type { Logger } from './log.ts';
 import { startLiveness } from './liveness.ts';
+import type { NetworkWatch } from './network-watch.ts';
 import { aborted, closeError, closeSoon, closeWith } from './web-socket-close.ts';
 
 export type { WelcomeOf } from './channel-greeting.ts';
@@ -64,6 +66,8 @@ export interface ControlChannelOptions<In extends ChannelMessage, Out extends Ch
   /** A newer bundle, verified; the caller keeps it. */
   readonly onBundle?: (bundle: Bundle) => void;
   readonly logger: Logger;
+  /** What tells of sleep and other addresses; by default this machine's. */
+  readonly network?: NetworkWatch;
   /** Closes the channel when it aborts. */
   readonly signal: AbortSignal;
 }
@@ -152,6 +156,15 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
       this.#failure ??= error;
       ws.terminate();
     });
+    const stopWatching = watchConnection(
+      ws,
+      (error) => {
+        this.#failure ??= error;
+        options.logger.info('channel_lost_with_network', { reason: error.reason });
+        ws.terminate();
+      },
+      options.network && { network: options.network },
+    );
     const onMessage = (data: RawData, isBinary: boolean) => {
       this.#receive(data, isBinary);
     };
@@ -167,6 +180,7 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
       ws.off('message', onMessage);
       clearInterval(timer);
       stopLiveness();
+      stopWatching();
       options.signal.removeEventListener('abort', onAbort);
       const error = this.#failure ?? closeError(code, text.toString());
       this.#failure = error;

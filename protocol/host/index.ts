@@ -3,6 +3,7 @@ export { type BridgeOutcome, bridgeStream } from './bridge.ts';
 export { countGarbage } from './buffer-garbage.ts';
 export { ControlClock, readClocks } from './clock.ts';
 export { notAvailableYet, printError, runCommandLine, softwareVersion } from './command-line.ts';
+export { watchConnection } from './connection-watch.ts';
 export {
   type AnswerOf,
   ControlChannel,
@@ -32,6 +33,7 @@ export {
   logLevel,
   type LogLevel,
 } from './log.ts';
+export { type MachineReading, machineNetwork, NetworkWatch } from './network-watch.ts';
 export { nearestWord } from './nearest-word.ts';
 export {
   certificateIdentity,
@@ -45,6 +47,7 @@ export {
 export { describeProxy } from './proxy.ts';
 export { RecordPump, type RecordPumpOptions } from './record-pump.ts';
 export {
+  Backoff,
   fullJitterDelayMs,
   redialCapMs,
   redialForever,

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
-import { toZtnaError, ZtnaError } from '../errors.ts';
+import { errorRow, toZtnaError, ZtnaError } from '../errors.ts';
+import { machineNetwork, type NetworkWatch } from './network-watch.ts';
 
 /** A connection that lasted this long was a good one: the next loss starts from the shortest delay. */
 export const steadyAfterMs = 10_000;
@@ -9,6 +10,10 @@ const shortLossMs = 30_000;
 
 const shortCapMs = 2_000;
 const longCapMs = 30_000;
+const usualBaseMs = 250;
+
+/** An attempt that is younger than this when the network changes goes on: it may be of the new network already. */
+const youngAttemptMs = 500;
 
 /** The longest delay between attempts when the connection has been lost for so long. */
 export function redialCapMs(lostForMs: number): number {
@@ -23,10 +28,50 @@ export function fullJitterDelayMs(
   attempt: number,
   options: { readonly baseMs?: number; readonly capMs?: number } = {},
 ): number {
-  const { baseMs = 250, capMs = longCapMs } = options;
+  const { baseMs = usualBaseMs, capMs = longCapMs } = options;
   const ceilingMs = Math.min(capMs, baseMs * 2 ** Math.min(attempt, 30));
   return randomInt(0, Math.floor(ceilingMs) + 1);
 }
+
+/**
+ * How long to wait before each attempt after a loss: full jitter whose ceiling doubles from 250 ms to 2 s, and to 30 s
+ * once the loss has lasted 30 s. It starts anew only after a connection that lasted ten seconds, or when the network
+ * changed. A relay that says it has too much to do (ERR_LIMIT_RATE) is given the whole range at once.
+ */
+export class Backoff {
+  readonly #baseMs: number;
+  readonly #nowMs: () => number;
+  #attempt = 0;
+  #lostAtMs: number;
+
+  constructor(options: { readonly baseMs?: number; readonly nowMs?: () => number } = {}) {
+    this.#baseMs = options.baseMs ?? usualBaseMs;
+    this.#nowMs = options.nowMs ?? (() => performance.now());
+    this.#lostAtMs = this.#nowMs();
+  }
+
+  /** The delay before the next attempt, in milliseconds. `error` is what the last one failed with. */
+  nextMs(error?: ZtnaError): number {
+    const capMs = redialCapMs(this.#nowMs() - this.#lostAtMs);
+    if (error && errorRow(error.code).closeCode === overloadedCloseCode) {
+      this.#attempt = Math.max(this.#attempt, Math.ceil(Math.log2(shortCapMs / this.#baseMs)));
+    }
+    return fullJitterDelayMs(this.#attempt++, { baseMs: this.#baseMs, capMs });
+  }
+
+  /** A connection was lost that had lasted so long. */
+  lost(lastedMs: number): void {
+    if (lastedMs >= steadyAfterMs) this.restart();
+  }
+
+  /** What was learned from earlier attempts counts no more. */
+  restart(): void {
+    this.#attempt = 0;
+    this.#lostAtMs = this.#nowMs();
+  }
+}
+
+const overloadedCloseCode = errorRow('ERR_LIMIT_RATE').closeCode;
 
 export interface RedialOptions<T> {
   /** One attempt. It ends by itself when the signal aborts. */
@@ -37,8 +82,10 @@ export interface RedialOptions<T> {
   readonly onWaiting?: (error: ZtnaError, delayMs: number) => void;
   /** Errors that no further attempt can mend. Without it there are none. */
   readonly isFatal?: (error: ZtnaError) => boolean;
-  /** An event `wake` on it ends the present wait: the network came back, a user asked. */
+  /** An event `wake` on it ends the present wait: a user asked. */
   readonly wake?: EventTarget;
+  /** Its events end the present wait and an attempt under way, and start the delays anew; by default this machine's. */
+  readonly network?: NetworkWatch;
   /** For tests: the first ceiling of the delays. */
   readonly baseMs?: number;
 }
@@ -48,52 +95,59 @@ export interface RedialOptions<T> {
  * Resolves when the signal aborts; throws only an error that `isFatal` names.
  */
 export async function redialForever<T>(options: RedialOptions<T>): Promise<void> {
-  const { dial, run, signal, isFatal = () => false } = options;
+  const { network = machineNetwork, baseMs } = options;
+  const backoff = new Backoff(baseMs === undefined ? {} : { baseMs });
+  const wake = options.wake ?? new EventTarget();
+  const unsubscribe = network.subscribe(() => {
+    backoff.restart();
+    wake.dispatchEvent(new Event('network'));
+    wake.dispatchEvent(new Event('wake'));
+  });
+  try {
+    await redial({ ...options, wake }, backoff);
+  } finally {
+    unsubscribe();
+  }
+}
+
+async function redial<T>(
+  options: RedialOptions<T> & { readonly wake: EventTarget },
+  backoff: Backoff,
+): Promise<void> {
+  const { dial, run, signal, wake, isFatal = () => false } = options;
   const { default: pRetry } = await import('p-retry');
-  let attempt = 0;
-  let lostAtMs = performance.now();
 
   async function backOff(error: ZtnaError): Promise<void> {
-    const delayMs = fullJitterDelayMs(attempt, {
-      capMs: redialCapMs(performance.now() - lostAtMs),
-      ...(options.baseMs === undefined ? {} : { baseMs: options.baseMs }),
-    });
-    attempt += 1;
+    const delayMs = backoff.nextMs(error);
     options.onWaiting?.(error, delayMs);
-    await waitFor(delayMs, signal, options.wake);
+    await waitFor(delayMs, signal, wake);
   }
 
   const isOver = () => signal.aborted;
   const goesOn = (error: ZtnaError) => !isOver() && !isFatal(error);
   while (!isOver()) {
+    const attempt = new Attempt<T>(signal, wake);
     let connection: T;
     try {
-      connection = await pRetry(
-        async () => {
-          try {
-            return await dial(signal);
-          } catch (error) {
-            throw toZtnaError(error); // p-retry gives up on a TypeError.
-          }
+      connection = await pRetry(() => attempt.dial(dial), {
+        retries: Infinity,
+        // Its own delays lose their jitter at their cap; ours are waited for in onFailedAttempt.
+        minTimeout: 0,
+        maxTimeout: 0,
+        onFailedAttempt: async ({ error }) => {
+          if (goesOn(toZtnaError(error))) await backOff(toZtnaError(error));
         },
-        {
-          retries: Infinity,
-          // Its own delays lose their jitter at their cap; ours are waited for in onFailedAttempt.
-          minTimeout: 0,
-          maxTimeout: 0,
-          onFailedAttempt: async ({ error }) => {
-            if (goesOn(toZtnaError(error))) await backOff(toZtnaError(error));
-          },
-          shouldRetry: ({ error }) => goesOn(toZtnaError(error)),
-          // The signal is not handed on: p-retry would drop a connection that came just as it aborted.
-        },
-      );
+        shouldRetry: ({ error }) => goesOn(toZtnaError(error)),
+        // The signal is not handed on: p-retry would drop a connection that came just as it aborted.
+      });
     } catch (error) {
+      attempt.done();
       if (isOver()) return;
       throw error;
     }
     const openedAtMs = performance.now();
     const ending = await use(run, connection);
+    attempt.done();
     if (isOver()) return;
     const error =
       ending instanceof ZtnaError
@@ -104,12 +158,60 @@ export async function redialForever<T>(options: RedialOptions<T>): Promise<void>
             reason: 'connection_lost',
           });
     if (!goesOn(error)) throw error;
-    if (performance.now() - openedAtMs >= steadyAfterMs) {
-      attempt = 0;
-      lostAtMs = performance.now();
-    }
+    backoff.lost(performance.now() - openedAtMs);
     await backOff(error);
   }
+}
+
+/**
+ * Dials with a signal of its own that follows `signal` until `done`. A change of the network ends an attempt that began
+ * before it, whose answer will not find us any more, and another begins at once.
+ */
+class Attempt<T> {
+  readonly #signal: AbortSignal;
+  readonly #wake: EventTarget;
+  #ending = new AbortController();
+  readonly #onAbort = () => {
+    this.#ending.abort(this.#signal.reason);
+  };
+
+  constructor(signal: AbortSignal, wake: EventTarget) {
+    this.#signal = signal;
+    this.#wake = wake;
+    signal.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  async dial(dial: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    for (;;) {
+      const startedAtMs = performance.now();
+      this.#ending = new AbortController();
+      if (this.#signal.aborted) this.#onAbort();
+      const onNetwork = () => {
+        if (performance.now() - startedAtMs < youngAttemptMs) return;
+        this.#ending.abort(networkChanged());
+      };
+      this.#wake.addEventListener('network', onNetwork);
+      try {
+        return await dial(this.#ending.signal);
+      } catch (error) {
+        if (!this.#ending.signal.aborted || this.#signal.aborted) throw toZtnaError(error); // p-retry gives up on a TypeError.
+      } finally {
+        this.#wake.removeEventListener('network', onNetwork);
+      }
+    }
+  }
+
+  done(): void {
+    this.#signal.removeEventListener('abort', this.#onAbort);
+  }
+}
+
+function networkChanged(): ZtnaError {
+  return new ZtnaError('ERR_RELAY_UNREACHABLE', {
+    message: 'the network changed',
+    hop: 'network',
+    reason: 'network_changed',
+  });
 }
 
 async function use<T>(run: (connection: T) => Promise<unknown>, connection: T): Promise<unknown> {
@@ -120,21 +222,17 @@ async function use<T>(run: (connection: T) => Promise<unknown>, connection: T): 
   }
 }
 
-async function waitFor(
-  delayMs: number,
-  signal: AbortSignal,
-  wake: EventTarget | undefined,
-): Promise<void> {
+async function waitFor(delayMs: number, signal: AbortSignal, wake: EventTarget): Promise<void> {
   if (signal.aborted) return;
   await new Promise<void>((resolve) => {
     const done = () => {
       clearTimeout(timer);
       signal.removeEventListener('abort', done);
-      wake?.removeEventListener('wake', done);
+      wake.removeEventListener('wake', done);
       resolve();
     };
     const timer = setTimeout(done, delayMs);
     signal.addEventListener('abort', done, { once: true });
-    wake?.addEventListener('wake', done, { once: true });
+    wake.addEventListener('wake', done, { once: true });
   });
 }
