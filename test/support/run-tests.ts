@@ -5,15 +5,17 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { sharedVariable, sharePostgres } from './shared-postgresql.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
+const postgres = await sharePostgres();
 const child = spawn(
   process.execPath,
   ['node_modules/ava/entrypoints/cli.mjs', '--tap', ...process.argv.slice(2)],
   {
     cwd: top,
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, NODE_NO_WARNINGS: '1' },
+    env: { ...process.env, NODE_NO_WARNINGS: '1', [sharedVariable]: postgres.address },
   },
 );
 
@@ -43,6 +45,7 @@ const code = await new Promise<number | null>((resolve) => {
       resolve(exitCode);
     });
 });
+await postgres.stop();
 // A crash outside any test leaves no `not ok` line.
 if (code !== 0 && failed === 0) failed = 1;
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);

@@ -111,7 +111,7 @@ export function createAuditLog(options: AuditOptions): AuditLog {
   };
 
   const appendIn = async (tx: Tx, entry: AuditEntry): Promise<AuditRecord> => {
-    await store.lockOrder(tx, 'audit');
+    await store.lockOrder(tx, `audit:${writer}`);
     const head = await readHead(tx);
     const detailsJson = JSON.stringify(entry.details ?? {}, toPrintable);
     if (Buffer.byteLength(detailsJson) > maxDetailsBytes) {
@@ -149,7 +149,7 @@ export function createAuditLog(options: AuditOptions): AuditLog {
 
     checkpoint: () =>
       store.write(async (tx) => {
-        await store.lockOrder(tx, 'audit');
+        await store.lockOrder(tx, `audit:${writer}`);
         const head = await readHead(tx);
         const signed = await readSignedHead(tx);
         if (!head || signed?.position === head.position) return undefined;
@@ -158,7 +158,7 @@ export function createAuditLog(options: AuditOptions): AuditLog {
 
     prune: (beforeMs, actor) =>
       store.write(async (tx) => {
-        await store.lockOrder(tx, 'audit');
+        await store.lockOrder(tx, `audit:${writer}`);
         const own = tx.selectFrom('audit').where('writer', '=', writer);
         const firstYoung = await own
           .select((eb) => eb.fn.min('position').as('position'))

@@ -9,4 +9,12 @@ export {
 } from './meta.ts';
 export { pruneStore, type Pruned } from './prune.ts';
 export { keepMarks, recoverFromRestore } from './restore.ts';
-export { openStore, type AppendOrder, type Reader, type Store, type Tx } from './store.ts';
+export {
+  openStore,
+  type Order,
+  type Reader,
+  type Store,
+  type StoreOptions,
+  type Topic,
+  type Tx,
+} from './store.ts';

@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import { ZtnaError } from '../../../protocol/index.ts';
 import type { Reader, Tx } from './store.ts';
 
@@ -21,14 +22,31 @@ export async function readCounter(db: Reader | Tx, counter: Counter): Promise<nu
 
 /** Raises the counter by one and answers the new value. */
 export async function raiseCounter(tx: Tx, counter: Counter): Promise<number> {
-  const value = (await readCounter(tx, counter)) + 1;
-  await writeMeta(tx, counter, String(value));
-  return value;
+  const row = await tx
+    .insertInto('meta')
+    .values({ key: counter, value: '1' })
+    .onConflict((conflict) =>
+      conflict.column('key').doUpdateSet({
+        value: sql<string>`cast(cast(meta.value as bigint) + 1 as text)`,
+      }),
+    )
+    .returning('value')
+    .executeTakeFirstOrThrow();
+  return Number(row.value);
 }
 
 /** Sets the counter, unless it is higher already. Counters never fall. */
 export async function raiseCounterTo(tx: Tx, counter: Counter, value: number): Promise<void> {
-  if (value > (await readCounter(tx, counter))) await writeMeta(tx, counter, String(value));
+  await tx
+    .insertInto('meta')
+    .values({ key: counter, value: String(value) })
+    .onConflict((conflict) =>
+      conflict
+        .column('key')
+        .doUpdateSet({ value: String(value) })
+        .where(sql<boolean>`cast(meta.value as bigint) < cast(excluded.value as bigint)`),
+    )
+    .execute();
 }
 
 /** A text kept under `key`, or undefined. */

@@ -1,4 +1,4 @@
-import { sql, type Kysely } from 'kysely';
+import { PostgresAdapter, sql, type Kysely } from 'kysely';
 import type { Migration } from 'kysely/migration';
 
 /**
@@ -117,7 +117,19 @@ async function createFirstTables(db: Kysely<unknown>): Promise<void> {
       statement text not null, primary key (writer, position))`,
     `create table meta (key text primary key, value text not null)`,
   ];
-  for (const statement of statements) await sql.raw(statement).execute(db);
+  await runStatements(db, statements);
+}
+
+/**
+ * Carries out the statements of a migration. Text is compared byte by byte in every store: by default PostgreSQL goes by
+ * a language, whose rules change with its operating system.
+ */
+async function runStatements(db: Kysely<unknown>, statements: readonly string[]): Promise<void> {
+  const isPostgres = db.getExecutor().adapter instanceof PostgresAdapter;
+  for (const statement of statements) {
+    const text = isPostgres ? statement.replaceAll(/ text\b/g, ' text collate "C"') : statement;
+    await sql.raw(text).execute(db);
+  }
 }
 
 /** Until then there was one relay, with the control plane. */

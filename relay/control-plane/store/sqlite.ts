@@ -1,6 +1,6 @@
 import type * as Sqlite from 'node:sqlite';
 import type { SqliteDatabase, SqliteStatement } from 'kysely';
-import { ZtnaError } from '../../../protocol/index.ts';
+import { toBindable } from './bindable.ts';
 
 /** Compiled statements kept; Kysely writes the same few texts over and over. */
 const maxCachedStatements = 256;
@@ -60,12 +60,4 @@ export function openSqlite(path: string): SqliteDatabase {
       };
     },
   };
-}
-
-function toBindable(value: unknown): Sqlite.SQLInputValue {
-  if (typeof value === 'boolean') return value ? 1 : 0;
-  if (value === null || typeof value === 'string' || typeof value === 'bigint') return value;
-  if (typeof value === 'number' && !Number.isNaN(value)) return value;
-  if (value instanceof Uint8Array) return value;
-  throw new ZtnaError('ERR_INTERNAL', { message: `the store cannot keep a ${typeof value}` });
 }

@@ -1,12 +1,8 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
-import { chmodSync, existsSync, mkdirSync, openSync, closeSync } from 'node:fs';
 import { join } from 'node:path';
-import { CamelCasePlugin, Kysely, SqliteDialect, type Transaction } from 'kysely';
-import { Migrator } from 'kysely/migration';
-import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
-import { lockDirectory, type DirectoryLock } from '../../directory-lock.ts';
-import { migrations } from './migrations.ts';
-import { openSqlite } from './sqlite.ts';
+import { mkdirSync } from 'node:fs';
+import { lockDirectory } from '../../directory-lock.ts';
+import type { Kysely, Transaction } from 'kysely';
+import type { Logger } from '../../../protocol/host/index.ts';
 import type { Database } from './database.ts';
 
 /** A transaction. While one is open, use it for every query: the plain handle would wait for its end. */
@@ -15,155 +11,83 @@ export type Tx = Transaction<Database>;
 /** A transaction, or the plain handle for a read on its own. */
 export type Reader = Kysely<Database>;
 
-/** The orders that are appended to by one writer at a time, also across control planes. */
-export type AppendOrder = 'audit' | 'revocation';
+/**
+ * What writers of several processes must do one after another. `revocation`: the log, and with it everything that
+ * permission rests on; those who grant hold it shared. `audit:…`: one writer's chain. `user:…`: what is counted of a user.
+ */
+export type Order = 'revocation' | `audit:${string}` | `user:${string}`;
+
+/** What one control plane tells the others of; what has changed, they read for themselves. */
+export type Topic = 'revocation' | 'policy' | 'bundle' | 'tunnels';
 
 /** The control plane's durable state. */
 export interface Store {
+  readonly engine: 'sqlite' | 'postgresql';
   /**
    * For reads outside a transaction. Inside `write` it throws ERR_INTERNAL, as a `write` within a `write` does:
-   * one connection serves all, so they would wait for each other for ever.
+   * one connection may serve all, so they would wait for each other for ever.
    */
   readonly db: Reader;
-  /** Runs `change` in a transaction; transactions run one after another. Rolled back when it throws. */
+  /**
+   * Runs `change` in a transaction; those of one process run one after another. Rolled back when it throws. `change`
+   * may run again, in a new transaction, when that of another process stood in its way.
+   * Throws ERR_RELAY_UNAVAILABLE with reason `store_unavailable` while the store is away.
+   */
   write<T>(change: (tx: Tx) => Promise<T>): Promise<T>;
   /**
    * Calls `listener` once `tx` is durable and before the next transaction begins, in the order registered; never when
    * it rolls back. One that throws keeps none of the others from running.
    */
   afterCommit(tx: Tx, listener: () => void): void;
-  /** Held until `tx` ends: appends to `order` follow each other, so that positions commit in order. */
-  lockOrder(tx: Tx, order: AppendOrder): Promise<void>;
-  /** Waits for what runs, closes the file and lets go of the directory. Safe to call twice. */
+  /** Held until `tx` ends, by one transaction of all processes: what is appended under it commits in order. */
+  lockOrder(tx: Tx, order: Order): Promise<void>;
+  /** Held until `tx` ends, by any number of transactions, while none has it by `lockOrder`. */
+  lockShared(tx: Tx, order: Order): Promise<void>;
+  /** Wakes the other processes on this store once `tx` is durable. A hint that may be lost. */
+  announce(tx: Tx, topic: Topic): void;
+  /**
+   * Calls `listener` when another process may have changed something, at least every two seconds; null: anything.
+   * Never called for a store that one process has to itself. Answers how to stop.
+   */
+  onAnnounced(listener: (topic: Topic | null) => void): () => void;
+  /** Calls `listener` each time that the store is back after it was away. Answers how to stop. */
+  onAvailable(listener: () => void): () => void;
+  /** False while the store is away. */
+  readonly isAvailable: boolean;
+  /** The store's own clock, in milliseconds of Unix time; null where it has none but this machine's. */
+  readClockMs(): Promise<number | null>;
+  /** Waits for what runs and lets go of everything. Safe to call twice. */
   close(): Promise<void>;
 }
 
+export interface StoreOptions {
+  /** Where SQLite's file lies; a control plane holds its own in any case. Made when missing. */
+  readonly directory: string;
+  /** `postgres://…`; else SQLite. */
+  readonly url?: string | null | undefined;
+  readonly logger?: Logger | undefined;
+  /** Waits for a store that is away, saying so, rather than throwing ERR_RELAY_UNAVAILABLE. */
+  readonly isPatient?: boolean | undefined;
+}
+
 /**
- * Opens `directory/store.sqlite` (made when missing, 0600 in 0700) and brings its schema up to date.
- * Throws ERR_CONFIG_LOCKED when another process has it, ERR_CONFIG_INVALID when a newer release wrote it.
+ * Opens the store and brings its schema up to date.
+ * Throws ERR_CONFIG_LOCKED when another process has the directory, ERR_CONFIG_INVALID when a newer release wrote the
+ * store or its URL cannot be used.
  */
-export async function openStore(options: { readonly directory: string }): Promise<Store> {
-  mkdirSync(options.directory, { recursive: true, mode: 0o700 });
-  const lock = lockDirectory(join(options.directory, 'store.lock'));
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const { directory, url } = options;
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const lock = lockDirectory(join(directory, 'store.lock'));
   try {
-    const path = join(options.directory, 'store.sqlite');
-    createPrivateFile(path);
-    const db = new Kysely<Database>({
-      dialect: new SqliteDialect({ database: openSqlite(path) }),
-      plugins: [new CamelCasePlugin({ maintainNestedObjectKeys: true })],
-    });
-    try {
-      await migrate(db);
-    } catch (error) {
-      await db.destroy();
-      throw error;
+    if (typeof url === 'string') {
+      const { openPostgresStore } = await import('./postgres-store.ts');
+      return await openPostgresStore({ ...options, url }, lock);
     }
-    return new SqliteStore(db, lock);
+    const { openSqliteStore } = await import('./sqlite-store.ts');
+    return await openSqliteStore(directory, lock);
   } catch (error) {
     lock.release();
     throw error;
   }
-}
-
-/** SQLite gives its journal files the mode of the main file, so that one has to be right from the start. */
-function createPrivateFile(path: string): void {
-  if (existsSync(path)) chmodSync(path, 0o600);
-  else closeSync(openSync(path, 'wx', 0o600));
-}
-
-async function migrate(db: Kysely<Database>): Promise<void> {
-  const provider = { getMigrations: () => Promise.resolve(migrations) };
-  const { error, results } = await new Migrator({ db, provider }).migrateToLatest();
-  if (error === undefined) return;
-  const failed = results?.find((result) => result.status === 'Error')?.migrationName;
-  throw new ZtnaError('ERR_CONFIG_INVALID', {
-    message: failed
-      ? `the store could not be brought to ${failed}`
-      : 'the store was written by another release of this program',
-    hint: 'start the release that wrote it, or restore a backup',
-    cause: error,
-  });
-}
-
-class SqliteStore implements Store {
-  readonly #db: Kysely<Database>;
-  readonly #lock: DirectoryLock;
-  readonly #listeners = new WeakMap<Tx, (() => void)[]>();
-  /** The transaction that the running code was called from, as long as it is open. */
-  readonly #scope = new AsyncLocalStorage<{ isOpen: boolean }>();
-  /** Settles when the newest transaction and its listeners are over. */
-  #newest: Promise<unknown> = Promise.resolve();
-  #closing: Promise<void> | undefined;
-
-  constructor(db: Kysely<Database>, lock: DirectoryLock) {
-    this.#db = db;
-    this.#lock = lock;
-  }
-
-  get db(): Kysely<Database> {
-    if (this.#scope.getStore()?.isOpen) {
-      throw insideTransaction();
-    }
-    return this.#db;
-  }
-
-  write<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
-    if (this.#scope.getStore()?.isOpen) return Promise.reject(insideTransaction());
-    const written = this.#newest.then(() => this.#write(change));
-    this.#newest = written.catch(() => undefined);
-    return written;
-  }
-
-  async #write<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
-    const listeners: (() => void)[] = [];
-    const scope = { isOpen: true };
-    const result = await this.#db.transaction().execute(async (tx) => {
-      this.#listeners.set(tx, listeners);
-      try {
-        return await this.#scope.run(scope, () => change(tx));
-      } finally {
-        scope.isOpen = false;
-      }
-    });
-    runAll(listeners);
-    return result;
-  }
-
-  afterCommit(tx: Tx, listener: () => void): void {
-    const listeners = this.#listeners.get(tx);
-    if (!listeners) {
-      throw new ZtnaError('ERR_INTERNAL', { message: 'this transaction was not begun by write' });
-    }
-    listeners.push(listener);
-  }
-
-  lockOrder(): Promise<void> {
-    return Promise.resolve(); // transactions already run one after another
-  }
-
-  close(): Promise<void> {
-    this.#closing ??= this.#newest
-      .then(() => this.#db.destroy())
-      .finally(() => {
-        this.#lock.release();
-      });
-    return this.#closing;
-  }
-}
-
-function insideTransaction(): ZtnaError {
-  return new ZtnaError('ERR_INTERNAL', { message: 'inside a transaction, use its own handle' });
-}
-
-/** Runs every one, then throws what the first to fail threw. */
-function runAll(listeners: readonly (() => void)[]): void {
-  const failures: unknown[] = [];
-  for (const listener of listeners) {
-    try {
-      listener();
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  if (failures.length > 0) throw toZtnaError(failures[0]);
 }

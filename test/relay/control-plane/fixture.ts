@@ -1,10 +1,14 @@
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { newId, type UserId } from '../../../protocol/index.ts';
 import { addDevice } from '../../../relay/control-plane/devices/index.ts';
 import { openStore } from '../../../relay/control-plane/store/index.ts';
-import type { ExecutionContext } from 'ava';
+import type { ExecutionContext, TestFn } from 'ava';
+import pg from 'pg';
+import { missingServer } from '../../support/postgresql.ts';
+import { sharedPostgresPort, stopOwnPostgres } from '../../support/shared-postgresql.ts';
 import type { Device, Store, User } from '../../../relay/control-plane/store/index.ts';
 
 export const startMs = 1_900_000_000_000;
@@ -31,9 +35,56 @@ export function temporaryDirectory(t: ExecutionContext): string {
   return directory;
 }
 
+const onPostgres = ' (on PostgreSQL)';
+
+/**
+ * Declares each test twice, on SQLite and on PostgreSQL; what it opens by `openTestStore` or `testStoreUrl` is of
+ * that engine. Without a PostgreSQL server the second one is skipped, and says why.
+ */
+export function onEveryStore<C>(test: TestFn<C>): Declare<C> & { readonly serial: Declare<C> } {
+  test.after.always('stop PostgreSQL', () => stopOwnPostgres());
+  const missing = missingServer();
+  const twice =
+    (declare: Declare<C>, skip: Declare<C>): Declare<C> =>
+    (title, implementation) => {
+      declare(title, implementation);
+      if (missing === undefined) declare(`${title}${onPostgres}`, implementation);
+      else skip(`${title}${onPostgres}: ${missing}`, implementation);
+    };
+  return Object.assign(twice(test, test.skip), { serial: twice(test.serial, test.serial.skip) });
+}
+
+type Declare<C> = (
+  title: string,
+  implementation: (t: ExecutionContext<C>) => void | Promise<void>,
+) => void;
+
+let schemas = 0;
+
+/** The URL of an empty PostgreSQL store for a test that was declared for one, in hooks too; else undefined. */
+export async function testStoreUrl(t: ExecutionContext): Promise<string | undefined> {
+  return t.title.includes(onPostgres) ? newPostgresUrl(t) : undefined;
+}
+
+/** The URL of a store in a schema of its own, which is dropped when the test ends. */
+export async function newPostgresUrl(t: ExecutionContext): Promise<string> {
+  const port = await sharedPostgresPort();
+  schemas += 1;
+  const schema = `t${String(process.pid)}_${randomBytes(4).toString('hex')}_${String(schemas)}`;
+  const url = `postgres://ztna@127.0.0.1:${String(port)}/postgres`;
+  t.teardown(async () => {
+    const client = new pg.Client(url);
+    await client.connect();
+    await client.query(`drop schema if exists "${schema}" cascade`);
+    await client.end();
+  });
+  return `${url}?schema=${schema}`;
+}
+
 /** An empty store, closed when the test ends. */
 export async function openTestStore(t: ExecutionContext): Promise<Store> {
-  const store = await openStore({ directory: temporaryDirectory(t) });
+  const url = await testStoreUrl(t);
+  const store = await openStore({ directory: temporaryDirectory(t), url, isPatient: true });
   t.teardown(() => store.close());
   return store;
 }

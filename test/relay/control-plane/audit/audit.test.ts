@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto';
-import test, { type ExecutionContext } from 'ava';
+import ava, { type ExecutionContext } from 'ava';
 import {
   rawPublicKey,
   signingKey,
@@ -16,8 +16,10 @@ import {
   type AuditLog,
   type AuditRecord,
 } from '../../../../relay/control-plane/audit/index.ts';
-import { openTestStore, startMs, TestClock } from '../fixture.ts';
+import { openTestStore, startMs, TestClock, onEveryStore } from '../fixture.ts';
 import type { Store } from '../../../../relay/control-plane/store/index.ts';
+
+const test = onEveryStore(ava);
 
 interface Rig {
   readonly store: Store;

@@ -1,8 +1,17 @@
-import test from 'ava';
+import ava from 'ava';
 import { newId } from '../../../../protocol/index.ts';
 import { addConnector } from '../../../../relay/control-plane/devices/index.ts';
-import { addUser, enrolDevice, freshKey, openTestStore, startMs } from '../fixture.ts';
+import {
+  addUser,
+  enrolDevice,
+  freshKey,
+  openTestStore,
+  startMs,
+  onEveryStore,
+} from '../fixture.ts';
 import type { Store } from '../../../../relay/control-plane/store/index.ts';
+
+const test = onEveryStore(ava);
 
 async function addSite(store: Store) {
   const id = newId('site');

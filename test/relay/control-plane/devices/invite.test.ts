@@ -1,13 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import test from 'ava';
+import ava from 'ava';
 import { newId } from '../../../../protocol/index.ts';
 import {
   claimInvite,
   createInvite,
   findInvite,
 } from '../../../../relay/control-plane/devices/index.ts';
-import { openTestStore, startMs } from '../fixture.ts';
+import { openTestStore, startMs, onEveryStore } from '../fixture.ts';
 import type { Store } from '../../../../relay/control-plane/store/index.ts';
+
+const test = onEveryStore(ava);
 
 function invite(store: Store, uses?: number) {
   return store.write((tx) =>

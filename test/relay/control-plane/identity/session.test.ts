@@ -1,4 +1,4 @@
-import test, { type ExecutionContext } from 'ava';
+import ava, { type ExecutionContext } from 'ava';
 import {
   endExpiredSessions,
   endSessions,
@@ -9,7 +9,9 @@ import {
   startSession,
   touchSession,
 } from '../../../../relay/control-plane/identity/index.ts';
-import { addUser, enrolDevice, openTestStore, startMs } from '../fixture.ts';
+import { addUser, enrolDevice, openTestStore, startMs, onEveryStore } from '../fixture.ts';
+
+const test = onEveryStore(ava);
 
 const limits = { idleMs: 60_000, absoluteMs: 600_000 };
 

@@ -1,5 +1,5 @@
 import { Secret, TOTP } from 'otpauth';
-import test, { type ExecutionContext } from 'ava';
+import ava, { type ExecutionContext } from 'ava';
 import {
   beginTotp,
   confirmTotp,
@@ -10,12 +10,21 @@ import {
   startSession,
   type Credentials,
 } from '../../../../relay/control-plane/identity/index.ts';
-import { addUser, enrolDevice, openTestStore, startMs, TestClock } from '../fixture.ts';
+import {
+  addUser,
+  enrolDevice,
+  openTestStore,
+  startMs,
+  TestClock,
+  onEveryStore,
+} from '../fixture.ts';
 import type { User } from '../../../../relay/control-plane/store/index.ts';
 
 const password = 'blue kettle quiet moon';
 // Hashing is slow on purpose: one hash serves every test of this file.
 const passwordHash = await preparePassword(password, 'anna');
+
+const test = onEveryStore(ava); // after what is awaited: declaring must not be interrupted
 
 const refused = { code: 'ERR_IDENTITY_SIGN_IN_REFUSED' };
 

@@ -1,5 +1,5 @@
 import { Secret, TOTP } from 'otpauth';
-import test, { type ExecutionContext } from 'ava';
+import ava, { type ExecutionContext } from 'ava';
 import {
   beginTotp,
   confirmTotp,
@@ -8,7 +8,9 @@ import {
   totpStep,
   useTotp,
 } from '../../../../relay/control-plane/identity/index.ts';
-import { addUser, openTestStore, startMs } from '../fixture.ts';
+import { addUser, openTestStore, startMs, onEveryStore } from '../fixture.ts';
+
+const test = onEveryStore(ava);
 
 const stepMs = 30_000;
 const refused = { code: 'ERR_IDENTITY_SIGN_IN_REFUSED' };

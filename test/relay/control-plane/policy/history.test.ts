@@ -1,11 +1,13 @@
-import test from 'ava';
+import ava from 'ava';
 import {
   policyDigest,
   readPolicy,
   storePolicy,
 } from '../../../../relay/control-plane/policy/index.ts';
-import { openTestStore, startMs } from '../fixture.ts';
+import { openTestStore, startMs, onEveryStore } from '../fixture.ts';
 import { permitAll } from './policy-fixture.ts';
+
+const test = onEveryStore(ava);
 
 test('storePolicy - numbers versions upwards and keeps every one', async (t) => {
   const store = await openTestStore(t);

@@ -1,7 +1,9 @@
-import test from 'ava';
+import ava from 'ava';
 import { newId, type RevocationEntry } from '../../../../protocol/index.ts';
 import { openRevocationLog } from '../../../../relay/control-plane/revocation/index.ts';
-import { openTestStore, TestClock } from '../fixture.ts';
+import { openTestStore, TestClock, onEveryStore } from '../fixture.ts';
+
+const test = onEveryStore(ava);
 
 const revokeUser = () => ({
   action: 'revoke' as const,
