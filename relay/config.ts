@@ -16,6 +16,8 @@ export interface ListenAddress {
 export interface RelayConfig {
   /** `https://host:port`, as agents and connectors dial it. */
   readonly url: string;
+  /** `postgres://…`, with its password where it has one; null for SQLite in the state directory. */
+  readonly storeUrl: string | null;
   readonly listen: ListenAddress;
   /** Where probes and metrics are served; loopback only. */
   readonly adminListen: ListenAddress | null;
@@ -65,22 +67,18 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
   );
   if (!top.url) throw reader.invalid(root, 'must have a url', 'add: url: https://HOST:PORT');
   const url = readUrl(reader, top.url);
-  if (top.store && reader.text(top.store) !== 'sqlite') {
-    const store = reader.text(top.store);
-    if (/^postgres(?:ql)?:/.test(store))
-      throw reader.notAvailable(top.store, 'store: postgres://…');
-    throw reader.invalid(top.store, 'must be sqlite');
-  }
   const enrolment = reader.members(top.enrolment, ['mode', 'maxDevicesPerUser']);
   if (enrolment.mode && reader.text(enrolment.mode) !== 'invite') {
     const mode = reader.text(enrolment.mode);
     if (/^sso(?:-approve)?$/.test(mode)) throw reader.notAvailable(enrolment.mode, `mode: ${mode}`);
     throw reader.invalid(enrolment.mode, 'must be invite');
   }
+  const storeUrl = top.store ? readStore(reader, top.store) : null;
   const session = reader.members(top.session, ['idle', 'absolute']);
   const idleMs = readDuration(reader, session.idle, defaults.idleMs, 60_000, 400 * 24 * hourMs);
   return {
     url,
+    storeUrl,
     listen: top.listen
       ? readListen(reader, top.listen)
       : { host: '0.0.0.0', port: Number(new URL(url).port || 443) },
@@ -102,6 +100,16 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
     },
     apps: readApps(reader, top.apps),
   };
+}
+
+/** `sqlite` or the URL of a PostgreSQL server, which no error repeats: it may hold a password. */
+function readStore(reader: ConfigReader, value: ConfigValue): string | null {
+  const text = reader.text(value);
+  if (text === 'sqlite') return null;
+  if (!/^postgres(?:ql)?:\/\//.test(text)) {
+    throw reader.invalid(value, 'must be sqlite or postgres://USER@HOST/DATABASE');
+  }
+  return text;
 }
 
 /** `https://HOST[:PORT]`, without a path, as a URL that ends in its port. */

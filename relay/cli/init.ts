@@ -10,12 +10,11 @@ export const initLeaf: Leaf = {
   describe: 'make a relay: keys, store and relay.yaml',
   options: {
     url: { type: 'string', describe: 'https://HOST:PORT by which agents and connectors reach it' },
-    store: { type: 'string', describe: 'postgres://… (not available yet); else SQLite in DIR' },
+    store: { type: 'string', describe: 'postgres://USER@HOST/DATABASE; else SQLite in DIR' },
     join: { type: 'string', describe: 'join another control plane (not available yet)' },
   },
   run: async (argv) => {
     if (argv['join'] !== undefined) notAvailableYet('init --join');
-    if (argv['store'] !== undefined && argv['store'] !== 'sqlite') notAvailableYet('init --store');
     if (typeof argv['url'] !== 'string') {
       throw new ZtnaError('ERR_CONFIG_USAGE', {
         message: 'init needs the address that agents and connectors will use',
@@ -23,11 +22,13 @@ export const initLeaf: Leaf = {
       });
     }
     const { parseRelayConfig } = await import('../config.ts');
-    const text = relayConfigText(textOf(argv, 'url'));
-    const { url } = parseRelayConfig(text, '--url');
+    const store = textOf(argv, 'store');
+    const given = store === '' || store === 'sqlite' ? null : store;
+    const text = relayConfigText(textOf(argv, 'url'), given);
+    const { url, storeUrl } = parseRelayConfig(text, 'init');
     const dir = resolve(dirOf(argv));
     const { makeRelay } = await import('./make-relay.ts');
-    await makeRelay(dir, url, text);
+    await makeRelay(dir, url, text, storeUrl);
     talk(`made a relay for ${url} in ${dir}`);
     talk(`next: ztna-relay run --dir ${dir}`);
     talk(`      ztna-relay policy apply POLICIES --dir ${dir}`);

@@ -1,5 +1,5 @@
 /** The relay.yaml that `init` writes: what must be said, and what can be, with its default. */
-export function relayConfigText(url: string): string {
+export function relayConfigText(url: string, storeUrl: string | null = null): string {
   return `# How agents and connectors reach this relay. Their codes and certificates name it.
 url: ${url}
 
@@ -9,7 +9,9 @@ url: ${url}
 # /livez, /readyz and /metrics, on loopback only.
 #adminListen: 127.0.0.1:9080
 
-store: sqlite
+# Where the state is kept: sqlite, in this directory, or a PostgreSQL server that several control planes share:
+# postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE. This file is for its owner alone.
+store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 
 #enrolment:
 #  mode: invite

@@ -19,6 +19,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       adminListen: settings.adminListen,
       limits: defaultLimits,
     },
+    storeUrl: config.storeUrl,
     logger,
   });
   if (plane.healthPort !== null) logger.info('admin_listening', { port: plane.healthPort });

@@ -47,6 +47,8 @@ export interface ControlPlaneOptions {
   /** The relay's state directory. */
   readonly dir: string;
   readonly settings: Settings;
+  /** Of the PostgreSQL server that holds the state; else SQLite in `dir`. */
+  readonly storeUrl?: string | null | undefined;
   readonly logger: Logger;
 }
 
@@ -69,7 +71,12 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const { dir, logger } = options;
   refuseLongPath(controlSocketPath(dir));
   await openStateDir(dir);
-  const store = await openStore({ directory: join(dir, 'control-plane') });
+  const store = await openStore({
+    directory: join(dir, 'control-plane'),
+    url: options.storeUrl,
+    isPatient: true,
+    logger,
+  });
   const undo: (() => Promise<void>)[] = [() => store.close()];
   try {
     const services = await createServices(options, store);

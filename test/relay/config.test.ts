@@ -1,6 +1,7 @@
 import test from 'ava';
 import { ZtnaError } from '../../protocol/index.ts';
 import { parseListenAddress, parseRelayConfig } from '../../relay/config.ts';
+import { relayConfigText } from '../../relay/cli/relay-yaml.ts';
 
 function refusal(text: string): { code: string; message: string; hint: string | undefined } {
   try {
@@ -16,6 +17,7 @@ function refusal(text: string): { code: string; message: string; hint: string | 
 test('parseRelayConfig - fills in what the file leaves out', (t) => {
   t.deepEqual(parseRelayConfig('url: https://relay.example.com:8443\n'), {
     url: 'https://relay.example.com:8443',
+    storeUrl: null,
     listen: { host: '0.0.0.0', port: 8443 },
     adminListen: null,
     maxDevicesPerUser: 3,
@@ -59,6 +61,14 @@ test('parseRelayConfig - names line and nearest known word of an unknown key, al
   });
 });
 
+test('parseRelayConfig - takes the URL of a PostgreSQL store, and repeats it in no error', (t) => {
+  const storeUrl = 'postgres://ztna:se%23cret@db.example.com/ztna?sslmode=verify-full#x';
+  t.is(parseRelayConfig(relayConfigText('https://a:1', storeUrl)).storeUrl, storeUrl);
+  const wrong = refusal('url: https://a:1\nstore: mysql://ztna:secret@db/ztna\n');
+  t.is(wrong.code, 'ERR_CONFIG_INVALID');
+  t.notRegex(JSON.stringify(wrong), /secret/);
+});
+
 test('parseRelayConfig - says of keys without a part behind them that they are not available yet', (t) => {
   for (const line of [
     'tls: { cert: a, key: b }',
@@ -66,7 +76,6 @@ test('parseRelayConfig - says of keys without a part behind them that they are n
     'posture: { maxAge: 45s }',
     'audit: { keep: 400d }',
     'drainFor: 25s',
-    'store: postgres://db/ztna',
     'enrolment: { mode: sso }',
     'verification: { holdFor: 5m }',
   ]) {

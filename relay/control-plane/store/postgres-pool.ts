@@ -6,7 +6,7 @@ import type { Logger } from '../../../protocol/host/index.ts';
 import type { PostgresPool, PostgresPoolClient } from 'kysely';
 import type { PostgresTarget } from './postgres-url.ts';
 
-const connectTimeoutMs = 3_000;
+const connectTimeoutMs = 5_000;
 /** The server ends a statement, a wait for a lock included, after this. */
 const statementTimeoutMs = 10_000;
 /** We end it after this: nothing comes from a server that is cut off. */
@@ -16,6 +16,8 @@ const idleInTransactionMs = 10_000;
 /** How often a store that is away is tried. */
 const probeEveryMs = 500;
 const maxConnections = 8;
+/** Uses that wait for a connection; more are refused. */
+const maxWaiting = 10_000;
 
 /** Parses bigint columns, counts and sums into numbers; ours are below 2^53. */
 const types: pg.CustomTypesConfig = {
@@ -81,9 +83,10 @@ export class GuardedPool implements PostgresPool {
   readonly #settings: pg.PoolConfig;
   readonly #label: string;
   readonly #logger: Logger | undefined;
-  readonly #clients = new WeakMap<pg.PoolClient, PostgresPoolClient>();
+  readonly #waiting: (() => void)[] = [];
   readonly #abort = new AbortController();
   readonly #listeners = new Set<() => void>();
+  #inUse = 0;
   #isAvailable = true;
   #probing: Promise<void> | undefined;
   #ending: Promise<void> | undefined;
@@ -115,19 +118,29 @@ export class GuardedPool implements PostgresPool {
   }
 
   async connect(): Promise<PostgresPoolClient> {
-    if (!this.#isAvailable) throw storeUnavailable();
-    let client: pg.PoolClient;
+    await this.#takePlace();
     try {
-      client = await this.#pool.connect();
+      if (!this.#isAvailable) throw storeUnavailable();
+      return this.#guard(await this.#pool.connect());
     } catch (cause) {
+      this.#leavePlace();
+      if (cause instanceof ZtnaError) throw cause;
       this.#suspect();
       throw storeUnavailable(cause);
     }
-    const known = this.#clients.get(client);
-    if (known) return known;
-    const guarded = this.#guard(client);
-    this.#clients.set(client, guarded);
-    return guarded;
+  }
+
+  /** Waits outside of the pool, whose timeout is for connecting: a crowd is no sign of a store that is away. */
+  async #takePlace(): Promise<void> {
+    if (this.#inUse < maxConnections) this.#inUse += 1;
+    else if (this.#waiting.length >= maxWaiting) throw storeUnavailable();
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  #leavePlace(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#inUse -= 1;
   }
 
   /** Safe to call twice. */
@@ -151,14 +164,16 @@ export class GuardedPool implements PostgresPool {
         throw storeUnavailable(error);
       }
     };
-    // A connection that is lost between two statements; the next statement says so.
-    client.on('error', () => {
-      isBroken = true;
-    });
+    const onError = () => {
+      isBroken = true; // lost between two statements; the next one says so
+    };
+    client.on('error', onError);
     return {
       query: query as unknown as PostgresPoolClient['query'],
       release: (destroy) => {
+        client.off('error', onError);
         client.release(destroy === true || isBroken);
+        this.#leavePlace();
       },
     };
   }

@@ -68,17 +68,27 @@ export async function testStoreUrl(t: ExecutionContext): Promise<string | undefi
 
 /** The URL of a store in a schema of its own, which is dropped when the test ends. */
 export async function newPostgresUrl(t: ExecutionContext): Promise<string> {
+  const { url, drop } = await newPostgresSchema();
+  t.teardown(drop);
+  return url;
+}
+
+/** The engine of what a whole file starts; `on-postgresql.ts` changes it. */
+export const fileEngine = { isPostgres: false };
+
+/** The URL of a store in a schema of its own, and how to drop it. */
+export async function newPostgresSchema(): Promise<{ url: string; drop: () => Promise<void> }> {
   const port = await sharedPostgresPort();
   schemas += 1;
   const schema = `t${String(process.pid)}_${randomBytes(4).toString('hex')}_${String(schemas)}`;
   const url = `postgres://ztna@127.0.0.1:${String(port)}/postgres`;
-  t.teardown(async () => {
+  const drop = async () => {
     const client = new pg.Client(url);
     await client.connect();
     await client.query(`drop schema if exists "${schema}" cascade`);
     await client.end();
-  });
-  return `${url}?schema=${schema}`;
+  };
+  return { url: `${url}?schema=${schema}`, drop };
 }
 
 /** An empty store, closed when the test ends. */

@@ -69,6 +69,7 @@ test.serial(
     );
     const codes = new Set(await Promise.all(requests));
     t.deepEqual([...codes].sort(), ['ERR_LIMIT_RATE', 'ERR_MESSAGE_MALFORMED']);
+    await rig.settled();
     const rows = await rig.admin<{ action: string }[]>('audit.tail', { limit: 1_000 });
     const refused = rows.filter((row) => row.action === 'identity.enrol').length;
     t.true(refused >= 120 && refused < 140, `${refused} records`);

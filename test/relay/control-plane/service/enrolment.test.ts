@@ -110,6 +110,7 @@ test.serial('enrol - of 50 requests with one code at once exactly one wins', asy
   for (const { text } of refused) t.regex(text, /"code":"ERR_IDENTITY_CODE_USED"/);
   const devices = await rig.admin<{ user: string }[]>('device.list');
   t.is(devices.filter((device) => device.user === 'crowd').length, 1);
+  await rig.settled();
   const records = await rig.admin<{ action: string; outcome: string }[]>('audit.tail', {
     limit: 200,
   });

@@ -41,6 +41,7 @@ import {
   type ControlPlane,
 } from '../../../../relay/control-plane/service.ts';
 import { defaultLimits, type Settings } from '../../../../relay/control-plane/settings.ts';
+import { fileEngine, newPostgresSchema } from '../fixture.ts';
 
 export const password = 'correct-horse-of-a-test';
 
@@ -146,15 +147,22 @@ export class Rig {
   /** The highest version that its peers offer. */
   version = 1;
   url = '';
+  storeUrl: string | null = null;
   plane!: ControlPlane;
   settings!: Settings;
   #front!: Server;
+  #dropStore: () => Promise<void> = () => Promise.resolve();
 
   static async start(changes: Partial<Settings> = {}): Promise<Rig> {
     const rig = new Rig();
+    if (fileEngine.isPostgres) {
+      const schema = await newPostgresSchema();
+      rig.storeUrl = schema.url;
+      rig.#dropStore = schema.drop;
+    }
     rig.dir = await mkdtemp(join(tmpdir(), 'ztna-cp-'));
     await rig.#openFront();
-    await makeRelay(rig.dir, rig.url, relayConfigText(rig.url));
+    await makeRelay(rig.dir, rig.url, relayConfigText(rig.url, rig.storeUrl), rig.storeUrl);
     rig.settings = {
       url: rig.url,
       adminListen: null,
@@ -173,6 +181,7 @@ export class Rig {
     this.plane = await startControlPlane({
       dir: this.dir,
       settings: this.settings,
+      storeUrl: this.storeUrl,
       logger: logger(this.logLines),
     });
   }
@@ -199,6 +208,12 @@ export class Rig {
     for (const socket of this.#sockets) socket.destroy();
     await new Promise((resolve) => this.#front.close(resolve));
     await rm(this.dir, { recursive: true, force: true });
+    await this.#dropStore();
+  }
+
+  /** Resolves when everything is written that waits now: refusals are recorded after the answer. */
+  async settled(): Promise<void> {
+    await this.plane.services.store.write(() => Promise.resolve());
   }
 
   /** Runs an administration command as root of this machine would. */
