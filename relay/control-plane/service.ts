@@ -33,14 +33,12 @@ import {
   keepMarks,
   openStore,
   raiseCounter,
-  raiseCounterTo,
-  readCounter,
   recoverFromRestore,
   type Store,
 } from './store/index.ts';
-import { markAheadMs, ServerClock } from './time/control-clock.ts';
+import { openClock } from './time/open-clock.ts';
 import { VerificationSchedule } from './verification/schedule.ts';
-import { markClock, startTimers } from './verification/timer.ts';
+import { startTimers } from './verification/timer.ts';
 import { randomInt } from 'node:crypto';
 
 export interface ControlPlaneOptions {
@@ -129,6 +127,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       }));
     if (health) undo.push(() => health.stop());
     const timers = startTimers(services);
+    store.onAvailable(() => {
+      verifySoon(services);
+    });
     await audit.append({
       actor: 'system',
       action: 'relay.start',
@@ -146,14 +147,18 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       await Promise.all([admin.stop(), health?.stop()]);
       upgrades.stop();
       await listener.stop();
-      await audit.append({
-        actor: 'system',
-        action: 'relay.stop',
-        subject: 'control-plane',
-        outcome: 'ok',
-      });
-      await audit.checkpoint();
-      await services.keepMarks();
+      try {
+        await audit.append({
+          actor: 'system',
+          action: 'relay.stop',
+          subject: 'control-plane',
+          outcome: 'ok',
+        });
+        await audit.checkpoint();
+        await services.keepMarks();
+      } catch (error) {
+        logger.warn('stop_not_recorded', { code: toZtnaError(error).code }); // the store is away
+      }
       await store.close();
     };
     return { services, healthPort: health?.port ?? null, stop: () => (stopping ??= stop()) };
@@ -161,6 +166,12 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     for (const step of undo.reverse()) await step().catch(() => undefined);
     throw error;
   }
+}
+
+/** While the store was away nothing could be verified: what is live must not wait for its turn. */
+function verifySoon({ tunnels, schedule, clock }: Services): void {
+  const nowMs = clock.nowMs();
+  for (const tunnel of tunnels.all()) schedule.hasten(tunnel.id, nowMs);
 }
 
 async function createServices(options: ControlPlaneOptions, store: Store): Promise<Services> {
@@ -172,10 +183,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   const authority = await loadAuthority(directory);
   await refuseOtherUrl(store, settings.url);
   const regression = await recoverFromRestore(store, directory);
-  const clock = new ServerClock(await readCounter(store.db, 'clockHighWaterMs'));
-  await store.write((tx) => raiseCounterTo(tx, 'clockHighWaterMs', clock.nowMs() + markAheadMs));
-  clock.marked(clock.nowMs() + markAheadMs);
-  await markClock({ clock, store });
+  const { clock, learn: learnClock } = await openClock(store);
   const audit = createAuditLog({ store, key: authority.auditKey, writer: 'cp', clock });
   const revocations = await openRevocationLog(store, clock);
   const head = await revocations.head(store.db);
@@ -211,6 +219,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   return {
     store,
     clock,
+    learnClock,
     audit,
     refusals: new Refusals({ audit, clock, logger }),
     authority,

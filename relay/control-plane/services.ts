@@ -20,6 +20,8 @@ import type { VerificationSchedule } from './verification/schedule.ts';
 export interface Services {
   readonly store: Store;
   readonly clock: ServerClock;
+  /** Learns anew what the clock follows. */
+  readonly learnClock: () => Promise<void>;
   readonly audit: AuditLog;
   /** For refusals of whoever may cause as many as he likes. */
   readonly refusals: Refusals;

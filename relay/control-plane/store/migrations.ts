@@ -24,9 +24,9 @@ async function letTunnelsResume(db: Kysely<unknown>): Promise<void> {
 }
 
 async function rememberReplaced(db: Kysely<unknown>): Promise<void> {
-  await sql
-    .raw(`alter table connectors add column replaced_json text not null default '[]'`)
-    .execute(db);
+  await runStatements(db, [
+    `alter table connectors add column replaced_json text not null default '[]'`,
+  ]);
 }
 
 async function createFirstTables(db: Kysely<unknown>): Promise<void> {
@@ -139,5 +139,5 @@ async function describeRelays(db: Kysely<unknown>): Promise<void> {
     `alter table relays add column is_draining integer not null default 0`,
     `update relays set is_control = 1`,
   ];
-  for (const statement of statements) await sql.raw(statement).execute(db);
+  await runStatements(db, statements);
 }

@@ -33,21 +33,26 @@ export async function recoverFromRestore(
   store: Store,
   directory: string,
 ): Promise<Regression | undefined> {
-  const kept = await readHighWater(directory);
-  const regression = findRegression(await readMarks(store.db), kept);
-  if (!regression) return undefined;
+  const read = await readHighWater(directory);
+  // A copied directory means a copied store only where the store lies in it.
+  const kept = read && store.engine === 'postgresql' ? { ...read, isCopy: false } : read;
+  if (!findRegression(await readMarks(store.db), kept)) return undefined;
   // How often a counter was raised after the backup is not known; never more than once a second.
   const aboveAll = Math.floor(Date.now() / 1_000);
   const { marks } = kept ?? { marks: { incarnation: 0, fencing: 0, controlTimeMs: 0 } };
-  await store.write(async (tx) => {
+  return store.write(async (tx) => {
+    await store.lockOrder(tx, 'revocation');
+    // Another control plane may have noticed first.
+    const regression = findRegression(await readMarks(tx), kept);
+    if (!regression) return undefined;
     for (const counter of ['incarnation', 'fencing', 'bundleVersion', 'relaysVersion'] as const) {
       const seen = counter === 'incarnation' || counter === 'fencing' ? marks[counter] : 0;
       const highest = Math.max(await readCounter(tx, counter), seen);
       await raiseCounterTo(tx, counter, Math.max(highest + 1, aboveAll));
     }
     await raiseCounterTo(tx, 'clockHighWaterMs', marks.controlTimeMs);
+    return regression;
   });
-  return regression;
 }
 
 /** Notes beside the store how far it has come. */

@@ -3,7 +3,8 @@ import { flushConfirmations, revokeSubject } from '../access/end-tunnels.ts';
 import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
 import { pruneEveryMs } from '../limits.ts';
-import { pruneStore, raiseCounterTo } from '../store/index.ts';
+import { pruneStore } from '../store/index.ts';
+import { markClock } from '../time/open-clock.ts';
 import { endOverdue } from './overdue.ts';
 import { verifyTunnels } from './verifier.ts';
 import type { Services } from '../services.ts';
@@ -12,6 +13,7 @@ const verifyEveryMs = 200;
 const heartbeatEveryMs = 5_000;
 const clockMarkEveryMs = 1_000;
 const overdueEveryMs = 500;
+const clockLearnEveryMs = 5_000;
 const sweepEveryMs = 2_000;
 const bookkeepingEveryMs = 60_000;
 const bundleCheckEveryMs = 3_600_000;
@@ -34,6 +36,7 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
     }),
     startLoop(clockMarkEveryMs, () => markClock(services)),
     startLoop(overdueEveryMs, () => endOverdue(services, clock.nowMs())),
+    startLoop(clockLearnEveryMs, () => services.learnClock()),
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
     startLoop(keepMarksEveryMs, () => services.keepMarks()),
@@ -48,6 +51,7 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
   ];
   function startLoop(everyMs: number, work: () => Promise<void>) {
     return repeat(everyMs, work, (error) => {
+      if (error.reason === 'store_unavailable') return; // the store says so itself, once
       logger.error('timer_failed', {
         code: error.code,
         error: error.message,
@@ -88,15 +92,6 @@ function repeat(
       return running;
     },
   };
-}
-
-/** Keeps a mark ahead of the time given out, so that control time does not fall across a crash. */
-export async function markClock(services: Pick<Services, 'clock' | 'store'>): Promise<void> {
-  const { clock, store } = services;
-  const markMs = clock.dueMarkMs();
-  if (markMs === undefined) return;
-  await store.write((tx) => raiseCounterTo(tx, 'clockHighWaterMs', markMs));
-  clock.marked(markMs);
 }
 
 /** Ends sessions that ran out, and forgets closed tunnels whose grant can no longer be used. */

@@ -64,7 +64,7 @@ test('init - needs a url, and names what is not available yet', async (t) => {
     [[], 'ERR_CONFIG_USAGE'],
     [['--url', 'http://relay.example.com'], 'ERR_CONFIG_INVALID'],
     [['--join', 'x'], 'ERR_CONFIG_NOT_AVAILABLE'],
-    [['--url', 'https://a', '--store', 'postgres://x'], 'ERR_CONFIG_NOT_AVAILABLE'],
+    [['--url', 'https://a', '--store', 'postgres://u:hidden@x'], 'ERR_CONFIG_INVALID'],
   ] as const) {
     const { code: exit, stderr } = await runProgram(launchers.relay, [
       'init',
@@ -74,6 +74,7 @@ test('init - needs a url, and names what is not available yet', async (t) => {
     ]);
     t.is(exit, 2);
     t.true(stderr.includes(code), stderr);
+    t.false(stderr.includes('hidden'), stderr);
   }
 });
 

@@ -59,16 +59,14 @@ type Declare<C> = (
   implementation: (t: ExecutionContext<C>) => void | Promise<void>,
 ) => void;
 
-let schemas = 0;
-
 /** The URL of an empty PostgreSQL store for a test that was declared for one, in hooks too; else undefined. */
 export async function testStoreUrl(t: ExecutionContext): Promise<string | undefined> {
   return t.title.includes(onPostgres) ? newPostgresUrl(t) : undefined;
 }
 
-/** The URL of a store in a schema of its own, which is dropped when the test ends. */
+/** The URL of an empty database, which is dropped when the test ends. */
 export async function newPostgresUrl(t: ExecutionContext): Promise<string> {
-  const { url, drop } = await newPostgresSchema();
+  const { url, drop } = await newPostgresDatabase();
   t.teardown(drop);
   return url;
 }
@@ -76,19 +74,25 @@ export async function newPostgresUrl(t: ExecutionContext): Promise<string> {
 /** The engine of what a whole file starts; `on-postgresql.ts` changes it. */
 export const fileEngine = { isPostgres: false };
 
-/** The URL of a store in a schema of its own, and how to drop it. */
-export async function newPostgresSchema(): Promise<{ url: string; drop: () => Promise<void> }> {
+/** The URL of an empty database, and how to drop it. */
+export async function newPostgresDatabase(): Promise<{ url: string; drop: () => Promise<void> }> {
   const port = await sharedPostgresPort();
-  schemas += 1;
-  const schema = `t${String(process.pid)}_${randomBytes(4).toString('hex')}_${String(schemas)}`;
-  const url = `postgres://ztna@127.0.0.1:${String(port)}/postgres`;
-  const drop = async () => {
-    const client = new pg.Client(url);
+  const name = `t${randomBytes(8).toString('hex')}`;
+  const server = `postgres://ztna@127.0.0.1:${String(port)}`;
+  const run = async (statement: string) => {
+    const client = new pg.Client(`${server}/postgres`);
     await client.connect();
-    await client.query(`drop schema if exists "${schema}" cascade`);
-    await client.end();
+    try {
+      await client.query(statement);
+    } finally {
+      await client.end();
+    }
   };
-  return { url: `${url}?schema=${schema}`, drop };
+  await run(`create database ${name} template template0`);
+  return {
+    url: `${server}/${name}`,
+    drop: () => run(`drop database if exists ${name} with (force)`),
+  };
 }
 
 /** An empty store, closed when the test ends. */

@@ -41,7 +41,7 @@ import {
   type ControlPlane,
 } from '../../../../relay/control-plane/service.ts';
 import { defaultLimits, type Settings } from '../../../../relay/control-plane/settings.ts';
-import { fileEngine, newPostgresSchema } from '../fixture.ts';
+import { fileEngine, newPostgresDatabase } from '../fixture.ts';
 
 export const password = 'correct-horse-of-a-test';
 
@@ -156,9 +156,9 @@ export class Rig {
   static async start(changes: Partial<Settings> = {}): Promise<Rig> {
     const rig = new Rig();
     if (fileEngine.isPostgres) {
-      const schema = await newPostgresSchema();
-      rig.storeUrl = schema.url;
-      rig.#dropStore = schema.drop;
+      const database = await newPostgresDatabase();
+      rig.storeUrl = database.url;
+      rig.#dropStore = database.drop;
     }
     rig.dir = await mkdtemp(join(tmpdir(), 'ztna-cp-'));
     await rig.#openFront();

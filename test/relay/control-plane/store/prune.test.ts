@@ -1,24 +1,19 @@
-import test, { type ExecutionContext } from 'ava';
+import ava from 'ava';
 import { newId, type DecisionId, type TunnelId } from '../../../../protocol/index.ts';
 import { historyKeptMs, revocationsKeptMs } from '../../../../relay/control-plane/limits.ts';
 import { openRevocationLog } from '../../../../relay/control-plane/revocation/index.ts';
 import {
-  openStore,
   pruneStore,
   type Decision,
   type Store,
   type Tunnel,
 } from '../../../../relay/control-plane/store/index.ts';
-import { temporaryDirectory } from '../fixture.ts';
+import { onEveryStore, openTestStore as open } from '../fixture.ts';
+
+const test = onEveryStore(ava);
 
 const nowMs = 2_000_000_000_000;
 const agedMs = nowMs - historyKeptMs - 1;
-
-async function open(t: ExecutionContext): Promise<Store> {
-  const store = await openStore({ directory: temporaryDirectory(t) });
-  t.teardown(() => store.close());
-  return store;
-}
 
 async function addDecision(store: Store, changes: Partial<Decision>): Promise<DecisionId> {
   const row: Decision = {
