@@ -14,7 +14,7 @@ export async function migrate(db: Kysely<Database>, schema?: string): Promise<vo
   const { error, results } = await migrator.migrateToLatest();
   if (error === undefined) return;
   const failed = results?.find((result) => result.status === 'Error')?.migrationName;
-  if (failed === undefined && !(await hasUnknown(db))) throw error;
+  if (failed === undefined && !(await hasUnknown(db))) throw error as Error;
   const hint = 'start the release that wrote it, or restore a backup';
   if (failed === undefined) {
     const message = 'the store was written by another release of this program';

@@ -19,13 +19,14 @@ const maxConnections = 8;
 /** Uses that wait for a connection; more are refused. */
 const maxWaiting = 10_000;
 
-/** Parses bigint columns, counts and sums into numbers; ours are below 2^53. */
-const types: pg.CustomTypesConfig = {
-  getTypeParser: (oid: number, format?: 'text' | 'binary') =>
-    oid === pg.types.builtins.INT8 || oid === pg.types.builtins.NUMERIC
-      ? parseNumber
-      : (pg.types.getTypeParser(oid, format as 'text') as (text: string) => unknown),
-};
+/** Type ids of `bigint` columns and counts, and of sums. */
+const numberTypes: readonly number[] = [20, 1_700];
+
+/** Parses them into numbers; ours are below 2^53. */
+const types = {
+  getTypeParser: (oid: number, format?: 'text' | 'binary'): unknown =>
+    numberTypes.includes(oid) ? parseNumber : pg.types.getTypeParser(oid, format),
+} as pg.CustomTypesConfig;
 
 function parseNumber(text: string): number {
   const value = Number(text);
@@ -188,7 +189,7 @@ export class GuardedPool implements PostgresPool {
 
   async #probe(): Promise<void> {
     const { signal } = this.#abort;
-    while (!signal.aborted) {
+    for (;;) {
       const failure = await this.#tryOnce();
       if (signal.aborted) return;
       if (failure === undefined) break;
@@ -198,7 +199,7 @@ export class GuardedPool implements PostgresPool {
       }
       await delay(probeEveryMs, undefined, { signal, ref: true }).catch(() => undefined);
     }
-    if (this.#isAvailable || signal.aborted) return;
+    if (this.#isAvailable) return;
     this.#isAvailable = true;
     this.#logger?.info('store_available', { store: this.#label });
     for (const listener of this.#listeners) listener();

@@ -103,8 +103,8 @@ async function readTls(
       'name the certificate authority of the server: sslmode=verify-full&sslrootcert=/path/ca.pem',
     );
   }
-  const read = async (path: string | undefined) =>
-    path === undefined ? undefined : await readPem(path);
+  const read = (path: string | undefined) =>
+    path === undefined ? Promise.resolve(undefined) : readPem(path);
   const [ca, cert] = [await read(given.sslrootcert), await read(given.sslcert)];
   const key = given.sslkey === undefined ? undefined : await readSecretFile(given.sslkey);
   return {
