@@ -7,6 +7,7 @@ import type { Network } from './network.ts';
 import { type Place } from './network.ts';
 import type { LinkShape } from './packet-link.ts';
 import { signalTree } from './program-tree.ts';
+import { run } from '../support/namespaces.ts';
 import { freePort, overlayYaml, passwordOf } from '../support/deployment.ts';
 import {
   launchers,
@@ -34,6 +35,8 @@ export interface FleetOptions {
   readonly links?: Readonly<Record<string, LinkShape>>;
   /** Variables for the programs at a place, by its name. */
   readonly env?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  /** A file system of that size for the state of each relay that holds keys; takes root. */
+  readonly relayDiskMib?: number;
   readonly say?: (line: string) => void;
 }
 
@@ -76,6 +79,7 @@ export class Fleet {
   readonly connectors: Connector[] = [];
   readonly machines: Machine[] = [];
   readonly #options: FleetOptions;
+  readonly #mounted: string[] = [];
   readonly #running = new Set<RunningProgram>();
   readonly #forget: () => void;
   #stopping: Promise<void> | undefined;
@@ -145,7 +149,7 @@ export class Fleet {
   /** Starts a relay that is down and waits until it is ready. */
   async startRelay(relay: Relay): Promise<void> {
     const dataPlane = relay.kind === 'data-plane' ? ['--data-plane'] : [];
-    relay.program = this.#run(
+    relay.program = this.#spawn(
       launchers.relay,
       ['run', '--dir', relay.dir, ...dataPlane],
       relay.place,
@@ -161,7 +165,7 @@ export class Fleet {
 
   async startConnector(connector: Connector, enrolment: readonly string[] = []): Promise<void> {
     const args = ['run', '--dir', connector.dir, '--app', `${appName}=${this.#options.target}`];
-    connector.program = this.#run(launchers.connector, [...args, ...enrolment], connector.place);
+    connector.program = this.#spawn(launchers.connector, [...args, ...enrolment], connector.place);
     await connector.program.line(/^ready$/, 0, 60_000);
   }
 
@@ -188,7 +192,7 @@ export class Fleet {
 
   /** Starts `ztna …` on a machine and leaves it running. */
   start(machine: Machine, ...args: string[]): RunningProgram {
-    return this.#run(launchers.ztna, args, machine.place, { ZTNA_HOME: machine.home });
+    return this.#spawn(launchers.ztna, args, machine.place, { ZTNA_HOME: machine.home });
   }
 
   /** Runs `ztna …` on a machine to its end. */
@@ -217,6 +221,7 @@ export class Fleet {
       signalTree(program, 'SIGKILL');
     }
     for (const program of running) await program.ended;
+    for (const dir of this.#mounted) await run('umount', '-l', dir);
     await rm(this.dir, { recursive: true, force: true, maxRetries: 5 });
     this.#forget();
   }
@@ -225,7 +230,7 @@ export class Fleet {
     return this.network.place(name, this.#options.links?.[name]);
   }
 
-  #run(
+  #spawn(
     file: string,
     args: readonly string[],
     place: Place,
@@ -250,6 +255,8 @@ export class Fleet {
     const url = `https://${place.host}:${port}`;
     const settings = { listen: `${place.host}:${port}`, adminListen: `127.0.0.1:${adminPort}` };
     const enrolment: string[] = [];
+    if (this.#options.relayDiskMib !== undefined)
+      await this.#mount(dir, this.#options.relayDiskMib);
     if (kind === 'full') {
       const where = store === undefined ? [] : ['--store', store];
       await mustRun(launchers.relay, ['init', '--dir', dir, '--url', url, ...where], {
@@ -268,10 +275,16 @@ export class Fleet {
       enrolment.push('--data-plane', '--enroll', await this.#secretFile(name, code));
       enrolment.push('--listen', settings.listen, '--admin-listen', settings.adminListen);
     }
-    const program = this.#run(launchers.relay, ['run', '--dir', dir, ...enrolment], place);
+    const program = this.#spawn(launchers.relay, ['run', '--dir', dir, ...enrolment], place);
     this.relays.push({ kind, place, dir, port, url, adminPort, program });
     await program.line(/^ready$/, 0, 60_000);
     if (index === 0) await this.#applyPolicy();
+  }
+
+  async #mount(dir: string, mib: number): Promise<void> {
+    await mkdir(dir, { mode: 0o700 });
+    await run('mount', '-t', 'tmpfs', '-o', `size=${mib}m,mode=0700`, 'tmpfs', dir);
+    this.#mounted.push(dir);
   }
 
   async #applyPolicy(): Promise<void> {

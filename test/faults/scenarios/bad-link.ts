@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { missingNetwork } from '../network.ts';
 import { cleanLink, type LinkShape } from '../packet-link.ts';
-import { millisecondsUntil } from '../patience.ts';
+import { eventually, millisecondsUntil } from '../patience.ts';
 import { withRig } from '../rig.ts';
 import type { Run, Scenario } from '../scenario.ts';
 import { faultsOf, type FlowOutcome } from '../traffic.ts';
@@ -108,9 +108,12 @@ async function endure(run: Run, bad: BadLink): Promise<void> {
     }
     network.shape(machine.place, cleanLink);
     const healedAtMs = Date.now();
-    const movesAgain = async (): Promise<boolean> =>
-      ((await traffic.atApp()).get(small)?.lastAtMs ?? 0) > healedAtMs + 50;
-    const againMs = await millisecondsUntil(movesAgain, 60_000);
+    const over = await eventually(async () => {
+      const end = (await traffic.atApp()).get(small);
+      if ((end?.lastAtMs ?? 0) > healedAtMs + 50) return Date.now() - healedAtMs;
+      return end && end.end !== 'open' ? Number.POSITIVE_INFINITY : undefined;
+    }, 60_000);
+    const againMs = over ?? Number.POSITIVE_INFINITY;
     run.checkTime(`${bad.name}: moves again ≤ 10 s after it is mended`, againMs, 10_000);
     const outcomes: FlowOutcome[] = [];
     for (const flow of [small, large]) {
