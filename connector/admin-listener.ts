@@ -8,7 +8,8 @@ loopback.addSubnet('127.0.0.0', 8, 'ipv4');
 loopback.addAddress('::1', 'ipv6');
 
 export interface AdminListenerOptions {
-  readonly isReady: () => boolean;
+  /** What keeps the connector from being ready, a line each; none when it is. */
+  readonly problems: () => readonly string[];
   readonly metrics: () => string;
 }
 
@@ -81,8 +82,11 @@ function answerFor(request: IncomingMessage, options: AdminListenerOptions): [nu
   switch (request.url ?? '') {
     case '/livez':
       return [200, 'ok\n'];
-    case '/readyz':
-      return options.isReady() ? [200, 'ready\n'] : [503, 'not ready\n'];
+    case '/readyz': {
+      const problems = options.problems();
+      if (problems.length === 0) return [200, 'ready\n'];
+      return [503, ['not ready', ...problems, ''].join('\n')];
+    }
     case '/metrics':
       return [200, options.metrics()];
     default:

@@ -1,9 +1,18 @@
+import { isDeepStrictEqual } from 'node:util';
 import { isName, ZtnaError, type AppId } from '../protocol/index.ts';
+import { defaultCheck, type CheckOptions } from './app-check.ts';
 import { maxApps } from './limits.ts';
 import { isSameTarget, parseTarget, type Target } from './target.ts';
 
-/** What the operator published: names and where they listen. Read-only; a reload makes another. */
-export type AppMap = ReadonlyMap<string, Target>;
+/** One app that the operator published. */
+export interface PublishedApp {
+  readonly target: Target;
+  /** How it is checked; null: not at all. */
+  readonly check: CheckOptions | null;
+}
+
+/** What the operator published, by name. Read-only; a reload makes another. */
+export type AppMap = ReadonlyMap<string, PublishedApp>;
 
 /** An app that this connector serves and that the control plane knows under an id. */
 export interface ServedApp {
@@ -14,7 +23,7 @@ export interface ServedApp {
 
 /** Reads `--app NAME=tcp://HOST:PORT` arguments. Throws ERR_CONFIG_INVALID or ERR_CONFIG_NOT_AVAILABLE. */
 export function parseAppArguments(texts: readonly string[]): AppMap {
-  const apps = new Map<string, Target>();
+  const apps = new Map<string, PublishedApp>();
   for (const text of texts) {
     const at = text.indexOf('=');
     const name = text.slice(0, Math.max(at, 0));
@@ -22,7 +31,7 @@ export function parseAppArguments(texts: readonly string[]): AppMap {
     if (apps.has(name)) {
       throw new ZtnaError('ERR_CONFIG_INVALID', { message: `--app names "${name}" twice` });
     }
-    apps.set(name, parseTarget(text.slice(at + 1)));
+    apps.set(name, { target: parseTarget(text.slice(at + 1)), check: defaultCheck });
   }
   return apps;
 }
@@ -50,10 +59,16 @@ export function mergeAppMaps(base: AppMap, over: AppMap): AppMap {
 
 /** Names that `next` lacks or dials elsewhere: their tunnels end. */
 export function changedApps(before: AppMap, next: AppMap): string[] {
-  return [...before].flatMap(([name, target]) => {
+  return [...before].flatMap(([name, { target }]) => {
     const other = next.get(name);
-    return other && isSameTarget(target, other) ? [] : [name];
+    return other && isSameTarget(target, other.target) ? [] : [name];
   });
+}
+
+/** True when two maps say the same, down to how the apps are checked. */
+export function isSameMap(a: AppMap, b: AppMap): boolean {
+  if (a.size !== b.size || changedApps(a, b).length > 0) return false;
+  return [...a].every(([name, { check }]) => isDeepStrictEqual(check, b.get(name)?.check));
 }
 
 /**
@@ -66,8 +81,8 @@ export function servedApps(
 ): ReadonlyMap<AppId, ServedApp> {
   const served = new Map<AppId, ServedApp>();
   for (const [name, id] of appIds) {
-    const target = apps.get(name);
-    if (target) served.set(id, { id, name, target });
+    const app = apps.get(name);
+    if (app) served.set(id, { id, name, target: app.target });
   }
   return served;
 }

@@ -2,8 +2,8 @@ import { unwatchFile, watchFile } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { toZtnaError, ZtnaError } from '../protocol/index.ts';
-import { changedApps, mergeAppMaps, type AppMap } from './app-map.ts';
-import { parseConfig } from './config.ts';
+import { changedApps, isSameMap, mergeAppMaps, type AppMap } from './app-map.ts';
+import { emptyConfig, parseConfig, type ConnectorConfig } from './config.ts';
 import { maxConfigBytes } from './limits.ts';
 import type { Logger } from '../protocol/host/index.ts';
 
@@ -18,11 +18,12 @@ export interface AppSourceOptions {
   readonly onChange: (apps: AppMap, gone: readonly string[]) => void;
 }
 
-/** The map of apps: `connector.yaml` and the command line, read again whenever the file changes. */
+/** `connector.yaml` and the apps of the command line, read again whenever the file changes. */
 export class AppSource {
   readonly #options: AppSourceOptions;
   readonly #path: string;
   #apps: AppMap;
+  #drainForMs: number;
   #hasFile: boolean;
   #reloading: Promise<void> = Promise.resolve();
   readonly #onFileChange = () => {
@@ -36,17 +37,24 @@ export class AppSource {
     return new AppSource(options, path, file);
   }
 
-  private constructor(options: AppSourceOptions, path: string, file: AppMap | undefined) {
+  private constructor(options: AppSourceOptions, path: string, file: ConnectorConfig | undefined) {
     this.#options = options;
     this.#path = path;
     this.#hasFile = file !== undefined;
-    this.#apps = mergeAppMaps(file ?? new Map(), options.flags);
+    const config = file ?? emptyConfig;
+    this.#apps = mergeAppMaps(config.apps, options.flags);
+    this.#drainForMs = config.drainForMs;
     // Polling also sees a file that is swapped by a link, as Kubernetes does.
     watchFile(path, { interval: 1_000, persistent: false }, this.#onFileChange);
   }
 
   get apps(): AppMap {
     return this.#apps;
+  }
+
+  /** How long a stop waits for tunnels that are in use. */
+  get drainForMs(): number {
+    return this.#drainForMs;
   }
 
   /** Reads the file again. What cannot be read, or is gone, is logged and changes nothing. */
@@ -69,10 +77,11 @@ export class AppSource {
         return;
       }
       this.#hasFile = true;
-      const next = mergeAppMaps(file, flags);
+      const next = mergeAppMaps(file.apps, flags);
       const gone = changedApps(this.#apps, next);
-      const isSame = gone.length === 0 && next.size === this.#apps.size;
+      const isSame = isSameMap(this.#apps, next);
       this.#apps = next;
+      this.#drainForMs = file.drainForMs;
       if (isSame) return;
       logger.info('apps_reloaded', { apps: next.size, gone: gone.length });
       onChange(next, gone);
@@ -83,8 +92,8 @@ export class AppSource {
   }
 }
 
-/** The apps of the file, or undefined when there is none. */
-async function readConfig(path: string): Promise<AppMap | undefined> {
+/** What the file says, or undefined when there is none. */
+async function readConfig(path: string): Promise<ConnectorConfig | undefined> {
   let file;
   try {
     file = await open(path);

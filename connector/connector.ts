@@ -1,6 +1,7 @@
 import {
   ByteBudget,
   newId,
+  toZtnaError,
   type AppId,
   type ConnectorId,
   type FromConnector,
@@ -13,6 +14,7 @@ import {
   RevocationFeed,
   type Logger,
 } from '../protocol/host/index.ts';
+import { AppHealth } from './app-health.ts';
 import { servedApps, type AppMap, type ServedApp } from './app-map.ts';
 import { ControlLink } from './control-link.ts';
 import { leaseTickMs, maxUntoldEnds, maxWindowGrowthBytes } from './limits.ts';
@@ -21,6 +23,7 @@ import { formatTarget } from './target.ts';
 import { TunnelOpener } from './tunnel-opener.ts';
 import { TunnelTable } from './tunnel-table.ts';
 import { UsedGrants } from './used-grants.ts';
+import type { checkApp } from './app-check.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
 import type { Metrics } from './metrics.ts';
 import type { ConnectorStatus } from './status-socket.ts';
@@ -34,6 +37,8 @@ export interface ConnectorOptions {
   readonly isSealed: boolean;
   /** The usual one unless a test says otherwise. */
   readonly streams?: StreamBudget;
+  /** The usual one unless a test says otherwise. */
+  readonly checkApp?: typeof checkApp;
   /** Called once, when the connector can carry a tunnel for the first time. */
   readonly onReady: () => void;
 }
@@ -58,6 +63,11 @@ export class Connector {
   #untold: FromConnector[] = [];
   #hasBeenReady = false;
   #isStopping = false;
+  #hasStopped = false;
+  /** Ends a drain early when the last tunnel is gone. */
+  #onEmpty: (() => void) | undefined;
+  readonly #health: AppHealth;
+  #isHealthTold = true;
 
   constructor(options: ConnectorOptions) {
     const { keeper, metrics, logger } = options;
@@ -65,6 +75,13 @@ export class Connector {
     this.#apps = options.apps;
     const connector = keeper.identity.id as ConnectorId;
     this.#feed = new RevocationFeed({ audience: connector, clock: this.#clock });
+    this.#health = new AppHealth({
+      logger,
+      onChange: () => {
+        this.#tellHealthSoon();
+      },
+      ...(options.checkApp === undefined ? {} : { check: options.checkApp }),
+    });
     this.#opener = new TunnelOpener({
       identity: () => keeper.identity,
       gate: {
@@ -84,20 +101,63 @@ export class Connector {
       logger,
       tell: (message) => {
         this.#tell(message);
+        if (message.type === 'tunnel_closed' && this.#table.total === 0) this.#onEmpty?.();
       },
     });
   }
 
-  /** True while a tunnel could be opened: channel open, time known, sockets waiting. */
+  /** True while tunnels can be opened through every relay that was assigned. */
   get isReady(): boolean {
-    return !this.#isStopping && this.#link?.isFilled === true && this.#clock.nowMs() !== undefined;
+    return this.problems().length === 0;
+  }
+
+  /** What keeps the connector from being ready, a line each. */
+  problems(): string[] {
+    if (this.#isStopping) return ['the connector is stopping'];
+    const link = this.#link;
+    if (!link) {
+      const error = this.#lastError;
+      const why = error ? `: ${error.message} [${error.code}]` : '';
+      return [`no control channel to ${this.#options.keeper.identity.relayUrl}${why}`];
+    }
+    if (this.#clock.nowMs() === undefined) return ['control time is unknown'];
+    const relays = link.relayStates;
+    const wedged = relays.filter(({ state }) => state === 'wedged');
+    const counted = wedged.length > 0 ? wedged : relays;
+    const isServing = relays.some(({ state }) => state === 'filled');
+    if (isServing && wedged.length === 0) return [];
+    if (relays.length === 0) return ['no relay is assigned'];
+    return counted.map(
+      ({ id, url, idle, wanted, state }) =>
+        `relay ${id} ${url} is ${state}: ${idle} of ${wanted} idle sockets stand`,
+    );
   }
 
   /**
-   * Dials and serves until the signal aborts, then ends every tunnel with its reason. Throws
-   * ERR_IDENTITY_REVOKED alone: nothing else is final.
+   * Takes no new tunnels from here on, and resolves when the last one has ended, or when `forMs` have passed. What is
+   * open goes on meanwhile.
+   */
+  async drain(forMs: number): Promise<void> {
+    this.#isStopping = true;
+    this.#options.logger.info('draining', { tunnels: this.#table.total, forMs });
+    this.#link?.announceStop();
+    if (this.#table.total === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, forMs);
+      this.#onEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#onEmpty = undefined;
+  }
+
+  /**
+   * Dials and serves until the signal aborts, then ends every tunnel with its reason. Throws ERR_IDENTITY_REVOKED and
+   * ERR_CONNECTOR_REPLACED alone: nothing else is final.
    */
   async run(signal: AbortSignal): Promise<void> {
+    let ending: 'stopping' | 'revoked' | 'replaced' = 'stopping';
     const tick = setInterval(() => {
       this.#table.enforceLeases();
     }, leaseTickMs);
@@ -105,6 +165,7 @@ export class Connector {
       this.#stop('connector_stopping');
     };
     signal.addEventListener('abort', stop, { once: true });
+    this.#health.watch(this.#apps);
     try {
       await redialForever({
         dial: (dialSignal) => this.#openLink(dialSignal),
@@ -120,12 +181,16 @@ export class Connector {
           this.#options.logger.warn('redial', { code, message, hint, delayMs });
           this.#options.metrics.count('channel_losses_total');
         },
-        isFatal: (error) => error.code === 'ERR_IDENTITY_REVOKED',
+        isFatal: ({ code }) => code === 'ERR_IDENTITY_REVOKED' || code === 'ERR_CONNECTOR_REPLACED',
       });
+    } catch (error) {
+      ending = toZtnaError(error).code === 'ERR_CONNECTOR_REPLACED' ? 'replaced' : 'revoked';
+      throw error;
     } finally {
       clearInterval(tick);
       signal.removeEventListener('abort', stop);
-      this.#stop(signal.aborted ? 'connector_stopping' : 'connector_revoked');
+      this.#health.stop();
+      this.#stop(`connector_${ending}`);
     }
   }
 
@@ -133,7 +198,9 @@ export class Connector {
   changeApps(apps: AppMap, gone: readonly string[]): void {
     this.#apps = apps;
     this.#serve();
+    this.#health.watch(apps);
     this.#link?.send({ type: 'apps', apps: [...apps.keys()] });
+    this.#tellHealthSoon();
     this.#table.endApps(gone);
   }
 
@@ -154,10 +221,14 @@ export class Connector {
       slots: this.#link?.idleSlots ?? 0,
       tunnels: this.#table.total,
       streams: this.#table.streamCount,
-      apps: [...this.#apps].map(([name, target]) => ({
+      relays: this.#link?.relayStates ?? [],
+      problems: this.problems(),
+      apps: [...this.#apps].map(([name, { target, check }]) => ({
         name,
         target: formatTarget(target),
         routed: routed.has(name),
+        checked: check !== null,
+        up: this.#health.isUp(name) ?? null,
       })),
       certificateEndsAt: new Date(keeper.certificateEndsAtMs).toISOString(),
       sealed: isSealed,
@@ -197,6 +268,8 @@ export class Connector {
     const relay = keeper.identity.relayUrl;
     logger.info('channel_open', { relay, name: link.name, proxy: describeProxy(relay) });
     for (const message of this.#untold.splice(0)) link.send(message);
+    if (this.#isStopping) link.announceStop();
+    this.#tellHealthSoon();
     this.#checkReady();
     return link;
   }
@@ -253,9 +326,20 @@ export class Connector {
   }
 
   #stop(reason: string): void {
-    if (this.#isStopping) return;
+    if (this.#hasStopped) return;
+    this.#hasStopped = true;
     this.#isStopping = true;
     this.#table.endAll('ERR_RELAY_DRAINING', reason);
     this.#link?.close();
+  }
+
+  /** Tells what the checks found, once for all changes of this turn. */
+  #tellHealthSoon(): void {
+    if (!this.#isHealthTold) return;
+    this.#isHealthTold = false;
+    setImmediate(() => {
+      this.#isHealthTold = true;
+      this.#link?.send({ type: 'app_health', apps: this.#health.results() });
+    });
   }
 }

@@ -22,7 +22,7 @@ import {
   type Logger,
 } from '../protocol/host/index.ts';
 import { maxRelays, maxSlots } from './limits.ts';
-import { Slots } from './slots.ts';
+import { Slots, type SlotsState } from './slots.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
 import type { WebSocket } from 'ws';
 
@@ -44,10 +44,23 @@ export interface ControlLinkOptions {
   readonly onSlots: () => void;
 }
 
+/** How the idle sockets at one relay stand. */
+export interface RelayState {
+  readonly id: RelayId;
+  readonly url: string;
+  readonly idle: number;
+  readonly wanted: number;
+  readonly state: SlotsState;
+}
+
 /** One control channel, and the idle data WebSockets that live and die with it. */
 export class ControlLink {
   readonly #channel: ControlChannel<ToConnector, FromConnector>;
-  readonly #slots: readonly Slots[];
+  readonly #relays: readonly {
+    readonly id: RelayId;
+    readonly url: string;
+    readonly slots: Slots;
+  }[];
   /** Resolves, with why, when the channel is lost and its idle sockets are closed. */
   readonly lost: Promise<ZtnaError>;
 
@@ -101,21 +114,21 @@ export class ControlLink {
     const { welcome } = channel;
     options.onAppIds(welcome.appIds);
     const count = Math.min(welcome.slots, maxSlots);
-    this.#slots = welcome.relays.slice(0, maxRelays).map(
-      (relay) =>
-        new Slots({
-          relay: relay.id,
-          count,
-          dial: (signal) => dialSlot(relay.url, options, signal),
-          onAssign: (socket, assign) => {
-            options.onAssign(socket, assign, relay.id);
-          },
-          onChange: options.onSlots,
-          logger: options.logger,
-        }),
-    );
+    this.#relays = welcome.relays.slice(0, maxRelays).map((relay) => ({
+      ...relay,
+      slots: new Slots({
+        relay: relay.id,
+        count,
+        dial: (signal) => dialSlot(relay.url, options, signal),
+        onAssign: (socket, assign) => {
+          options.onAssign(socket, assign, relay.id);
+        },
+        onChange: options.onSlots,
+        logger: options.logger,
+      }),
+    }));
     this.lost = channel.closed.then((error) => {
-      for (const slots of this.#slots) slots.stop();
+      for (const { slots } of this.#relays) slots.stop();
       return error;
     });
   }
@@ -125,21 +138,58 @@ export class ControlLink {
   }
 
   get idleSlots(): number {
-    return this.#slots.reduce((sum, slots) => sum + slots.idleCount, 0);
+    return this.#relays.reduce((sum, { slots }) => sum + slots.idleCount, 0);
   }
 
-  /** True when one relay at least has all the idle sockets it should. */
-  get isFilled(): boolean {
-    return this.#slots.some((slots) => slots.isFull);
+  /** How the idle sockets at each relay stand. */
+  get relayStates(): RelayState[] {
+    return this.#relays.map(({ id, url, slots }) => ({
+      id,
+      url,
+      idle: slots.idleCount,
+      wanted: slots.count,
+      state: slots.state,
+    }));
   }
 
+  /**
+   * Begins the end: the control plane sends no new tunnels here. What was granted before and what is taken up again may
+   * still come where it knows that word, and finds one socket at each relay.
+   */
+  announceStop(): void {
+    const isKnown = this.#channel.welcome.version >= 2;
+    this.send({ type: 'stopping' });
+    for (const { slots } of this.#relays) slots.shrinkTo(isKnown ? 1 : 0);
+  }
+
+  /** Sends a message, or drops it where the control plane is of a version that does not know it. */
   send(message: FromConnector): void {
-    this.#channel.send(message);
+    const isKnown = this.#channel.welcome.version >= 2 || !isSecondVersion(message.type);
+    if (isKnown) this.#channel.send(message);
   }
 
   close(): void {
-    for (const slots of this.#slots) slots.stop();
+    for (const { slots } of this.#relays) slots.stop();
     this.#channel.close();
+  }
+}
+
+/** Messages that the first version does not have. */
+function isSecondVersion(type: FromConnector['type']): boolean {
+  switch (type) {
+    case 'tunnel_detached':
+    case 'tunnel_resumed':
+    case 'app_health':
+    case 'round_trips':
+    case 'stopping':
+      return true;
+    case 'hello':
+    case 'time':
+    case 'apps':
+    case 'tunnel_opened':
+    case 'tunnel_closed':
+    case 'grant_refused':
+      return false;
   }
 }
 

@@ -62,3 +62,10 @@ export const appConnectTimeoutMs = 10_000;
 
 /** A closed data WebSocket whose peer does not answer is cut after this long. */
 export const closeTimeoutMs = 2_000;
+
+/** How long a stop waits for tunnels that are in use, unless `connector.yaml` says otherwise, and at most. */
+export const defaultDrainForMs = 25_000;
+export const maxDrainForMs = 3_600_000;
+
+/** A relay where not all idle sockets stand for so long is wedged: the connector is not ready. */
+export const wedgedAfterMs = 10_000;

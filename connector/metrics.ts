@@ -9,7 +9,10 @@ export class Metrics {
   }
 
   /** Counters, and the gauges given, in the text form that Prometheus reads. */
-  render(gauges: Readonly<Record<string, number>>): string {
+  render(
+    gauges: Readonly<Record<string, number>>,
+    appsUp: readonly (readonly [name: string, isUp: boolean])[] = [],
+  ): string {
     const lines: string[] = [];
     for (const [name, help] of Object.entries(counterHelp)) {
       const rows = [...this.#counters].filter(([key]) => key.split('{')[0] === prefix + name);
@@ -20,6 +23,11 @@ export class Metrics {
     for (const [name, value] of Object.entries(gauges)) {
       lines.push(`# TYPE ${prefix}${name} gauge`, `${prefix}${name} ${value}`);
     }
+    if (appsUp.length > 0) {
+      lines.push(`# HELP ${prefix}app_up 1 while the checks of the app succeed.`);
+      lines.push(`# TYPE ${prefix}app_up gauge`);
+    }
+    for (const [app, isUp] of appsUp) lines.push(`${series('app_up', { app })} ${isUp ? 1 : 0}`);
     return `${lines.join('\n')}\n`;
   }
 }

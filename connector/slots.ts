@@ -10,12 +10,13 @@ import {
   Backoff,
   fullJitterDelayMs,
   machineNetwork,
+  startLiveness,
   watchConnection,
   type Logger,
   type NetworkWatch,
 } from '../protocol/host/index.ts';
 import { closeWebSocket } from './close-web-socket.ts';
-import { slotLifetimeMs } from './limits.ts';
+import { slotLifetimeMs, wedgedAfterMs } from './limits.ts';
 import type { RawData, WebSocket } from 'ws';
 
 export interface SlotsOptions {
@@ -32,9 +33,16 @@ export interface SlotsOptions {
   readonly lifetimeMs?: number;
   /** What tells of sleep and other addresses; by default this machine's. */
   readonly network?: NetworkWatch;
+  /** For tests: the usual ones of a channel, and the usual time after which a relay is wedged. */
+  readonly liveness?: Parameters<typeof startLiveness>[2];
+  readonly wedgedAfterMs?: number;
 }
 
-const pingEveryMs = 20_000;
+/**
+ * How the idle sockets at one relay stand. `filling`: not yet all at once; `wedged`: for too long not all of them,
+ * though none was used.
+ */
+export type SlotsState = 'filling' | 'filled' | 'wedged';
 
 /**
  * Data WebSockets dialled ahead on one relay. One that is used, lost or old is replaced; failures are retried with
@@ -48,12 +56,17 @@ export class Slots {
   readonly #backoff = new Backoff();
   readonly #unsubscribe: () => void;
   #retry: NodeJS.Timeout | undefined;
+  #count: number;
+  #hasBeenFull = false;
+  /** Since when not all of them stand; one that is used begins it anew. */
+  #shortSinceMs: number | undefined = performance.now();
 
   constructor(options: SlotsOptions) {
     this.#options = options;
     this.#unsubscribe = (options.network ?? machineNetwork).subscribe(() => {
       this.#retryAtOnce();
     });
+    this.#count = options.count;
     this.#fill();
   }
 
@@ -61,9 +74,31 @@ export class Slots {
     return this.#idle.size;
   }
 
+  /** How many are kept idle. */
+  get count(): number {
+    return this.#count;
+  }
+
   /** True once every wanted one was idle at the same time. */
   get isFull(): boolean {
-    return this.#idle.size >= this.#options.count;
+    return this.#idle.size >= this.#count;
+  }
+
+  get state(): SlotsState {
+    const { wedgedAfterMs: afterMs = wedgedAfterMs } = this.#options;
+    const sinceMs = this.#shortSinceMs;
+    if (sinceMs !== undefined && performance.now() - sinceMs >= afterMs) return 'wedged';
+    return this.#hasBeenFull ? 'filled' : 'filling';
+  }
+
+  /** Keeps fewer from now on, and closes the idle ones that are too many. */
+  shrinkTo(count: number): void {
+    this.#count = Math.min(this.#count, count);
+    for (const [socket, release] of [...this.#idle].slice(this.#count)) {
+      release();
+      closeWebSocket(socket, 1000, '');
+    }
+    this.#noteChange();
   }
 
   /** Closes the idle ones and dials no more. Safe to call twice. */
@@ -79,7 +114,7 @@ export class Slots {
 
   #fill(): void {
     if (this.#stopping.signal.aborted || this.#retry) return;
-    while (this.#idle.size + this.#dialling < this.#options.count) {
+    while (this.#idle.size + this.#dialling < this.#count) {
       this.#dialling++;
       void this.#dialOne();
     }
@@ -91,7 +126,7 @@ export class Slots {
     try {
       const socket = await dial(signal);
       this.#dialling--;
-      if (signal.aborted) closeWebSocket(socket, 1000, '');
+      if (signal.aborted || this.#idle.size >= this.#count) closeWebSocket(socket, 1000, '');
       else this.#keep(socket);
     } catch (error) {
       this.#dialling--;
@@ -105,13 +140,12 @@ export class Slots {
   #keep(socket: WebSocket): void {
     const {
       lifetimeMs = slotLifetimeMs,
+      liveness,
       logger,
       network,
       relay,
       onAssign,
-      onChange,
     } = this.#options;
-    let isAlive = true;
     const drop = () => {
       release();
       closeWebSocket(socket, 1000, '');
@@ -122,16 +156,16 @@ export class Slots {
       drop,
       lifetimeMs - fullJitterDelayMs(0, { baseMs: lifetimeMs / 10, capMs: lifetimeMs / 10 }),
     );
-    const heartbeat = setInterval(() => {
-      if (!isAlive) {
+    const stopLiveness = startLiveness(
+      socket,
+      () => {
+        logger.warn('slot_silent', { relay });
         release();
         socket.terminate();
         this.#fill();
-        return;
-      }
-      isAlive = false;
-      socket.ping();
-    }, pingEveryMs);
+      },
+      liveness,
+    );
     const stopWatching = watchConnection(
       socket,
       () => {
@@ -141,9 +175,6 @@ export class Slots {
       },
       network && { network },
     );
-    const onPong = () => {
-      isAlive = true;
-    };
     const onClose = (code: number) => {
       release();
       logger.debug('slot_closed', { relay, code });
@@ -155,6 +186,8 @@ export class Slots {
         const assign = readAssign(data, isBinary);
         release();
         this.#backoff.restart();
+        this.#shortSinceMs = undefined;
+        this.#noteChange();
         this.#fill();
         onAssign(socket, assign);
       } catch (error) {
@@ -167,17 +200,25 @@ export class Slots {
     };
     const release = () => {
       clearTimeout(lifetime);
-      clearInterval(heartbeat);
+      stopLiveness();
       stopWatching();
-      socket.off('pong', onPong).off('close', onClose).off('message', onMessage);
-      if (this.#idle.delete(socket)) onChange();
+      socket.off('close', onClose).off('message', onMessage);
+      if (this.#idle.delete(socket)) this.#noteChange();
     };
     socket.on('error', () => undefined);
-    socket.on('pong', onPong).on('close', onClose).on('message', onMessage);
+    socket.on('close', onClose).on('message', onMessage);
     this.#idle.set(socket, release);
     if (this.isFull) this.#backoff.restart();
-    onChange();
+    this.#noteChange();
     if (socket.readyState !== socket.OPEN) onClose(1006);
+  }
+
+  #noteChange(): void {
+    if (this.isFull) {
+      this.#hasBeenFull = true;
+      this.#shortSinceMs = undefined;
+    } else this.#shortSinceMs ??= performance.now();
+    this.#options.onChange();
   }
 
   #failed(error?: ZtnaError): void {

@@ -19,11 +19,22 @@ export interface ConnectorStatus {
   readonly slots: number;
   readonly tunnels: number;
   readonly streams: number;
-  /** `routed` is false for a name that the relay does not know. */
+  readonly relays: readonly {
+    readonly id: string;
+    readonly url: string;
+    readonly idle: number;
+    readonly wanted: number;
+    readonly state: 'filling' | 'filled' | 'wedged';
+  }[];
+  /** What keeps it from being ready, a line each. */
+  readonly problems: readonly string[];
+  /** `routed` is false for a name that the relay does not know; `up` is null until a check has told. */
   readonly apps: readonly {
     readonly name: string;
     readonly target: string;
     readonly routed: boolean;
+    readonly checked: boolean;
+    readonly up: boolean | null;
   }[];
   readonly certificateEndsAt: string | null;
   readonly sealed: boolean | null;

@@ -43,8 +43,12 @@ export function parseTarget(text: string): Target {
 
 /** The target as an operator would write it. */
 export function formatTarget(target: Target): string {
-  const host = target.host.includes(':') ? `[${target.host}]` : target.host;
-  return `${target.kind}://${host}:${target.port}`;
+  return `${target.kind}://${formatHost(target)}:${target.port}`;
+}
+
+/** Its host as a URL holds it. */
+export function formatHost({ host }: Pick<Target, 'host'>): string {
+  return host.includes(':') ? `[${host}]` : host;
 }
 
 /** True for two targets that are dialled alike. */

@@ -4,6 +4,7 @@ import {
   isSealed,
   logLevel,
   openStateDir,
+  shutdownCause,
   shutdownSignal,
   softwareVersion,
 } from '../../protocol/host/index.ts';
@@ -58,8 +59,8 @@ export async function runConnector(options: RunOptions): Promise<void> {
     const metrics = new Metrics();
     if (adminAddress) {
       const admin = await startAdminListener(adminAddress, {
-        isReady: () => current.connector?.isReady === true,
-        metrics: () => metrics.render(gaugesOf(status())),
+        problems: () => status().problems,
+        metrics: () => metrics.render(gaugesOf(status()), appsUpOf(status())),
       });
       stops.push(admin.stop);
       logger.info('admin_listening', { host: adminAddress.host, port: admin.port });
@@ -95,23 +96,47 @@ export async function runConnector(options: RunOptions): Promise<void> {
         fix: 'name apps with --app NAME=tcp://HOST:PORT or in connector.yaml',
       });
     }
-    await connector.run(signal);
+    const onShutdown = () => {
+      void drainThenEnd(connector, source, ending);
+    };
+    shutdown.addEventListener('abort', onShutdown, { once: true });
+    if (shutdown.aborted) onShutdown();
+    await connector.run(ending.signal);
     if (ending.signal.aborted && !shutdown.aborted) throw ending.signal.reason;
   } catch (error) {
-    throw explainRevoked(error, options.dir);
+    throw explainEnd(error, options.dir);
   } finally {
     for (const stop of stops.reverse()) await stop();
   }
 }
 
-function explainRevoked(error: unknown, dir: string): unknown {
-  if (!(error instanceof ZtnaError) || error.code !== 'ERR_IDENTITY_REVOKED') return error;
+function explainEnd(error: unknown, dir: string): unknown {
+  if (!(error instanceof ZtnaError)) return error;
+  if (error.code === 'ERR_CONNECTOR_REPLACED') {
+    return new ZtnaError('ERR_CONNECTOR_REPLACED', {
+      message: 'a newer process uses the identity of this connector, so this one ends',
+      hint: `run one process for each identity; for a second connector of the site enrol another directory than ${dir}`,
+      hop: 'connector',
+      cause: error,
+    });
+  }
+  if (error.code !== 'ERR_IDENTITY_REVOKED') return error;
   return new ZtnaError('ERR_IDENTITY_REVOKED', {
     message: 'this connector was revoked, which is final',
     hint: `to serve these apps again, enrol into another directory than ${dir} with a new code from: ztna-relay invite connector`,
     hop: 'relay',
     cause: error,
   });
+}
+
+/** SIGTERM lets tunnels that are in use go on for a while; whoever presses Ctrl-C wants the end now. */
+async function drainThenEnd(
+  connector: Connector,
+  source: AppSource,
+  ending: AbortController,
+): Promise<void> {
+  if (shutdownCause() === 'SIGTERM') await connector.drain(source.drainForMs);
+  ending.abort();
 }
 
 /** A certificate that has ended opens nothing, so without a new one there is no point in dialling. */
@@ -136,6 +161,10 @@ function gaugesOf(status: ConnectorStatus): Record<string, number> {
   };
 }
 
+function appsUpOf({ apps }: ConnectorStatus): [string, boolean][] {
+  return apps.flatMap(({ name, up }) => (up === null ? [] : [[name, up]]));
+}
+
 const startingStatus: ConnectorStatus = {
   state: 'waiting',
   connector: null,
@@ -148,6 +177,8 @@ const startingStatus: ConnectorStatus = {
   slots: 0,
   tunnels: 0,
   streams: 0,
+  relays: [],
+  problems: ['the connector is starting'],
   apps: [],
   certificateEndsAt: null,
   sealed: null,

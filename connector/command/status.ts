@@ -17,9 +17,7 @@ export async function runStatus(options: {
   if (!options.isReadyAsked || status?.state === 'ready') return;
   throw new ZtnaError('ERR_CONNECTOR_OFFLINE', {
     message: status ? 'the connector is not ready' : `no connector runs from ${dir}`,
-    hint: status?.error
-      ? `${status.error.message} [${status.error.code}]`
-      : `start it: ztna-connector run --dir ${dir}`,
+    hint: status ? status.problems.join('; ') : `start it: ztna-connector run --dir ${dir}`,
     hop: 'connector',
   });
 }
@@ -30,6 +28,10 @@ function printStatus(status: ConnectorStatus): void {
     status.state,
     `connector  ${status.name ?? '-'} ${status.connector ?? ''}`,
     `relay      ${status.relay ?? '-'} (channel ${status.channel ?? 'not dialled'}, ${status.slots} idle sockets)`,
+    ...status.relays.map(
+      ({ id, url, idle, wanted, state }) =>
+        `           ${url} ${id}: ${state}, ${idle} of ${wanted} idle sockets`,
+    ),
     ...(status.proxy === null ? [] : [`proxy      ${status.proxy}`]),
     ...(error ? [`error      ${error.message} [${error.code}]`] : []),
     `tunnels    ${status.tunnels} with ${status.streams} connections`,
@@ -37,9 +39,10 @@ function printStatus(status: ConnectorStatus): void {
   ];
   process.stdout.write(`${lines.map(escapeTerminal).join('\n')}\n`);
   if (status.apps.length === 0) return;
-  const rows = status.apps.map(({ name, target, routed }) => ({
+  const rows = status.apps.map(({ name, target, routed, checked, up }) => ({
     app: name,
     target,
+    state: up === null ? (checked ? 'not checked yet' : 'not checked') : up ? 'up' : 'down',
     relay: routed ? 'knows it' : 'does not know it',
   }));
   process.stdout.write(`\n${printTable(rows)}\n`);

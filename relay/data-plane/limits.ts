@@ -57,6 +57,8 @@ export const limits = {
   /** With data outstanding an end that shows no progress is asked after this long, and given up after that. */
   pingAfterMs: 4_000,
   deadAfterMs: 10_000,
+  /** A path that moved bytes within this time is watched as closely as one with data outstanding. */
+  activeMs: 30_000,
   /** Idle paths send something this often, for address translators. */
   idlePingMs: 50_000,
   /** What is queued ahead of a close frame may take this long; then the connection is cut. */

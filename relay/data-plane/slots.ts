@@ -82,9 +82,11 @@ export class Slots {
       this.#drop(instance, slot, new ZtnaError('ERR_MESSAGE_UNEXPECTED'));
     };
     ws.on('message', unexpected);
-    ws.on('pong', () => {
+    const heard = () => {
       slot.wasHeard = true;
-    });
+    };
+    ws.on('pong', heard);
+    ws.on('ping', heard);
     ws.once('close', () => {
       this.#remove(instance, slot);
     });
@@ -185,7 +187,13 @@ export class Slots {
       this.#drop(instance, slot, new ZtnaError('ERR_TUNNEL_CLOSED'));
       return;
     }
-    const activity = { wasHeard, sentBytes: 0, queuedBytes: 0, isPaused: false };
+    const activity = {
+      wasHeard,
+      sentBytes: 0,
+      queuedBytes: 0,
+      isPaused: false,
+      isActive: true,
+    };
     const verdict = slot.liveness.step(nowMs, activity);
     if (verdict === 'ping') ws.ping();
     if (verdict === 'dead') {

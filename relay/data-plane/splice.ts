@@ -38,6 +38,8 @@ export class Splice {
   readonly #clientLife = new Liveness(performance.now());
   readonly #connectorLife = new Liveness(performance.now());
   #hasEnded = false;
+  #movedBytes = 0;
+  #movedAtMs = performance.now();
 
   /** Both sockets must be open and paused; reading begins here. */
   constructor(options: SpliceOptions) {
@@ -120,6 +122,9 @@ export class Splice {
 
   /** Called a few times a second with monotonic time: finds ends that no longer answer. */
   tick(nowMs: number): void {
+    const movedBytes = this.bytesUp + this.bytesDown;
+    if (movedBytes > this.#movedBytes) this.#movedAtMs = nowMs;
+    this.#movedBytes = movedBytes;
     if (!this.#hasEnded) this.#check('client', this.#up, this.#down, this.#clientLife, nowMs);
     if (!this.#hasEnded) this.#check('connector', this.#down, this.#up, this.#connectorLife, nowMs);
   }
@@ -132,6 +137,8 @@ export class Splice {
       sentBytes: to.bytes,
       queuedBytes: end.bufferedAmount,
       isPaused: end.isPaused,
+      // An end that fell silent in the middle of something is found, whichever way the bytes went.
+      isActive: nowMs - this.#movedAtMs < limits.activeMs,
     });
     if (verdict === 'ping' && end.readyState === end.OPEN) end.ping();
     if (verdict === 'dead') {

@@ -50,22 +50,34 @@ function ask(port: number, path: string, options: object = {}): Promise<Answer> 
 }
 
 test('startAdminListener - tells life, readiness and metrics, and nothing to strangers', async (t) => {
-  let isReady = false;
+  let problems = ['no control channel', 'relay rel_1 is wedged'];
   const metrics = new Metrics();
   metrics.count('app_dials_total', { outcome: 'connected' }, 3);
   const listener = await startAdminListener(
     { host: '127.0.0.1', port: 0 },
-    { isReady: () => isReady, metrics: () => metrics.render({ tunnels_open: 2 }) },
+    {
+      problems: () => problems,
+      metrics: () =>
+        metrics.render({ tunnels_open: 2 }, [
+          ['wiki', true],
+          ['db', false],
+        ]),
+    },
   );
   t.teardown(() => listener.stop());
   const { port } = listener;
   t.is((await ask(port, '/livez')).status, 200);
-  t.is((await ask(port, '/readyz')).status, 503);
-  isReady = true;
+  t.deepEqual(await ask(port, '/readyz'), {
+    status: 503,
+    text: 'not ready\nno control channel\nrelay rel_1 is wedged\n',
+  });
+  problems = [];
   t.is((await ask(port, '/readyz')).status, 200);
   const { text } = await ask(port, '/metrics');
   t.regex(text, /^ztna_connector_app_dials_total\{outcome="connected"\} 3$/m);
   t.regex(text, /^ztna_connector_tunnels_open 2$/m);
+  t.regex(text, /^ztna_connector_app_up\{app="wiki"\} 1$/m);
+  t.regex(text, /^ztna_connector_app_up\{app="db"\} 0$/m);
   t.is((await ask(port, '/other')).status, 404);
   t.is((await ask(port, '/livez', { method: 'POST' })).status, 405);
   t.is((await ask(port, '/livez', { headers: { host: 'evil.example' } })).status, 403);
@@ -73,7 +85,7 @@ test('startAdminListener - tells life, readiness and metrics, and nothing to str
 });
 
 test('startAdminListener - names what is wrong when the port is taken', async (t) => {
-  const options = { isReady: () => true, metrics: () => '' };
+  const options = { problems: () => [], metrics: () => '' };
   const first = await startAdminListener({ host: '127.0.0.1', port: 0 }, options);
   t.teardown(() => first.stop());
   const error = await t.throwsAsync(

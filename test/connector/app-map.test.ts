@@ -12,7 +12,7 @@ import { parseTarget } from '../../connector/target.ts';
 test('parseAppArguments - reads names and targets', (t) => {
   const apps = parseAppArguments(['db=tcp://127.0.0.1:5432', 'wiki=tcp://wiki.internal:80']);
   t.deepEqual([...apps.keys()], ['db', 'wiki']);
-  t.is(apps.get('wiki')?.host, 'wiki.internal');
+  t.is(apps.get('wiki')?.target.host, 'wiki.internal');
 });
 
 for (const texts of [
@@ -36,14 +36,14 @@ test('mergeAppMaps - lets the command line win', (t) => {
   const file = parseAppArguments(['db=tcp://127.0.0.1:1', 'wiki=tcp://127.0.0.1:2']);
   const flags = parseAppArguments(['db=tcp://127.0.0.1:9']);
   const merged = mergeAppMaps(file, flags);
-  t.is(merged.get('db')?.port, 9);
-  t.is(merged.get('wiki')?.port, 2);
+  t.is(merged.get('db')?.target.port, 9);
+  t.is(merged.get('wiki')?.target.port, 2);
 });
 
 test('mergeAppMaps - refuses one app more than the limit', (t) => {
-  const target = parseTarget('tcp://127.0.0.1:1');
+  const app = { target: parseTarget('tcp://127.0.0.1:1'), check: null };
   const apps = (count: number) =>
-    new Map(Array.from({ length: count }, (_, index) => [`app${index}`, target]));
+    new Map(Array.from({ length: count }, (_, index) => [`app${index}`, app]));
   t.is(mergeAppMaps(apps(maxApps), new Map()).size, maxApps);
   const error = t.throws(() => mergeAppMaps(apps(maxApps + 1), new Map()), {
     instanceOf: ZtnaError,

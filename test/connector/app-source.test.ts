@@ -34,8 +34,8 @@ async function openSource(t: ExecutionContext, text?: string, flags: AppMap = ne
 test('AppSource - joins file and command line', async (t) => {
   const flags = parseAppArguments(['db=tcp://127.0.0.1:9']);
   const { source } = await openSource(t, 'apps: { db: "tcp://h:1", wiki: "tcp://h:2" }', flags);
-  t.is(source.apps.get('db')?.port, 9);
-  t.is(source.apps.get('wiki')?.port, 2);
+  t.is(source.apps.get('db')?.target.port, 9);
+  t.is(source.apps.get('wiki')?.target.port, 2);
 });
 
 test('AppSource - needs no file', async (t) => {

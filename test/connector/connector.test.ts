@@ -22,8 +22,12 @@ interface Running {
 }
 
 /** A connector that serves one app through a relay of the test's own, once it is ready. */
-async function start(t: ExecutionContext, streams = new StreamBudget()): Promise<Running> {
+async function start(
+  t: ExecutionContext,
+  { streams = new StreamBudget(), version = 1 } = {},
+): Promise<Running> {
   const relay = await FakeRelay.start();
+  relay.version = version;
   const app = await TestApp.start();
   const log: string[] = [];
   const logger = createLogger({
@@ -49,6 +53,7 @@ async function start(t: ExecutionContext, streams = new StreamBudget()): Promise
     software: 'test',
     isSealed: false,
     streams,
+    checkApp: () => Promise.resolve(undefined),
     onReady: () => {
       ready.resolve(undefined);
     },
@@ -133,7 +138,7 @@ test('Connector - serves what the client sent right behind its handshake', async
 
 test('Connector - one device has so many connections and no more, until one of them ends', async (t) => {
   const streams = new StreamBudget({ perDevice: 1 });
-  const { relay, app } = await start(t, streams);
+  const { relay, app } = await start(t, { streams });
   const arriving = app.next();
   const first = (await relay.tunnel()).open(Buffer.from('x'));
   const connection = await arriving;
@@ -388,6 +393,67 @@ test('Connector - ends for good when the relay has revoked it, and only then', a
   t.is(error.code, 'ERR_IDENTITY_REVOKED');
   t.is((await client.ended).reason, 'connector_revoked');
   t.is(connector.status().state, 'stopping');
+});
+
+test('Connector - ends for good when a newer process of it has taken its place', async (t) => {
+  const { relay, running } = await start(t);
+  const client = await relay.tunnel();
+  relay.channel?.close(4409, 'ERR_CONNECTOR_REPLACED');
+  const error = await t.throwsAsync(running, { instanceOf: ZtnaError });
+  t.is(error.code, 'ERR_CONNECTOR_REPLACED');
+  t.is((await client.ended).reason, 'connector_replaced');
+});
+
+test('Connector - tells what it found of its apps where that is understood', async (t) => {
+  const { relay } = await start(t, { version: 2 });
+  await relay.heard('app_health', ({ apps }) =>
+    apps.some(([name, isUp]) => name === 'app' && isUp),
+  );
+  t.pass();
+});
+
+test('Connector - names what keeps it from being ready, and nothing when it is', async (t) => {
+  const { relay, connector } = await start(t);
+  t.deepEqual(connector.problems(), []);
+  relay.channel?.terminate();
+  await relay.until(() => !connector.isReady);
+  t.regex(connector.problems().join(), /no control channel to https/);
+});
+
+test('Connector - drains: takes nothing new, lets tunnels in use go on, and is done with the last', async (t) => {
+  const { relay, app, connector, log } = await start(t, { version: 2 });
+  const client = await relay.tunnel();
+  const arriving = app.next();
+  const stream = client.open(Buffer.from('before'));
+  const connection = await arriving;
+  let isDrained = false;
+  const drained = connector.drain(3_600_000).then(() => (isDrained = true));
+  await relay.heard('stopping');
+  await relay.until(() => relay.idle.length === 1);
+  t.regex(connector.problems().join(), /stopping/);
+  connection.write('still here');
+  t.is((await stream.bytes(10)).toString(), 'still here');
+  const another = app.next();
+  client.open(Buffer.from('new stream'));
+  await another;
+  t.false(isDrained);
+  client.close();
+  await drained;
+  t.true(log.some((line) => line.includes('"draining"')));
+});
+
+test('Connector - drains for no longer than it may', async (t) => {
+  const { relay, connector } = await start(t, { version: 2 });
+  await relay.tunnel();
+  await connector.drain(10);
+  t.is(connector.status().tunnels, 1);
+});
+
+test('Connector - closes all its idle sockets when a relay does not know that it stops', async (t) => {
+  const { relay, connector } = await start(t);
+  await connector.drain(10);
+  await relay.until(() => relay.idle.length === 0);
+  t.false(relay.told.some(({ type }) => type === 'stopping'));
 });
 
 test('Connector - names the code when the relay closes a path without a word', async (t) => {

@@ -64,6 +64,8 @@ export class FakeRelay extends Waiting {
   readonly told: FromConnector[] = [];
   readonly idle: Slot[] = [];
   slots = 2;
+  /** Of the wire, as the welcome says. */
+  version = 1;
   appIds: [string, AppId][] = [['app', this.parties.app]];
   channel: WebSocket | undefined;
   bundle!: Bundle;
@@ -193,7 +195,7 @@ export class FakeRelay extends Waiting {
         this.channel = ws;
         this.send({
           type: 'welcome',
-          version: 1,
+          version: this.version,
           connector: this.parties.connector,
           name: 'local',
           bundle: null,

@@ -28,9 +28,10 @@ const quietFeed: GateFeed = {
 
 function gate(change: Partial<Gate> = {}): Gate & { usedGrants: UsedGrants } {
   const usedGrants = new UsedGrants();
-  const apps = servedApps(new Map([['db', parseTarget('tcp://127.0.0.1:5432')]]), [
-    ['db', parties.app],
-  ]);
+  const apps = servedApps(
+    new Map([['db', { target: parseTarget('tcp://127.0.0.1:5432'), check: null }]]),
+    [['db', parties.app]],
+  );
   return {
     bundle: () => parties.bundle,
     connector: parties.connector,

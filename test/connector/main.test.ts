@@ -84,11 +84,21 @@ test.serial('ztna-connector run - closes its tunnels when told to stop', async (
   const { dir, relay } = await enrolled(t);
   const app = await TestApp.start();
   t.teardown(() => app.stop());
+  await writeFile(join(dir, 'connector.yaml'), 'drainFor: 100ms\n');
   const program = start(t, dir, '--app', `app=tcp://127.0.0.1:${app.port}`);
   await program.line(/^ready$/);
   const client = await relay.tunnel();
   t.is((await program.stop()).code, 0);
   t.is((await client.ended).reason, 'connector_stopping');
+});
+
+test.serial('ztna-connector run - ends with 2 when a newer process took its place', async (t) => {
+  const { dir, relay } = await enrolled(t);
+  const program = start(t, dir);
+  await program.line(/^ready$/);
+  relay.channel?.close(4409, 'ERR_CONNECTOR_REPLACED');
+  t.is((await program.ended).code, 2);
+  t.regex(program.errorLines.join('\n'), /a newer process uses the identity of this connector/);
 });
 
 test.serial('ztna-connector run - refuses a directory that another runs from', async (t) => {

@@ -138,6 +138,70 @@ test('Slots - tries again after a dial that failed', async (t) => {
   t.is(relay.accepted.length, 2);
 });
 
+test('Slots - gives up a socket whose relay has fallen silent, and dials another', async (t) => {
+  const relay = await relayOf(t);
+  const { full } = keep(t, { dial: relay.dial, liveness: { pingEveryMs: 20, deadAfterMs: 200 } });
+  await full;
+  const frozen = relay.accepted[0] ?? t.fail();
+  frozen.pause(); // it takes nothing more and answers no ping, but stays connected
+  await relay.until(3);
+  t.is(relay.accepted[1]?.readyState, WebSocket.OPEN);
+});
+
+test('Slots - are wedged while they cannot be filled, and no more once they are', async (t) => {
+  const relay = await relayOf(t);
+  let isRefused = true;
+  const tried = Promise.withResolvers<undefined>();
+  const { full, slots } = keep(t, {
+    wedgedAfterMs: 0,
+    dial: () => {
+      if (!isRefused) return relay.dial();
+      tried.resolve(undefined);
+      return Promise.reject(new ZtnaError('ERR_RELAY_UNREACHABLE'));
+    },
+  });
+  await tried.promise;
+  t.is(slots.state, 'wedged');
+  isRefused = false;
+  await full;
+  t.is(slots.state, 'filled');
+});
+
+test('Slots - are filling at first, and stay filled while one that was used is replaced', async (t) => {
+  const relay = await relayOf(t);
+  const states: string[] = [];
+  const assigned = Promise.withResolvers<undefined>();
+  const { full, slots } = keep(t, {
+    dial: relay.dial,
+    onAssign: () => {
+      states.push(slots.state);
+      assigned.resolve(undefined);
+    },
+  });
+  t.is(slots.state, 'filling');
+  await full;
+  relay.accepted[0]?.send(encodeMessage(toSlot, assignment));
+  await assigned.promise;
+  t.deepEqual(states, ['filled']);
+});
+
+test('Slots - close the idle ones that are too many when they shrink', async (t) => {
+  const relay = await relayOf(t);
+  const { full, slots } = keep(t, { dial: relay.dial });
+  await full;
+  const gone = Promise.race(relay.accepted.map((socket) => once(socket, 'close')));
+  slots.shrinkTo(1);
+  await gone;
+  t.is(slots.idleCount, 1);
+  t.is(slots.state, 'filled');
+  slots.shrinkTo(0);
+  for (const socket of relay.accepted) {
+    if (socket.readyState !== WebSocket.CLOSED) await once(socket, 'close');
+  }
+  t.is(slots.idleCount, 0);
+  t.is(relay.accepted.length, 2);
+});
+
 test('Slots - dials no more once stopped', async (t) => {
   const relay = await relayOf(t);
   let dials = 0;

@@ -1,7 +1,13 @@
 import test from 'ava';
 import { Liveness, type Activity } from '../../../relay/data-plane/liveness.ts';
 
-const quiet: Activity = { wasHeard: false, sentBytes: 0, queuedBytes: 0, isPaused: false };
+const quiet: Activity = {
+  wasHeard: false,
+  sentBytes: 0,
+  queuedBytes: 0,
+  isPaused: false,
+  isActive: false,
+};
 
 /** Steps every 250 ms until `untilMs`; answers what was said and when, `alive` left out. */
 function run(
@@ -64,6 +70,22 @@ test('Liveness - takes anything that is heard, and any byte that leaves a queue,
 test('Liveness - gives up a peer whose queue does not move, although it is not read from', (t) => {
   const stuck = () => ({ ...quiet, sentBytes: 1e6, queuedBytes: 5e5, isPaused: true });
   t.deepEqual(run(new Liveness(0), 60_000, stuck).at(-1), [10_250, 'dead']);
+});
+
+test('Liveness - gives up an active peer that falls silent within 10 s of its last sign', (t) => {
+  const active = (ms: number) => ({ ...quiet, isActive: true, wasHeard: ms <= 20_000 });
+  t.deepEqual(run(new Liveness(0), 60_000, active), [
+    [24_000, 'ping'],
+    [30_000, 'dead'],
+  ]);
+});
+
+test('Liveness - leaves an active peer alone that says something every few seconds', (t) => {
+  const active = (ms: number) => ({ ...quiet, isActive: true, wasHeard: ms % 3_500 === 0 });
+  t.deepEqual(
+    run(new Liveness(0), 40_000, active).filter(([, said]) => said === 'dead'),
+    [],
+  );
 });
 
 test('Liveness - does not judge a peer that cannot be heard', (t) => {
