@@ -7,6 +7,7 @@ import { controlPlaneFrozen, revokedDuringOutage } from './decision-age.ts';
 import { diskFull } from './disk-full.ts';
 import { partition } from './partition.ts';
 import { relayKilled, relayKilledAlone } from './relay-killed.ts';
+import { stampede } from './stampede.ts';
 
 /** In the order in which they are run. */
 export const scenarios: readonly Scenario[] = [
@@ -18,6 +19,7 @@ export const scenarios: readonly Scenario[] = [
   revokedDuringOutage,
   partition,
   ...badLinkScenarios,
+  stampede,
   clockStep,
   diskFull,
 ];
