@@ -353,6 +353,8 @@ export class Agent {
       this.#tunnels.get(message.tunnel)?.end(message.code, message.reason);
     } else if (message.type === 'relays') {
       this.#known.take(message.statement);
+    } else if (message.type === 'tunnel_draining') {
+      this.#logger.info('tunnel_draining', { tunnel: message.tunnel });
     } else if (message.type === 'session_ended') {
       this.#logger.info('session_ended', { reason: message.reason });
     } else {

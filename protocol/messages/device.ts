@@ -187,6 +187,15 @@ const tunnelEnded = v.strictObject({
   reason,
 });
 
+/**
+ * Since version 2: the connector of this tunnel takes no new tunnels and ends before long. New connections belong in
+ * another tunnel; those that the tunnel has go on.
+ */
+const tunnelDraining = v.strictObject({
+  type: v.literal('tunnel_draining'),
+  tunnel: idSchema('tunnel'),
+});
+
 /** The session ended for this reason; tunnels end by themselves. */
 const sessionEnded = v.strictObject({ type: v.literal('session_ended'), reason });
 
@@ -208,6 +217,7 @@ export const toDevice = v.variant('type', [
   otpSecret,
   otpState,
   tunnelEnded,
+  tunnelDraining,
   sessionEnded,
   relays,
 ]);

@@ -42,6 +42,8 @@ export const limits = {
   /** Idle sockets per connector process, and how long one may wait to be used. */
   slotsPerInstance: 128,
   slotLifeMs: 3_600_000,
+  /** A connector process that holds no idle socket for so long keeps an older one out no more. */
+  instanceGoneMs: 5_000,
   slotAckMs: 1_000,
   /** How long a tunnel waits for its connector altogether, and how many of its sockets are tried. */
   slotWaitMs: 2_000,

@@ -28,6 +28,14 @@ export interface AssignedSlot {
   readonly certificateUntilMs: number;
 }
 
+/** The process that counts for a connector, and those it has replaced. */
+interface Newest {
+  id: InstanceId;
+  readonly replaced: Set<InstanceId>;
+  /** Since when it holds no idle socket, in monotonic time. */
+  emptySinceMs: number | undefined;
+}
+
 /** All idle sockets of one connector process, and the tunnels that wait for one. */
 class Instance {
   readonly connector: ConnectorId;
@@ -57,7 +65,7 @@ export class Slots {
   readonly #options: SlotsOptions;
   readonly #instances = new Map<InstanceId, Instance>();
   /** The process that counts for each connector, and those it has replaced. */
-  readonly #newest = new Map<ConnectorId, { id: InstanceId; replaced: Set<InstanceId> }>();
+  readonly #newest = new Map<ConnectorId, Newest>();
 
   constructor(options: SlotsOptions) {
     this.#options = options;
@@ -69,7 +77,7 @@ export class Slots {
     from: { connector: ConnectorId; instance: InstanceId; certificateUntilMs: number },
     nowMs: number,
   ): void {
-    const instance = this.#instanceOf(from.connector, from.instance);
+    const instance = this.#instanceOf(from.connector, from.instance, nowMs);
     if (instance.idle.size >= limits.slotsPerInstance) throw new ZtnaError('ERR_LIMIT_TUNNELS');
     const slot: Slot = {
       ws,
@@ -97,6 +105,8 @@ export class Slots {
       return;
     }
     instance.idle.add(slot);
+    const newest = this.#newest.get(instance.connector);
+    if (newest) newest.emptySinceMs = undefined;
     if (instance.idle.size === 1) this.#announce(instance);
   }
 
@@ -214,9 +224,18 @@ export class Slots {
     for (const instance of this.#instances.values()) this.#dropInstance(instance, error);
   }
 
-  #instanceOf(connector: ConnectorId, id: InstanceId): Instance {
-    const newest = this.#newest.get(connector) ?? { id, replaced: new Set() };
+  #instanceOf(connector: ConnectorId, id: InstanceId, nowMs: number): Instance {
+    const newest = this.#newest.get(connector) ?? {
+      id,
+      replaced: new Set(),
+      emptySinceMs: undefined,
+    };
     this.#newest.set(connector, newest);
+    // Which is newer the control plane knows, and drives the older away. A relay that saw the older one come back after
+    // its own restart has them the wrong way round until then.
+    const isGone =
+      newest.emptySinceMs !== undefined && nowMs - newest.emptySinceMs >= limits.instanceGoneMs;
+    if (isGone) newest.replaced.delete(id);
     if (newest.replaced.has(id)) {
       throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { reason: 'instance_replaced' });
     }
@@ -230,11 +249,7 @@ export class Slots {
     return instance;
   }
 
-  #replace(
-    connector: ConnectorId,
-    newest: { id: InstanceId; replaced: Set<InstanceId> },
-    id: InstanceId,
-  ): void {
+  #replace(connector: ConnectorId, newest: Newest, id: InstanceId): void {
     newest.replaced.add(newest.id);
     newest.id = id;
     const [oldest] = newest.replaced;
@@ -259,6 +274,8 @@ export class Slots {
 
   #remove(instance: Instance, slot: Slot): void {
     if (!instance.idle.delete(slot) || instance.idle.size > 0) return;
+    const newest = this.#newest.get(instance.connector);
+    if (newest?.id === instance.id) newest.emptySinceMs = performance.now();
     this.#announce(instance);
     this.#forgetIfEmpty(instance);
   }

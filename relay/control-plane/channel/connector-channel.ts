@@ -261,6 +261,7 @@ async function handle(
       }
       await noteOpened(services, message.tunnel);
       schedule.hasten(message.tunnel, clock.nowMs());
+      if (peer.isStopping) tellDraining(services, tunnel);
       return;
     }
     case 'tunnel_closed': {
@@ -302,6 +303,7 @@ async function handle(
     case 'stopping':
       peer.isStopping = true;
       services.logger.info('connector_stopping', { connector: peer.id });
+      for (const tunnel of tunnels.about('connector', peer.id)) tellDraining(services, tunnel);
       return;
     case 'tunnel_detached':
       await noteDetached(services, peer, message);
@@ -314,6 +316,13 @@ async function handle(
       return;
     case 'time':
       return; // answered by the channel itself
+  }
+}
+
+/** Tells its agent that new connections belong in another tunnel. */
+function tellDraining(services: Services, tunnel: LiveTunnel): void {
+  for (const device of services.peers.devices(tunnel.device)) {
+    if (device.version >= 2) device.send({ type: 'tunnel_draining', tunnel: tunnel.id });
   }
 }
 

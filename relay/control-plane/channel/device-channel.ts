@@ -138,7 +138,15 @@ async function greet(
         code: 'ERR_TUNNEL_CLOSED',
         reason: 'tunnel_closed',
       });
-    } else services.schedule.hasten(tunnel.tunnel, clock.nowMs());
+      continue;
+    }
+    services.schedule.hasten(tunnel.tunnel, clock.nowMs());
+    if (peer.version >= 2 && peers.connectors.get(tunnel.connector)?.isStopping === true) {
+      peer.send({
+        type: 'tunnel_draining',
+        tunnel: tunnel.tunnel as Hello['tunnels'][number],
+      });
+    }
   }
 }
 

@@ -1,6 +1,31 @@
-import test from 'ava';
-import { newId } from '../../../protocol/index.ts';
+import test, { type ExecutionContext } from 'ava';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { WebSocket, WebSocketServer, type ClientOptions } from 'ws';
+import { newId, type InstanceId } from '../../../protocol/index.ts';
+import { limits } from '../../../relay/data-plane/limits.ts';
+import { Slots } from '../../../relay/data-plane/slots.ts';
 import { RelayRig } from '../../support/relay-rig.ts';
+
+/** The accepting end of a plain WebSocket: what a slot does does not depend on TLS. */
+async function pairOf(t: ExecutionContext, options: ClientOptions = {}): Promise<WebSocket> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const sockets = new WebSocketServer({ server });
+  const { port } = server.address() as AddressInfo;
+  const accepted = once(sockets, 'connection') as Promise<[WebSocket]>;
+  const client = new WebSocket(`ws://127.0.0.1:${port}`, options);
+  client.on('error', () => undefined);
+  await once(client, 'open');
+  const [socket] = await accepted;
+  t.teardown(() => {
+    client.terminate();
+    sockets.close();
+    server.close();
+  });
+  return socket;
+}
 
 test('slots - are tried in turn until one acknowledges', async (t) => {
   const rig = await RelayRig.start();
@@ -80,6 +105,44 @@ test('slots - of a connector’s older process die when a newer one appears, and
   // A tunnel depends on its lease alone.
   client.send(Buffer.from('hello'));
   await connector.until(() => connector.bytes === 5);
+});
+
+test('slots - an older process that came first after a restart gives way once it is driven off', async (t) => {
+  const [newer, older] = [newId('instance'), newId('instance')];
+  const slots = new Slots({ onIdleChange: () => undefined });
+  const connector = newId('connector');
+  const add = async (instance: InstanceId, afterMs = 0): Promise<WebSocket> => {
+    const server = await pairOf(t);
+    const from = { connector, instance, certificateUntilMs: Infinity };
+    slots.add(server, from, performance.now() + afterMs);
+    return server;
+  };
+  await add(newer);
+  const wrong = await add(older);
+  await t.throwsAsync(add(newer), { code: 'ERR_RELAY_UNAVAILABLE' });
+  const gone = once(wrong, 'close');
+  wrong.terminate();
+  await gone;
+  await t.throwsAsync(add(newer), { code: 'ERR_RELAY_UNAVAILABLE' });
+  await t.notThrowsAsync(add(newer, limits.instanceGoneMs));
+});
+
+test('slots - one that fell silent is given up, at both ends', async (t) => {
+  const slots = new Slots({ onIdleChange: () => undefined });
+  const server = await pairOf(t, { autoPong: false });
+  const gone = once(server, 'close');
+  const from = {
+    connector: newId('connector'),
+    instance: newId('instance'),
+    certificateUntilMs: Infinity,
+  };
+  slots.add(server, from, 0);
+  let nowMs = 0;
+  for (; nowMs <= 9_750; nowMs += limits.tickMs) slots.tick(nowMs, undefined);
+  t.is(server.readyState, server.OPEN);
+  slots.tick(nowMs, undefined);
+  await gone;
+  t.is(slots.counts().length, 0);
 });
 
 test('slots - an idle one that speaks is closed', async (t) => {

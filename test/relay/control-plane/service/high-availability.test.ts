@@ -1,6 +1,11 @@
 import { setImmediate } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
-import { grantSchema, verifyStatement, type FromConnector } from '../../../../protocol/index.ts';
+import {
+  grantSchema,
+  verifyStatement,
+  type FromConnector,
+  type TunnelId,
+} from '../../../../protocol/index.ts';
 import { healthMetrics } from '../../../../relay/control-plane/health/metrics.ts';
 import { formatMetrics } from '../../../../relay/control-plane/health/health-server.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer } from './rig.ts';
@@ -15,6 +20,7 @@ const test = anyTest as TestFn<Context>;
 
 test.beforeEach('a site with two connectors', async (t) => {
   const rig = await Rig.start();
+  rig.version = 2;
   t.context.rig = rig;
   await rig.admin('policy.apply', { files: staffPolicy });
   const left = await rig.connector('berlin', ['wiki', 'shop']);
@@ -114,6 +120,37 @@ test('choice - a connector that stops gets nothing new', async (t) => {
   await say(t, right, { type: 'stopping' }, (row) => row['stopping'] === true);
   await t.throwsAsync(chosen(t), { code: 'ERR_CONNECTOR_OFFLINE' });
   t.like(await rig.admin('app.show', { name: 'wiki' }), { online: false, connectors: [] });
+});
+
+test('stopping - the agents with a tunnel there are told, those that do not know the word are not', async (t) => {
+  const { left, right, rig, device } = t.context;
+  const ids = new Map<string, string>();
+  for (let i = 0; i < 2; i++) {
+    const permit = await device.channel.request({ type: 'grant', app: 'wiki' });
+    if (permit.type !== 'permit') throw new Error('no permit');
+    const { grantKeys } = device.identity.bundle;
+    const { connector, tunnel } = verifyStatement('grant', grantSchema, permit.grant, grantKeys);
+    ids.set(connector, tunnel);
+  }
+  const [gone, kept] = [ids.get(idOf(left)), ids.get(idOf(right))] as [TunnelId, TunnelId];
+  for (const [peer, tunnel] of [
+    [left, gone],
+    [right, kept],
+  ] as const) {
+    peer.channel.send({ type: 'tunnel_opened', tunnel });
+  }
+  left.channel.send({ type: 'stopping' });
+  const told = await device.find((m) => (m.type === 'tunnel_draining' ? m.tunnel : undefined));
+  t.is(told, gone);
+  // An agent that was away meanwhile hears it when it is back.
+  device.channel.close();
+  await device.channel.closed;
+  const back = await rig.connectDevice(device.identity, [gone, kept]);
+  t.is(await back.find((m) => (m.type === 'tunnel_draining' ? m.tunnel : undefined)), gone);
+  rig.version = 1;
+  const old = await rig.connectDevice(device.identity, [gone, kept]);
+  await old.channel.request({ type: 'apps' });
+  t.false(old.messages.some(({ type }) => type === 'tunnel_draining'));
 });
 
 test('metrics - count the connectors of each app, and those where it is well', async (t) => {

@@ -352,7 +352,7 @@ export class Rig {
     return this.connectDevice(identity);
   }
 
-  async connectDevice(identity: Identity): Promise<DevicePeer> {
+  async connectDevice(identity: Identity, tunnels: readonly string[] = []): Promise<DevicePeer> {
     return this.#open<ToDevice, FromDevice>(identity, {
       from: fromDevice,
       to: toDevice,
@@ -361,7 +361,7 @@ export class Rig {
         versions: { min: 1, max: this.version },
         software: 'test',
         bundleVersion: 1,
-        tunnels: [],
+        tunnels: [...tunnels] as never[],
       },
     });
   }
