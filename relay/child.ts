@@ -7,13 +7,16 @@ const settingsSchema = v.strictObject({
   dir: v.string(),
   listen: v.strictObject({ host: v.string(), port: v.number() }),
   adminListen: v.nullable(v.strictObject({ host: v.string(), port: v.number() })),
+  /** How long tunnels may take to move away when the relay stops. */
+  drainMs: v.number(),
   /** There is no control plane on this host. */
   isDataPlaneAlone: v.boolean(),
 });
 export type ChildSettings = v.InferOutput<typeof settingsSchema>;
 
-/** What a child tells the supervisor, once: that it serves, or why it cannot. */
+/** What a child tells the supervisor: once that it serves, or why it cannot; and that it has drained. */
 export const fromChild = v.variant('type', [
+  v.strictObject({ type: v.literal('drained') }),
   v.strictObject({ type: v.literal('ready'), port: v.nullable(v.number()) }),
   v.strictObject({
     type: v.literal('failed'),
@@ -35,12 +38,19 @@ export function failureOf(message: Extract<FromChild, { type: 'failed' }>): Ztna
 export interface RunningChild {
   /** The port it serves on, where there is one. */
   readonly port?: number;
+  /** Takes on nothing new and resolves once nothing is left, or it has waited long enough. Idempotent. */
+  drain?(): Promise<void>;
   /** Ends what it does in good order. Idempotent. */
   stop(): Promise<void>;
 }
 
-/** What the supervisor tells a child to make it end. */
+/** What the supervisor tells a child: that the end is near, and that this is it. */
+export const drainMessage = { type: 'drain' } as const;
 export const stopMessage = { type: 'stop' } as const;
+const toChild = v.variant('type', [
+  v.strictObject({ type: v.literal('drain') }),
+  v.strictObject({ type: v.literal('stop') }),
+]);
 
 /** How long a child that got a signal waits for the supervisor's word. */
 const groupSignalMs = 1_000;
@@ -59,6 +69,8 @@ export async function runChild(
   const logger = createLogger({ program, level: logLevel() });
   let running: RunningChild | undefined;
   let isStopping = false;
+  /** The supervisor has said that it will say when. */
+  let isAwaited = false;
   const stop = () => {
     if (isStopping) return;
     isStopping = true;
@@ -71,11 +83,33 @@ export async function runChild(
       },
     );
   };
-  process.on('message', stop); // there is only one message
+  const drain = () => {
+    isAwaited = true;
+    if (running?.drain === undefined) {
+      report({ type: 'drained' });
+      return;
+    }
+    running.drain().then(
+      () => {
+        report({ type: 'drained' });
+      },
+      (error: unknown) => {
+        logger.error('drain_failed', { message: String(error) });
+        report({ type: 'drained' });
+      },
+    );
+  };
+  process.on('message', (data) => {
+    const { type } = v.parse(toChild, data);
+    if (type === 'drain') drain();
+    else stop();
+  });
   process.on('SIGINT', () => undefined);
   // Whoever ends the whole group reaches this process too: the supervisor knows who goes first.
   process.on('SIGTERM', () => {
-    setTimeout(stop, groupSignalMs);
+    setTimeout(() => {
+      if (!isAwaited) stop();
+    }, groupSignalMs);
   });
   process.on('disconnect', () => {
     setTimeout(() => process.exit(0), orphanMs).unref();

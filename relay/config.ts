@@ -24,8 +24,12 @@ export interface RelayConfig {
   readonly maxDevicesPerUser: number;
   readonly session: { readonly idleMs: number; readonly absoluteMs: number };
   readonly verification: { readonly intervalMs: number; readonly holdMs: number };
-  /** Apps with an interval of their own, by name. */
-  readonly apps: Readonly<Record<string, { readonly intervalMs: number }>>;
+  /** How long tunnels may take to move to another relay when this one stops. */
+  readonly drainMs: number;
+  /** Apps with an interval or a hold of their own, by name. */
+  readonly apps: Readonly<
+    Record<string, { readonly intervalMs?: number; readonly holdMs?: number }>
+  >;
 }
 
 const hourMs = 3_600_000;
@@ -35,6 +39,7 @@ const defaults = {
   absoluteMs: 24 * hourMs,
   intervalMs: 20_000,
   holdMs: 300_000,
+  drainMs: 25_000,
 } as const;
 
 /** Reads `DIR/relay.yaml`. Throws ERR_CONFIG_NOT_FOUND, or as `parseRelayConfig`. */
@@ -62,8 +67,18 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
   const root = reader.parse(text);
   const top = reader.members(
     root,
-    ['url', 'listen', 'adminListen', 'store', 'enrolment', 'session', 'verification', 'apps'],
-    ['tls', 'proxyProtocol', 'posture', 'audit', 'drainFor'],
+    [
+      'url',
+      'listen',
+      'adminListen',
+      'store',
+      'enrolment',
+      'session',
+      'verification',
+      'apps',
+      'drainFor',
+    ],
+    ['tls', 'proxyProtocol', 'posture', 'audit'],
   );
   if (!top.url) throw reader.invalid(root, 'must have a url', 'add: url: https://HOST:PORT');
   const url = readUrl(reader, top.url);
@@ -95,9 +110,11 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       ),
     },
     verification: {
-      intervalMs: readInterval(reader, top.verification, defaults.intervalMs),
+      intervalMs: defaults.intervalMs,
       holdMs: defaults.holdMs,
+      ...readVerification(reader, top.verification),
     },
+    drainMs: readDuration(reader, top.drainFor, defaults.drainMs, 1_000, 600_000),
     apps: readApps(reader, top.apps),
   };
 }
@@ -180,22 +197,24 @@ function readDuration(
   return ms;
 }
 
-function readInterval(
+function readVerification(
   reader: ConfigReader,
   value: ConfigValue | undefined,
-  fallbackMs: number,
-): number {
-  const { interval } = reader.members(value, ['interval'], ['holdFor']);
-  return readDuration(reader, interval, fallbackMs, 1_000, 20_000);
+): RelayConfig['apps'][string] {
+  const { interval, holdFor } = reader.members(value, ['interval', 'holdFor']);
+  return {
+    ...(interval ? { intervalMs: readDuration(reader, interval, 0, 1_000, 20_000) } : {}),
+    ...(holdFor ? { holdMs: readDuration(reader, holdFor, 0, 1_000, hourMs) } : {}),
+  };
 }
 
 function readApps(reader: ConfigReader, value: ConfigValue | undefined): RelayConfig['apps'] {
-  const apps: Record<string, { intervalMs: number }> = {};
+  const apps: Record<string, RelayConfig['apps'][string]> = {};
   for (const entry of reader.entries(value)) {
     if (!isName(entry.name)) throw reader.invalid(entry, 'is not the name of an app');
     const app = reader.members(entry, ['verification']);
     if (!app.verification) throw reader.invalid(entry, 'must have a verification');
-    apps[entry.name] = { intervalMs: readInterval(reader, app.verification, defaults.intervalMs) };
+    apps[entry.name] = readVerification(reader, app.verification);
   }
   return apps;
 }

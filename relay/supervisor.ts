@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
 import { errorRow, type ZtnaError } from '../protocol/index.ts';
 import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
-import { failureOf, fromChild, stopMessage, type ChildSettings } from './child.ts';
+import { drainMessage, failureOf, fromChild, stopMessage, type ChildSettings } from './child.ts';
 import type { ListenAddress } from './config.ts';
 import { lockDirectory } from './directory-lock.ts';
 
@@ -12,6 +12,8 @@ export interface SupervisorOptions {
   readonly dir: string;
   readonly listen: ListenAddress;
   readonly adminListen: ListenAddress | null;
+  /** How long tunnels may take to move away at the end. */
+  readonly drainMs: number;
   /** Runs the data plane and nothing else. */
   readonly isDataPlaneAlone?: boolean;
   readonly logger: Logger;
@@ -25,12 +27,14 @@ type ChildName = 'control-plane' | 'data-plane';
 
 /** One that lived this long counts as healthy: the next restart is quick again. */
 const healthyMs = 10_000;
-/** Draining beyond this is cut short. */
-const drainMs = 15_000;
+/** Beyond the time that tunnels have, draining is given up. */
+const drainMarginMs = 5_000;
+/** A process that takes longer to end is killed. */
+const stopMs = 15_000;
 
 /**
- * Keeps the relay's processes running, two or the data plane alone: whichever dies is started again, sooner or later by full jitter. They
- * hold a pipe to this process and end with it, however it ends.
+ * Keeps the relay's processes running, two or the data plane alone: whichever dies is started again, sooner or later
+ * by full jitter. They hold a pipe to this process and end with it, however it ends.
  */
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -67,22 +71,33 @@ export class Supervisor {
   }
 
   start(): void {
-    this.#control?.start();
-    this.#data.start();
+    if (this.#control) this.#control.start();
+    else this.#data.start();
   }
 
   #childReady(): void {
+    // The door opens once there is somebody to hand on to.
+    if (!this.#data.isStarted) this.#data.start();
     if (this.#isReady || this.#control?.isReady === false || !this.#data.isReady) return;
     this.#isReady = true;
     notifySystemd();
     this.#options.onReady(this.#data.port);
   }
 
-  /** Drains both, the data plane first: it still has ends of tunnels to report. Idempotent. */
+  /**
+   * Drains, then ends the control plane, and last the data plane: tunnels that move ask for their new paths until they
+   * have, and what the control plane says at its end passes through the data plane. Idempotent.
+   */
   stop(): Promise<void> {
-    this.#control?.keepDown();
-    this.#stopping ??= this.#data.stop().then(() => this.#control?.stop());
+    this.#stopping ??= this.#stop();
     return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    for (const child of [this.#control, this.#data]) child?.keepDown();
+    await Promise.all([this.#control?.drain(), this.#data.drain()]);
+    await this.#control?.stop();
+    await this.#data.stop();
   }
 }
 
@@ -100,6 +115,8 @@ class Child {
   #restart: NodeJS.Timeout | undefined;
   #failures = 0;
   #isStopping = false;
+  #onDrained: () => void = () => undefined;
+  isStarted = false;
   isReady = false;
   port: number;
 
@@ -111,13 +128,15 @@ class Child {
   }
 
   start(): void {
-    const { dir, listen, adminListen, logger, isDataPlaneAlone = false } = this.#options;
+    const { dir, listen, adminListen, drainMs, logger, isDataPlaneAlone = false } = this.#options;
     const startedAtMs = performance.now();
+    this.isStarted = true;
     // A port that the system chose stays the same over restarts.
     const settings: ChildSettings = {
       dir,
       listen: { host: listen.host, port: this.port },
       adminListen,
+      drainMs,
       isDataPlaneAlone,
     };
     const child = fork(this.#program(), [JSON.stringify(settings)], {
@@ -130,6 +149,10 @@ class Child {
       if (!message.success) return;
       if (message.output.type === 'failed') {
         isHopeless = this.#events.onFailure(failureOf(message.output));
+        return;
+      }
+      if (message.output.type === 'drained') {
+        this.#onDrained();
         return;
       }
       this.isReady = true;
@@ -173,6 +196,25 @@ class Child {
     clearTimeout(this.#restart);
   }
 
+  /** Resolves once it has drained or ended, or could by now. */
+  drain(): Promise<void> {
+    const child = this.#process;
+    if (!child) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        this.#options.logger.warn('child_not_drained', { child: this.#name });
+        resolve();
+      }, this.#options.drainMs + drainMarginMs);
+      const settle = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.#onDrained = settle;
+      child.once('exit', settle);
+      child.send(drainMessage, () => undefined);
+    });
+  }
+
   stop(): Promise<void> {
     this.keepDown();
     const child = this.#process;
@@ -181,7 +223,7 @@ class Child {
       const timer = setTimeout(() => {
         this.#options.logger.warn('child_killed', { child: this.#name });
         child.kill('SIGKILL');
-      }, drainMs);
+      }, stopMs);
       child.once('exit', () => {
         clearTimeout(timer);
         resolve();

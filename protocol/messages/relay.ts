@@ -47,6 +47,13 @@ const admissionRefused = v.strictObject({
   address: text(64),
 });
 
+/** Since version 2: both ends of a tunnel's path have met here. */
+const tunnelJoined = v.strictObject({
+  type: v.literal('tunnel_joined'),
+  tunnel: idSchema('tunnel'),
+  generation: natural, // of the path
+});
+
 /** Since version 2: it takes no new tunnels, and those it has are told to move. */
 const draining = v.strictObject({ type: v.literal('draining') });
 
@@ -57,6 +64,7 @@ export const fromRelay = v.variant('type', [
   slots,
   tunnelClosed,
   admissionRefused,
+  tunnelJoined,
   draining,
 ]);
 export type FromRelay = v.InferOutput<typeof fromRelay>;

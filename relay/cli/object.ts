@@ -75,7 +75,7 @@ export const sessionLeaves: readonly Leaf[] = listAndShow(
 export const tunnelLeaves: readonly Leaf[] = listAndShow(
   'tunnel',
   'tunnels',
-  ...['id', 'user', 'app', 'state', 'untilMs', 'connector', 'closeReason'],
+  ...['id', 'user', 'app', 'state', 'untilMs', 'connector', 'relay', 'closeReason'],
 );
 
 export const decisionLeaves: readonly Leaf[] = listAndShow(

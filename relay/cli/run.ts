@@ -59,6 +59,7 @@ export const runLeaf: Leaf = {
       dir,
       listen: (await addressOf(argv, 'listen', 'listen')) ?? config.listen,
       adminListen,
+      drainMs: config.drainMs,
       isDataPlaneAlone,
       logger: createLogger({ program: 'ztna-relay', level: logLevel() }),
       signal: shutdownSignal(),

@@ -49,7 +49,7 @@ export class Admission {
   /** Takes a socket in, or closes it. Never rejects. */
   async admit(socket: DataSocket): Promise<void> {
     try {
-      if (this.#isDraining) throw new ZtnaError('ERR_RELAY_DRAINING', { reason: 'draining' });
+      this.#refuseWhenDraining();
       if (socket.path === tunnelPath) await this.#admitTunnel(socket);
       else if (socket.path === slotPath) this.#admitSlot(socket);
       else throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { reason: 'path_unknown' });
@@ -61,6 +61,10 @@ export class Admission {
       refuse(socket.ws, refusal);
       this.#options.onRefused(refusal, socket.peer.id, socket.peer.address);
     }
+  }
+
+  #refuseWhenDraining(): void {
+    if (this.#isDraining) throw new ZtnaError('ERR_RELAY_DRAINING', { reason: 'draining' });
   }
 
   #admitSlot(socket: DataSocket): void {
@@ -85,6 +89,7 @@ export class Admission {
     const { certificateUntilMs } = peer;
     const grant = await this.#verifyGrant(socket);
     const { clock, slots, tunnels } = this.#options;
+    this.#refuseWhenDraining(); // it may have begun meanwhile
     // From here no step waits until the tunnel can be reached by renewals and revocations.
     const nowMs = clock.require();
     if (nowMs >= certificateUntilMs) throw certificateExpired();

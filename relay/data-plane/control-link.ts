@@ -169,7 +169,7 @@ export class ControlLink {
   }
 
   #sendOn(channel: Channel, message: FromRelay): void {
-    if (message.type === 'draining' && channel.welcome.version < 2) return;
+    if (isNewer(message) && channel.welcome.version < 2) return;
     channel.send(message);
   }
 
@@ -177,4 +177,9 @@ export class ControlLink {
   report(message: Extract<FromRelay, { type: 'admission_refused' }>): void {
     this.#channel?.send(message);
   }
+}
+
+/** A message that version 1 does not have. */
+function isNewer({ type }: FromRelay): boolean {
+  return type === 'draining' || type === 'tunnel_joined';
 }

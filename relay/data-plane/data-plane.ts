@@ -1,6 +1,13 @@
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { ZtnaError, type ConnectorId, type FromRelay, type RelayId } from '../../protocol/index.ts';
+import { setTimeout as wait } from 'node:timers/promises';
+import {
+  ZtnaError,
+  type ConnectorId,
+  type FromRelay,
+  type ListedRelay,
+  type RelayId,
+} from '../../protocol/index.ts';
 import {
   ControlClock,
   RevocationFeed,
@@ -46,6 +53,7 @@ export class DataPlane {
   #door: FrontDoor | undefined;
   #identity: Identity;
   #timers: NodeJS.Timeout[] = [];
+  #draining: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
   constructor(options: DataPlaneOptions) {
@@ -56,6 +64,9 @@ export class DataPlane {
     const relay = options.identity.id as RelayId;
     const feed = new RevocationFeed({ audience: relay, clock });
     const tunnels = new Tunnels({
+      onJoin: ({ tunnel, generation }) => {
+        this.#links.send({ type: 'tunnel_joined', tunnel, generation });
+      },
       onEnd: (tunnel, end) => {
         logger.info('tunnel_closed', { tunnel, ...end });
         this.#links.send({ type: 'tunnel_closed', tunnel, ...end });
@@ -75,7 +86,10 @@ export class DataPlane {
       clock,
       feed,
       tunnels: () => tunnels.ids(),
-      standing: () => slots.counts().map((count): FromRelay => ({ type: 'slots', ...count })),
+      standing: () => [
+        ...slots.counts().map((count): FromRelay => ({ type: 'slots', ...count })),
+        ...(this.#draining ? [{ type: 'draining' } as const] : []),
+      ],
       onLeases: (batch) => {
         tunnels.renew(batch);
       },
@@ -200,6 +214,58 @@ export class DataPlane {
     return this.#identity;
   }
 
+  /**
+   * Takes no new tunnels, has those it carries move to other relays, and resolves once they have, or after `forMs`,
+   * or where there is no other relay: whoever is left then is closed with ERR_RELAY_DRAINING. Control channels go on
+   * passing through. Idempotent.
+   */
+  drain(forMs: number): Promise<void> {
+    this.#draining ??= this.#drain(forMs);
+    return this.#draining;
+  }
+
+  async #drain(forMs: number): Promise<void> {
+    const startedAtMs = performance.now();
+    const { known, logger } = this.#options;
+    const error = new ZtnaError('ERR_RELAY_DRAINING', { reason: 'draining' });
+    logger.info('draining', { tunnels: this.#tunnels.size, forMs });
+    this.#admission.drain();
+    this.#links.send({ type: 'draining' });
+    this.#slots.drain(error);
+    const deadline = new AbortController();
+    const late = wait(forMs, undefined, { signal: deadline.signal }).catch(() => undefined);
+    const alone = Promise.withResolvers<undefined>();
+    const look = () => {
+      const isOther = (relay: ListedRelay) => relay.id !== this.#identity.id && !relay.isDraining;
+      if (!known.relays.some(isOther)) alone.resolve(undefined);
+    };
+    const forget = known.onChange(look);
+    try {
+      look();
+      const isOver = Promise.race([late, this.#tunnels.empty()]);
+      await Promise.race([isOver, this.#tellDrain(error)]);
+      await Promise.race([isOver, alone.promise]);
+    } finally {
+      deadline.abort();
+      forget();
+    }
+    const left = this.#tunnels.size;
+    this.#tunnels.stop(error);
+    // What is told to both ends and to the control plane is on its way in this time.
+    if (left > 0) await wait(limits.closeGraceMs);
+    const tookMs = Math.round(performance.now() - startedAtMs);
+    logger.info('drained', { left, tookMs });
+  }
+
+  /** Some at a time, so that not all of them ask for another path in the same moment. */
+  async #tellDrain(error: ZtnaError): Promise<void> {
+    const paths = this.#tunnels.all();
+    for (let at = 0; at < paths.length; at += limits.drainBatch) {
+      if (at > 0) await wait(limits.drainBatchMs);
+      for (const path of paths.slice(at, at + limits.drainBatch)) path.drain(error);
+    }
+  }
+
   /** Stops accepting, closes tunnels and slots with ERR_RELAY_DRAINING, and lets that be told. Idempotent. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -214,7 +280,7 @@ export class DataPlane {
     this.#slots.stop(draining);
     for (const timer of this.#timers) clearInterval(timer);
     // Close frames and the last messages to the control plane are on their way in this time.
-    await new Promise((resolve) => setTimeout(resolve, limits.closeGraceMs));
+    await wait(limits.closeGraceMs);
     this.#links.stop();
     await this.#door?.stop();
   }

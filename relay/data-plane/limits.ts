@@ -67,6 +67,10 @@ export const limits = {
   closeGraceMs: 250,
   closeHandshakeMs: 2_000,
 
+  /** Tunnels that are told at once to move away, and when the next are. */
+  drainBatch: 64,
+  drainBatchMs: 50,
+
   /** Used grants are looked through this often. */
   sweepMs: 30_000,
 

@@ -47,6 +47,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
   await plane.ready;
   return {
     port: plane.port,
+    drain: () => plane.drain(settings.drainMs),
     stop: async () => {
       clearInterval(renewal);
       await plane.stop();

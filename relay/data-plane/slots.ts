@@ -219,6 +219,15 @@ export class Slots {
     }
   }
 
+  /** Has connectors dial ahead elsewhere: every idle socket is told so, and closed. */
+  drain(error: ZtnaError): void {
+    const text = encodeMessage(toSlot, { type: 'drain' });
+    for (const { idle } of this.#instances.values()) {
+      for (const { ws } of idle) if (ws.readyState === ws.OPEN) ws.send(text);
+    }
+    this.stop(error);
+  }
+
   /** Closes every idle socket. */
   stop(error: ZtnaError): void {
     for (const instance of this.#instances.values()) this.#dropInstance(instance, error);

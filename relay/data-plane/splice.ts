@@ -23,6 +23,7 @@ export interface SpliceOptions {
   readonly onEnd: (end: SpliceEnd) => void;
 }
 
+const textOptions = { binary: false, compress: false, mask: false, fin: true } as const;
 const sendOptions = { binary: true, compress: false, mask: false, fin: true } as const;
 
 /**
@@ -87,6 +88,14 @@ export class Splice {
       queueMicrotask(() => {
         this.#endedBy(side, closedBy(side, 1006, ''));
       });
+    }
+  }
+
+  /** Sends both ends a text message behind what is queued for them; nothing once the path has ended. */
+  tell(text: string): void {
+    if (this.#hasEnded) return;
+    for (const { source } of [this.#up, this.#down]) {
+      if (source.readyState === source.OPEN) source.send(text, textOptions);
     }
   }
 

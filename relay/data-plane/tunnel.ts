@@ -1,9 +1,21 @@
 import type { WebSocket } from 'ws';
-import { Lease, ZtnaError, type Sequence, type VerifiedGrant } from '../../protocol/index.ts';
+import {
+  encodeMessage,
+  Lease,
+  toTunnelEnd,
+  ZtnaError,
+  type Sequence,
+  type VerifiedGrant,
+} from '../../protocol/index.ts';
 import type { ControlClock } from '../../protocol/host/index.ts';
 import { closeSoon } from './close.ts';
 import type { AssignedSlot } from './slots.ts';
 import { Splice, type SpliceEnd } from './splice.ts';
+
+/** From this version on tunnels outlive their paths. */
+export const movableVersion = 2;
+
+const drainText = encodeMessage(toTunnelEnd, { type: 'drain' });
 
 export interface TunnelOptions {
   readonly grant: VerifiedGrant;
@@ -11,6 +23,8 @@ export interface TunnelOptions {
   /** End of the device's certificate, in control time. */
   readonly certificateUntilMs: number;
   readonly clock: ControlClock;
+  /** Both ends have met. */
+  readonly onJoin: () => void;
   /** Runs once. */
   readonly onEnd: (end: SpliceEnd) => void;
 }
@@ -58,7 +72,7 @@ export class Tunnel {
       return;
     }
     this.#certificateUntilMs = Math.min(this.#certificateUntilMs, slot.certificateUntilMs);
-    const { clock, client, onEnd } = this.#options;
+    const { clock, client, onEnd, onJoin } = this.#options;
     const lease = this.#lease;
     this.#splice = new Splice({
       client,
@@ -72,6 +86,7 @@ export class Tunnel {
         onEnd(end);
       },
     });
+    onJoin();
   }
 
   /** Takes a renewal; answers whether it counted. A lease that was shortened to the past ends the tunnel at once. */
@@ -80,6 +95,15 @@ export class Tunnel {
     if (nowMs === undefined || !this.#lease.renew(sequence, untilMs, nowMs)) return false;
     this.#enforce(nowMs);
     return true;
+  }
+
+  /**
+   * This relay is about to stop: ends that can move the tunnel are told to. One that has not begun ends here, and its
+   * agent asks for another path.
+   */
+  drain(error: ZtnaError): void {
+    if (!this.#splice) this.end(error);
+    else if (this.grant.version >= movableVersion) this.#splice.tell(drainText);
   }
 
   /** Enforcement, a few times a second. */

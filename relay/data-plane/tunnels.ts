@@ -4,17 +4,16 @@ import {
   type LeaseBatch,
   type RevocationEntry,
   type TunnelId,
+  type VerifiedGrant,
 } from '../../protocol/index.ts';
 import { limits } from './limits.ts';
 import type { SpliceEnd } from './splice.ts';
-import { Tunnel, type TunnelOptions } from './tunnel.ts';
+import { movableVersion, Tunnel, type TunnelOptions } from './tunnel.ts';
 
 export interface TunnelsOptions {
+  readonly onJoin: (grant: VerifiedGrant) => void;
   readonly onEnd: (tunnel: TunnelId, end: SpliceEnd) => void;
 }
-
-/** From this version on a tunnel keeps its path until the next one carries it. */
-const overlappingVersion = 2;
 
 /** Paths of one tunnel at one time: the one that carries it, and the one that is to. */
 const maxPaths = 2;
@@ -25,6 +24,8 @@ export class Tunnels {
   /** By path generation, ascending. */
   readonly #tunnels = new Map<TunnelId, readonly Tunnel[]>();
   #size = 0;
+  /** Who waits for the last one to end. */
+  readonly #waiting: (() => void)[] = [];
   readonly #perDevice = new Map<string, number>();
 
   constructor(options: TunnelsOptions) {
@@ -36,13 +37,13 @@ export class Tunnels {
    * until its ends close it; only a third takes the place of one of the two. Throws ERR_LIMIT_TUNNELS, or
    * ERR_GRANT_MISMATCH for an old generation.
    */
-  open(options: Omit<TunnelOptions, 'onEnd'>): Tunnel {
+  open(options: Omit<TunnelOptions, 'onJoin' | 'onEnd'>): Tunnel {
     const { grant } = options;
     const known = this.#tunnels.get(grant.tunnel) ?? [];
     if (known.some((path) => path.grant.generation >= grant.generation)) {
       throw new ZtnaError('ERR_GRANT_MISMATCH', { reason: 'generation_old' });
     }
-    const allowed = grant.version >= overlappingVersion ? maxPaths : 1;
+    const allowed = grant.version >= movableVersion ? maxPaths : 1;
     if (known.length >= allowed) {
       const leastUseful = known.find((path) => !path.isJoined) ?? known[0];
       leastUseful?.end(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_replaced' }));
@@ -53,9 +54,13 @@ export class Tunnels {
     }
     const tunnel = new Tunnel({
       ...options,
+      onJoin: () => {
+        this.#options.onJoin(grant);
+      },
       onEnd: (end) => {
         this.#forget(tunnel);
         this.#options.onEnd(grant.tunnel, end);
+        if (this.#size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
       },
     });
     this.#tunnels.set(grant.tunnel, [...(this.#tunnels.get(grant.tunnel) ?? []), tunnel]);
@@ -108,6 +113,11 @@ export class Tunnels {
 
   tick(monotonicMs: number, controlMs: number | undefined): void {
     for (const tunnel of this.all()) tunnel.tick(monotonicMs, controlMs);
+  }
+
+  /** Resolves once there is none. */
+  async empty(): Promise<void> {
+    if (this.#size > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
   stop(error: ZtnaError): void {

@@ -23,6 +23,7 @@ test('parseRelayConfig - fills in what the file leaves out', (t) => {
     maxDevicesPerUser: 3,
     session: { idleMs: 43_200_000, absoluteMs: 86_400_000 },
     verification: { intervalMs: 20_000, holdMs: 300_000 },
+    drainMs: 25_000,
     apps: {},
   });
 });
@@ -35,17 +36,20 @@ adminListen: 127.0.0.1:9080
 store: sqlite
 enrolment: { mode: invite, maxDevicesPerUser: 5 }
 session: { idle: 30m, absolute: 400d }
-verification: { interval: 5s }
+verification: { interval: 5s, holdFor: 10m }
+drainFor: 1m
 apps:
   db.prod: { verification: { interval: 1s } }
+  wiki: { verification: { holdFor: 30s } }
 `);
   t.is(config.url, 'https://relay.example.com:443');
   t.deepEqual(config.listen, { host: '::', port: 443 });
   t.deepEqual(config.adminListen, { host: '127.0.0.1', port: 9080 });
   t.is(config.maxDevicesPerUser, 5);
   t.deepEqual(config.session, { idleMs: 1_800_000, absoluteMs: 34_560_000_000 });
-  t.is(config.verification.intervalMs, 5_000);
-  t.deepEqual(config.apps, { 'db.prod': { intervalMs: 1_000 } });
+  t.deepEqual(config.verification, { intervalMs: 5_000, holdMs: 600_000 });
+  t.is(config.drainMs, 60_000);
+  t.deepEqual(config.apps, { 'db.prod': { intervalMs: 1_000 }, wiki: { holdMs: 30_000 } });
 });
 
 test('parseRelayConfig - names line and nearest known word of an unknown key, also inside', (t) => {
@@ -75,9 +79,7 @@ test('parseRelayConfig - says of keys without a part behind them that they are n
     'proxyProtocol: { from: [10.0.0.0/8] }',
     'posture: { maxAge: 45s }',
     'audit: { keep: 400d }',
-    'drainFor: 25s',
     'enrolment: { mode: sso }',
-    'verification: { holdFor: 5m }',
   ]) {
     const { code, message } = refusal(`url: https://a:1\n${line}\n`);
     t.is(code, 'ERR_CONFIG_NOT_AVAILABLE', line);
@@ -100,6 +102,10 @@ test('parseRelayConfig - refuses values that it cannot mean', (t) => {
     'session: { idle: 1s }',
     'verification: { interval: 500ms }',
     'verification: { interval: 21s }',
+    'verification: { holdFor: 100ms }',
+    'verification: { holdFor: 2h }',
+    'drainFor: 0s',
+    'drainFor: 1h',
     'enrolment: { maxDevicesPerUser: 0 }',
     'enrolment: { maxDevicesPerUser: }',
     'apps: { "no spaces": { verification: { interval: 1s } } }',

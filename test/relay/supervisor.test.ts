@@ -77,6 +77,16 @@ async function start(t: ExecutionContext, host = '127.0.0.1', shared?: Run): Pro
   };
 }
 
+const ends = ['drained', 'stopped control-plane', 'stopped data-plane'];
+
+/** What was noted behind the starts, both drains as one. */
+async function endsOf(run: Run): Promise<string[]> {
+  const notes = (await run.notes()).filter(({ what }) => what !== 'started');
+  const drained = notes.filter(({ what }) => what === 'drained');
+  const others = notes.slice(drained.length).map(({ name, what }) => `${what} ${name}`);
+  return drained.length === 2 ? ['drained', ...others] : others;
+}
+
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -90,15 +100,16 @@ async function isGone(pid: number): Promise<void> {
   while (isAlive(pid)) await wait(20);
 }
 
-test('supervisor - says ready once both serve, and drains the data plane first', async (t) => {
+test('supervisor - says ready once both serve, and stops the control plane between drain and stop of the data plane', async (t) => {
   const run = await start(t);
   await run.ready;
+  const starts = (await run.notes()).map(({ name }) => name);
+  t.deepEqual(starts, ['control-plane', 'data-plane']);
   run.process.kill('SIGTERM');
   const [code] = (await once(run.process, 'exit')) as [number];
   t.is(code, 0);
   t.deepEqual(run.stdout, ['ready']);
-  const ends = (await run.notes()).filter(({ what }) => what === 'stopped').map(({ name }) => name);
-  t.deepEqual(ends, ['data-plane', 'control-plane']);
+  t.deepEqual(await endsOf(run), ends);
 });
 
 test('supervisor - keeps that order when a signal reaches the whole group', async (t) => {
@@ -107,8 +118,7 @@ test('supervisor - keeps that order when a signal reaches the whole group', asyn
   process.kill(-(run.process.pid ?? 0), 'SIGTERM');
   const [code] = (await once(run.process, 'exit')) as [number];
   t.is(code, 0);
-  const ends = (await run.notes()).filter(({ what }) => what === 'stopped').map(({ name }) => name);
-  t.deepEqual(ends, ['data-plane', 'control-plane']);
+  t.deepEqual(await endsOf(run), ends);
 });
 
 test('supervisor - starts again whichever dies, and leaves the other alone', async (t) => {

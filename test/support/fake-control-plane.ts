@@ -9,6 +9,7 @@ import {
   fromRelay,
   leaseBatchSchema,
   logBatchSchema,
+  relayListSchema,
   signStatement,
   timeSchema,
   toRelay,
@@ -18,6 +19,7 @@ import {
   type RevocationEntry,
   type SigningKey,
   type ToRelay,
+  wireVersion,
 } from '../../protocol/index.ts';
 import { secureServerOptions, webSocketOptions } from '../../protocol/host/index.ts';
 
@@ -115,7 +117,12 @@ export class FakeControlPlane {
       }
       this.received.push(message);
       if (message.type === 'hello') {
-        this.#send(ws, { type: 'welcome', version: 1, relay: this.#options.relay, bundle: null });
+        this.#send(ws, {
+          type: 'welcome',
+          version: wireVersion,
+          relay: this.#options.relay,
+          bundle: null,
+        });
         this.#channels.add(ws);
         ws.once('close', () => this.#channels.delete(ws));
         if (!this.silent.has('log')) this.pushLog([]);
@@ -154,6 +161,19 @@ export class FakeControlPlane {
     };
     const statement = signStatement('log', logBatchSchema, batch, this.#options.grantKey);
     this.#broadcast({ type: 'log', statement });
+  }
+
+  /** Pushes the list of relays, signed: this one and others. */
+  pushRelays(version: number, others: readonly { id: RelayId; isDraining?: boolean }[]): void {
+    const relays = [{ id: this.#options.relay }, ...others].map((relay, at) => ({
+      id: relay.id,
+      url: `https://127.0.0.1:${String(443 + at)}`,
+      isControl: at === 0,
+      isDraining: 'isDraining' in relay && relay.isDraining,
+    }));
+    const list = { version, relays };
+    const statement = signStatement('relays', relayListSchema, list, this.#options.grantKey);
+    this.#broadcast({ type: 'relays', statement });
   }
 
   /** Pushes renewals, signed. */

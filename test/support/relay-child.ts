@@ -19,6 +19,10 @@ await runChild(name, (settings) => {
   const alive = setInterval(() => undefined, 1_000);
   return Promise.resolve({
     port: settings.listen.port === 0 ? 4_711 : settings.listen.port,
+    drain: () => {
+      note('drained');
+      return Promise.resolve();
+    },
     stop: () => {
       note('stopped');
       clearInterval(alive);

@@ -12,6 +12,7 @@ await runSupervisor({
   dir,
   listen: { host, port: 0 },
   adminListen: null,
+  drainMs: 2_000,
   logger: createLogger({ program: 'test' }),
   signal: stopping.signal,
   programs: {

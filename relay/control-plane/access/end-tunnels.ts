@@ -60,6 +60,7 @@ export async function endTunnels(
         closeReason: ending.reason,
         closeCode: ending.code,
         detachedAtMs: null,
+        relayId: tunnel.relay,
         untilMs: Math.min(tunnel.untilMs, nowMs),
         ...(byteCounts ?? {}),
       })

@@ -135,6 +135,11 @@ async function handle(
       await services.store.write((tx) => endTunnels(services, tx, [tunnel], { reason, code }));
       return;
     }
+    case 'tunnel_joined': {
+      const tunnel = services.tunnels.get(message.tunnel);
+      if (tunnel && message.generation === tunnel.generation) tunnel.relay = peer.id;
+      return;
+    }
     case 'admission_refused':
       await services.audit.append({
         actor: `relay:${peer.id}`,

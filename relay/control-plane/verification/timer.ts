@@ -148,7 +148,7 @@ async function keepBooks(services: Services): Promise<void> {
         await flushConfirmations(store, tx, tunnel, nowMs);
         await tx
           .updateTable('tunnels')
-          .set({ untilMs: tunnel.untilMs })
+          .set({ untilMs: tunnel.untilMs, relayId: tunnel.relay })
           .where('id', '=', tunnel.id)
           .where('state', '!=', 'closed')
           .execute();

@@ -10,7 +10,8 @@ import {
   type ToDevice,
 } from '../../../../protocol/index.ts';
 import type { Identity } from '../../../../protocol/host/index.ts';
-import { startSession } from '../../../../relay/control-plane/identity/index.ts';
+import { maxDetachedPerDevice } from '../../../../relay/control-plane/limits.ts';
+import { endOverdue } from '../../../../relay/control-plane/verification/overdue.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer, type RelayPeer } from './rig.ts';
 
 interface Context {
@@ -342,23 +343,119 @@ test('start - a control plane that comes back takes detached tunnels over and go
 test('path - a newer session takes the tunnel over, and its end ends the tunnel', async (t) => {
   const { rig, device, connector } = t.context;
   const tunnel = await openTunnel(t.context);
-  const { store, clock, tunnels } = rig.plane.services;
-  const live = tunnels.get(tunnel.tunnel);
-  if (!live) throw new Error('not there');
-  const { session } = await store.write((tx) =>
-    startSession(tx, {
-      userId: live.user,
-      deviceId: live.device,
-      provider: 'local',
-      methods: ['password'],
-      limits: { idleMs: 600_000, absoluteMs: 600_000 },
-      nowMs: clock.nowMs(),
-    }),
-  );
+  const { store } = rig.plane.services;
+  const session = newId('session');
+  await store.write(async (tx) => {
+    const row = await tx
+      .selectFrom('sessions')
+      .selectAll()
+      .where('id', '=', tunnel.session)
+      .executeTakeFirstOrThrow();
+    const createdAtMs = row.createdAtMs + 1;
+    await tx
+      .insertInto('sessions')
+      .values({ ...row, id: session, createdAtMs })
+      .execute();
+  });
   const { grant } = await askPath(device, tunnel.tunnel);
-  t.is(grant.session, session.id);
-  await rig.admin('revoke', { kind: 'session', id: session.id, reason: 'test' });
+  t.is(grant.session, session);
+  await rig.admin('revoke', { kind: 'session', id: session, reason: 'test' });
   t.is((await rig.admin('tunnel.show', { id: tunnel.tunnel }))['state'], 'closed');
   await connector.completeTo(rig.plane.services.feed.head);
-  t.true(connector.entries().some((entry) => entry.subject.id === session.id));
+  t.true(connector.entries().some((entry) => entry.subject.id === session));
+});
+
+test('overdue - a detached tunnel ends when its hold is over, and not before', async (t) => {
+  const { rig, connector, device } = t.context;
+  const tunnel = await openTunnel(t.context);
+  await detach(t.context, tunnel);
+  const { services } = rig.plane;
+  const nowMs = services.clock.nowMs();
+  await endOverdue(services, nowMs + 59_000);
+  t.is((await rig.admin('tunnel.show', { id: tunnel.tunnel }))['state'], 'detached');
+  await endOverdue(services, nowMs + 66_000);
+  t.like(await rig.admin('tunnel.show', { id: tunnel.tunnel }), {
+    state: 'closed',
+    closeReason: 'hold_expired',
+  });
+  // Should its connector still hold it, it lets go.
+  await connector.completeTo(services.feed.head);
+  t.true(connector.entries().some((entry) => entry.subject.id === tunnel.tunnel));
+  t.is(await refusalOf(askPath(device, tunnel.tunnel)), 'ERR_TUNNEL_RESUME_REFUSED');
+});
+
+test('overdue - whoever waits for a connector that stays away is told within 8 s, and others keep their path', async (t) => {
+  const { rig, connector, device } = t.context;
+  const detached = await openTunnel(t.context);
+  await detach(t.context, detached);
+  const asking = await openTunnel(t.context);
+  const quiet = await openTunnel(t.context);
+  const { services } = rig.plane;
+  // The time that connectors have after a start is over.
+  const startMs = services.absences.untilMs(connector.identity.id as never);
+  services.absences.leave(connector.identity.id as never, startMs);
+  connector.channel.close();
+  await until(() => Promise.resolve(services.peers.connectors.size === 0));
+  t.is(await refusalOf(askPath(device, asking.tunnel)), 'ERR_CONNECTOR_OFFLINE');
+  services.absences.leave(connector.identity.id as never, startMs);
+  await endOverdue(services, startMs + 7_999);
+  t.deepEqual(await statesOf(rig, [detached, asking, quiet]), ['detached', 'open', 'open']);
+  await endOverdue(services, startMs + 8_000);
+  t.deepEqual(await statesOf(rig, [detached, asking, quiet]), ['closed', 'closed', 'open']);
+  const ended = await device.find((message) =>
+    message.type === 'tunnel_ended' && message.tunnel === asking.tunnel ? message : undefined,
+  );
+  t.like(ended, { code: 'ERR_CONNECTOR_OFFLINE', reason: 'connector_lost' });
+});
+
+async function statesOf(rig: Rig, grants: readonly Grant[]): Promise<unknown[]> {
+  const rows = grants.map(({ tunnel }) => rig.admin('tunnel.show', { id: tunnel }));
+  return (await Promise.all(rows)).map((row) => row['state']);
+}
+
+test('reports - of too many detached tunnels of a device the one detached longest ends', async (t) => {
+  const { rig, device } = t.context;
+  const grants: Grant[] = [];
+  for (let at = 0; at <= maxDetachedPerDevice; at++) {
+    const grant = await openTunnel(t.context);
+    grants.push(grant);
+    if (at < maxDetachedPerDevice) await detach(t.context, grant);
+  }
+  const [first, second] = grants;
+  const last = grants.at(-1);
+  if (!first || !second || !last) throw new Error('none');
+  const { tunnel, generation } = last;
+  const report = { type: 'tunnel_detached', tunnel, generation, reason: 'path_lost' } as const;
+  t.context.connector.channel.send(report);
+  await untilState(rig, first.tunnel, 'closed');
+  t.deepEqual(await statesOf(rig, [second, last]), ['detached', 'detached']);
+  const ended = await device.find((message) =>
+    message.type === 'tunnel_ended' ? message : undefined,
+  );
+  t.like(ended, { tunnel: first.tunnel, code: 'ERR_LIMIT_TUNNELS' });
+});
+
+test('path - a relay that drains is not named, and where there is no other the agent is told to wait', async (t) => {
+  const { rig, relay, device } = t.context;
+  const tunnel = await openTunnel(t.context);
+  relay.channel.send({ type: 'draining' });
+  await until(() =>
+    Promise.resolve([...rig.plane.services.peers.relays.values()].every((r) => r.isDraining)),
+  );
+  t.is(await refusalOf(askPath(device, tunnel.tunnel)), 'ERR_RELAY_DRAINING');
+  t.is(await refusalOf(askPath(device, null)), 'ERR_RELAY_DRAINING');
+  t.is((await rig.admin('tunnel.show', { id: tunnel.tunnel }))['state'], 'open');
+});
+
+test('tunnel_joined - shows which relay carries the newest path', async (t) => {
+  const { rig, relay } = t.context;
+  const { tunnel } = await openTunnel(t.context);
+  const { services } = rig.plane;
+  const live = services.tunnels.get(tunnel);
+  if (!live) throw new Error('not there');
+  live.relay = null;
+  relay.channel.send({ type: 'tunnel_joined', tunnel, generation: 7 }); // never granted
+  relay.channel.send({ type: 'tunnel_joined', tunnel, generation: 1 });
+  await until(() => Promise.resolve(live.relay !== null));
+  t.is((await rig.admin('tunnel.show', { id: tunnel }))['relay'], relay.identity.id);
 });

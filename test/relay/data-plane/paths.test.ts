@@ -1,0 +1,94 @@
+import test from 'ava';
+import type { Grant } from '../../../protocol/index.ts';
+import { RelayRig, type DataEnd } from '../../support/relay-rig.ts';
+
+/** Another path of the tunnel of `first`. */
+async function nextPath(
+  rig: RelayRig,
+  first: Grant,
+  generation: number,
+): Promise<{ client: DataEnd; connector: DataEnd; grant: Grant }> {
+  const { tunnel, user, session, device, app, version } = first;
+  return rig.tunnel({ tunnel, user, session, device, app, version, generation });
+}
+
+async function flows({ client, connector }: { client: DataEnd; connector: DataEnd }) {
+  const before = connector.bytes;
+  client.send(Buffer.from('hello'));
+  await connector.until(() => connector.bytes === before + 5);
+}
+
+test('paths - the old one goes on until its ends close it, although the next carries bytes', async (t) => {
+  const rig = await RelayRig.start();
+  t.teardown(() => rig.stop());
+  const first = await rig.tunnel({ version: 2 });
+  const second = await nextPath(rig, first.grant, 2);
+  await flows(first);
+  await flows(second);
+  await rig.control.message('tunnel_joined', ({ generation }) => generation === 2);
+  const joined = rig.control.received.filter((m) => m.type === 'tunnel_joined');
+  t.deepEqual(
+    joined.map((m) => [m.tunnel, m.generation]),
+    [
+      [first.grant.tunnel, 1],
+      [first.grant.tunnel, 2],
+    ],
+  );
+  first.connector.ws.close(1000);
+  t.is(await first.client.closeCode(), 'ERR_TUNNEL_CLOSED');
+  await flows(second);
+});
+
+test('paths - a renewal and an entry of the log reach both', async (t) => {
+  const rig = await RelayRig.start();
+  t.teardown(() => rig.stop());
+  const { connector } = rig.authority;
+  const first = await rig.tunnel({ version: 2, untilMs: Date.now() + 2_000, sequence: [1, 1] });
+  const second = await nextPath(rig, first.grant, 2);
+  rig.control.pushLeases({
+    connector,
+    entries: [[first.grant.tunnel, [1_000, 1], Date.now() + 60_000]],
+  });
+  await new Promise((resolve) => setTimeout(resolve, 2_500)); // past the first lease
+  await flows(first);
+  await flows(second);
+  const subject = { kind: 'tunnel', id: first.grant.tunnel } as const;
+  rig.control.pushLog([{ action: 'revoke', subject, reason: 'test' }]);
+  for (const { client, connector: end } of [first, second]) {
+    t.is(await client.closeCode(), 'ERR_TUNNEL_REVOKED');
+    t.is(await end.closeCode(), 'ERR_TUNNEL_REVOKED');
+  }
+});
+
+test('paths - there are two at most, and a lower generation gets none', async (t) => {
+  const rig = await RelayRig.start();
+  t.teardown(() => rig.stop());
+  const first = await rig.tunnel({ version: 2 });
+  const third = await nextPath(rig, first.grant, 3);
+  for (const path of [first, third]) await flows(path);
+  const { tunnel, user, session, device, app } = first.grant;
+  const low = { version: 2, tunnel, user, session, device, app };
+  for (const generation of [1, 2, 3]) {
+    const { statement } = rig.grant({ ...low, generation });
+    t.is(await (await rig.client(statement)).closeCode(), 'ERR_GRANT_MISMATCH');
+  }
+  const fourth = await nextPath(rig, first.grant, 4);
+  t.is(await first.client.closeCode(), 'ERR_TUNNEL_PATH_LOST');
+  await flows(third);
+  await flows(fourth);
+  // One that has not met its other end yet gives way before one that carries bytes.
+  const waiting = await rig.client(rig.grant({ ...low, generation: 5 }).statement);
+  t.is(await third.client.closeCode(), 'ERR_TUNNEL_PATH_LOST');
+  await rig.client(rig.grant({ ...low, generation: 6 }).statement);
+  t.is(await waiting.closeCode(), 'ERR_TUNNEL_PATH_LOST');
+  await flows(fourth);
+});
+
+test('paths - of a tunnel of version 1 there is one: the next takes its place', async (t) => {
+  const rig = await RelayRig.start();
+  t.teardown(() => rig.stop());
+  const first = await rig.tunnel({ version: 1 });
+  const second = await nextPath(rig, first.grant, 2);
+  t.is(await first.client.closeCode(), 'ERR_TUNNEL_PATH_LOST');
+  await flows(second);
+});
