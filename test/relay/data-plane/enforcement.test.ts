@@ -124,7 +124,8 @@ test('enforcement - loses nobody when the control plane goes away, and tells it 
       since().some((m) => m.type === 'tunnel_closed') && since().some((m) => m.type === 'slots'),
   );
   const hello = since().find((m) => m.type === 'hello');
-  t.deepEqual(hello?.tunnels, [first.grant.tunnel]);
+  // The other one is named too where the line is back before its end.
+  t.true(hello?.tunnels.includes(first.grant.tunnel));
   t.like(
     since().find((m) => m.type === 'tunnel_closed'),
     { tunnel: second.grant.tunnel },
