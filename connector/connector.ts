@@ -1,32 +1,39 @@
 import {
   ByteBudget,
+  dataProtocol,
+  instanceHeader,
   newId,
+  slotPath,
   toZtnaError,
   type AppId,
   type ConnectorId,
-  type FromConnector,
   type ZtnaError,
 } from '../protocol/index.ts';
 import {
   ControlClock,
   describeProxy,
-  redialForever,
+  dialWebSocket,
+  KnownRelays,
   RevocationFeed,
   type Logger,
 } from '../protocol/host/index.ts';
 import { AppHealth } from './app-health.ts';
 import { servedApps, type AppMap, type ServedApp } from './app-map.ts';
-import { ControlLink } from './control-link.ts';
-import { leaseTickMs, maxUntoldEnds, maxWindowGrowthBytes } from './limits.ts';
+import { ControlLinks } from './control-links.ts';
+import { leaseTickMs, maxSlots, maxWindowGrowthBytes } from './limits.ts';
+import { RelaySlots } from './relay-slots.ts';
+import { RoundTripReporter } from './round-trip-reporter.ts';
 import { StreamBudget } from './stream-budget.ts';
 import { formatTarget } from './target.ts';
 import { TunnelOpener } from './tunnel-opener.ts';
 import { TunnelTable } from './tunnel-table.ts';
 import { UsedGrants } from './used-grants.ts';
 import type { checkApp } from './app-check.ts';
+import type { ControlLink } from './control-link.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
 import type { Metrics } from './metrics.ts';
 import type { ConnectorStatus } from './status-socket.ts';
+import type { WebSocket } from 'ws';
 
 export interface ConnectorOptions {
   readonly keeper: IdentityKeeper;
@@ -35,6 +42,8 @@ export interface ConnectorOptions {
   readonly logger: Logger;
   readonly software: string;
   readonly isSealed: boolean;
+  /** The deployment's relays, as kept from before. */
+  readonly known?: KnownRelays;
   /** The usual one unless a test says otherwise. */
   readonly streams?: StreamBudget;
   /** The usual one unless a test says otherwise. */
@@ -44,8 +53,8 @@ export interface ConnectorOptions {
 }
 
 /**
- * One connector process: its app map, its control channel with the idle sockets of it, and its tunnels. A lost
- * channel takes the idle sockets with it; tunnels live on for as long as their leases do.
+ * One connector process: its app map, a channel to each control plane, idle sockets at each relay, and its tunnels. The
+ * last channel to be lost takes the idle sockets with it; tunnels live on for as long as their leases do.
  */
 export class Connector {
   readonly #options: ConnectorOptions;
@@ -58,9 +67,11 @@ export class Connector {
   #apps: AppMap;
   #appIds: readonly (readonly [string, AppId])[] = [];
   #served: ReadonlyMap<AppId, ServedApp> = new Map();
-  #link: ControlLink | undefined;
+  readonly #known: KnownRelays;
+  readonly #links: ControlLinks;
+  readonly #slots: RelaySlots;
+  readonly #roundTrips: RoundTripReporter;
   #lastError: ZtnaError | undefined;
-  #untold: FromConnector[] = [];
   #hasBeenReady = false;
   #isStopping = false;
   #hasStopped = false;
@@ -82,6 +93,23 @@ export class Connector {
       },
       ...(options.checkApp === undefined ? {} : { check: options.checkApp }),
     });
+    this.#known =
+      options.known ?? new KnownRelays({ bundle: () => keeper.identity.bundle, logger });
+    this.#links = this.#newLinks();
+    this.#slots = new RelaySlots({
+      dial: (url, signal) => this.#dialSlot(url, signal),
+      onAssign: (socket, assign, relay) => {
+        this.#opener.open(socket, assign, relay);
+      },
+      onChange: () => {
+        this.#checkReady();
+      },
+      logger,
+    });
+    this.#roundTrips = new RoundTripReporter({
+      states: () => this.#slots.states,
+      links: () => this.#links.open,
+    });
     this.#opener = new TunnelOpener({
       identity: () => keeper.identity,
       gate: {
@@ -100,7 +128,7 @@ export class Connector {
       metrics,
       logger,
       tell: (message) => {
-        this.#tell(message);
+        this.#links.tell(message);
         if (message.type === 'tunnel_closed' && this.#table.total === 0) this.#onEmpty?.();
       },
     });
@@ -114,14 +142,15 @@ export class Connector {
   /** What keeps the connector from being ready, a line each. */
   problems(): string[] {
     if (this.#isStopping) return ['the connector is stopping'];
-    const link = this.#link;
-    if (!link) {
-      const error = this.#lastError;
+    const links = this.#links.states;
+    const bad = this.#isLinked ? links.filter(({ state }) => state === 'wedged') : links;
+    const unlinked = bad.map(({ url, error }) => {
       const why = error ? `: ${error.message} [${error.code}]` : '';
-      return [`no control channel to ${this.#options.keeper.identity.relayUrl}${why}`];
-    }
+      return `no control channel to ${url}${why}`;
+    });
+    if (unlinked.length > 0) return unlinked;
     if (this.#clock.nowMs() === undefined) return ['control time is unknown'];
-    const relays = link.relayStates;
+    const relays = this.#slots.states;
     const wedged = relays.filter(({ state }) => state === 'wedged');
     const counted = wedged.length > 0 ? wedged : relays;
     const isServing = relays.some(({ state }) => state === 'filled');
@@ -140,7 +169,7 @@ export class Connector {
   async drain(forMs: number): Promise<void> {
     this.#isStopping = true;
     this.#options.logger.info('draining', { tunnels: this.#table.total, forMs });
-    this.#link?.announceStop();
+    for (const link of this.#links.open) this.#announceStop(link);
     if (this.#table.total === 0) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, forMs);
@@ -166,28 +195,19 @@ export class Connector {
     };
     signal.addEventListener('abort', stop, { once: true });
     this.#health.watch(this.#apps);
+    const forget = this.#known.onChange(() => {
+      this.#useRelays();
+    });
     try {
-      await redialForever({
-        dial: (dialSignal) => this.#openLink(dialSignal),
-        run: async (link) => {
-          const error = await link.lost;
-          this.#lost(error);
-          return error;
-        },
-        signal,
-        onWaiting: (error, delayMs) => {
-          this.#lastError = error;
-          const { code, message, hint } = error;
-          this.#options.logger.warn('redial', { code, message, hint, delayMs });
-          this.#options.metrics.count('channel_losses_total');
-        },
-        isFatal: ({ code }) => code === 'ERR_IDENTITY_REVOKED' || code === 'ERR_CONNECTOR_REPLACED',
-      });
+      this.#roundTrips.start();
+      await this.#links.run(signal);
     } catch (error) {
       ending = toZtnaError(error).code === 'ERR_CONNECTOR_REPLACED' ? 'replaced' : 'revoked';
       throw error;
     } finally {
       clearInterval(tick);
+      this.#roundTrips.stop();
+      forget();
       signal.removeEventListener('abort', stop);
       this.#health.stop();
       this.#stop(`connector_${ending}`);
@@ -199,7 +219,7 @@ export class Connector {
     this.#apps = apps;
     this.#serve();
     this.#health.watch(apps);
-    this.#link?.send({ type: 'apps', apps: [...apps.keys()] });
+    this.#links.send({ type: 'apps', apps: [...apps.keys()] });
     this.#tellHealthSoon();
     this.#table.endApps(gone);
   }
@@ -207,21 +227,27 @@ export class Connector {
   status(): ConnectorStatus {
     const { keeper, isSealed } = this.#options;
     const { identity } = keeper;
-    const error = this.#link ? undefined : this.#lastError;
+    const error = this.#isLinked ? undefined : this.#lastError;
+    const [link] = this.#links.open;
     const routed = new Set([...this.#served.values()].map((app) => app.name));
     return {
       state: this.#isStopping ? 'stopping' : this.isReady ? 'ready' : 'waiting',
       connector: identity.id,
-      name: this.#link?.name ?? identity.profile['name'] ?? null,
+      name: link?.name ?? identity.profile['name'] ?? null,
       relay: identity.relayUrl,
       proxy: describeProxy(identity.relayUrl),
       instance: this.#instance,
-      channel: this.#link ? 'open' : 'lost',
+      channel: this.#isLinked ? 'open' : 'lost',
       error: error ? { code: error.code, message: error.message } : null,
-      slots: this.#link?.idleSlots ?? 0,
+      slots: this.#slots.idleCount,
       tunnels: this.#table.total,
       streams: this.#table.streamCount,
-      relays: this.#link?.relayStates ?? [],
+      links: this.#links.states.map((each) => ({
+        url: each.url,
+        state: each.state,
+        error: each.error ? { code: each.error.code, message: each.error.message } : null,
+      })),
+      relays: this.#slots.states,
       problems: this.problems(),
       apps: [...this.#apps].map(([name, { target, check }]) => ({
         name,
@@ -235,50 +261,109 @@ export class Connector {
     };
   }
 
-  async #openLink(signal: AbortSignal): Promise<ControlLink> {
-    const { keeper, software, logger } = this.#options;
-    const link = await ControlLink.open({
-      keeper,
-      instance: this.#instance,
-      software,
-      clock: this.#clock,
-      appNames: () => [...this.#apps.keys()],
-      openTunnels: () => this.#table.ids(),
+  get #isLinked(): boolean {
+    return this.#links.open.length > 0;
+  }
+
+  #newLinks(): ControlLinks {
+    const { keeper, software, logger, metrics } = this.#options;
+    return new ControlLinks({
+      known: this.#known,
+      enrolledAt: keeper.identity.relayUrl,
+      link: {
+        keeper,
+        instance: this.#instance,
+        software,
+        clock: this.#clock,
+        appNames: () => [...this.#apps.keys()],
+        openTunnels: () => this.#table.ids(),
+        logger,
+        onAppIds: (appIds) => {
+          this.#appIds = appIds;
+          this.#serve();
+        },
+        onLeases: (statement) => {
+          this.#renew(statement);
+        },
+        onLog: (statement) => {
+          this.#learnLog(statement);
+        },
+        onRelays: (statement) => {
+          this.#known.take(statement);
+        },
+      },
+      onOpen: (link) => {
+        this.#opened(link);
+      },
+      onLost: (error) => {
+        this.#lost(error);
+      },
+      onWaiting: (error, delayMs) => {
+        this.#lastError = error;
+        const { code, message, hint } = error;
+        logger.warn('redial', { code, message, hint, delayMs });
+        metrics.count('channel_losses_total');
+      },
+      isFatal: ({ code }) => code === 'ERR_IDENTITY_REVOKED' || code === 'ERR_CONNECTOR_REPLACED',
       logger,
-      signal,
-      onAppIds: (appIds) => {
-        this.#appIds = appIds;
-        this.#serve();
-      },
-      onLeases: (statement) => {
-        this.#renew(statement);
-      },
-      onLog: (statement) => {
-        this.#learnLog(statement);
-      },
-      onAssign: (socket, assign, relay) => {
-        this.#opener.open(socket, assign, relay);
-      },
-      onSlots: () => {
-        this.#checkReady();
-      },
     });
-    this.#link = link;
+  }
+
+  #opened(link: ControlLink): void {
+    const { logger } = this.#options;
     this.#lastError = undefined;
-    const relay = keeper.identity.relayUrl;
-    logger.info('channel_open', { relay, name: link.name, proxy: describeProxy(relay) });
-    for (const message of this.#untold.splice(0)) link.send(message);
-    if (this.#isStopping) link.announceStop();
+    logger.info('channel_open', {
+      relay: link.url,
+      name: link.name,
+      proxy: describeProxy(link.url),
+    });
+    if (this.#isStopping) this.#announceStop(link);
     this.#tellHealthSoon();
+    this.#useRelays();
+    this.#roundTrips.tell(link);
     this.#checkReady();
-    return link;
   }
 
   #lost(error: ZtnaError): void {
-    this.#link = undefined;
     this.#lastError = error;
     const { code, message } = error;
     this.#options.logger.warn('channel_lost', { code, message, tunnels: this.#table.total });
+    this.#useRelays();
+  }
+
+  /** Idle sockets at every relay that takes tunnels, as long as any control plane can be reached. */
+  #useRelays(): void {
+    const [link] = this.#links.open;
+    if (!link || this.#hasStopped) {
+      this.#slots.stop();
+      return;
+    }
+    const { relays: named, slots } = link.assigned;
+    const lasting = this.#known.relays.filter(({ isDraining }) => !isDraining);
+    const listed = lasting.length > 0 ? lasting : this.#known.relays;
+    this.#slots.use(listed.length > 0 ? listed : named, Math.min(slots, maxSlots));
+  }
+
+  /** The certificate is read at each dial, so that a renewed one is in use as soon as sockets are replaced. */
+  #dialSlot(url: string, signal: AbortSignal): Promise<WebSocket> {
+    return dialWebSocket({
+      url,
+      alpn: dataProtocol,
+      serverRole: 'data-plane',
+      identity: this.#options.keeper.identity,
+      path: slotPath,
+      headers: { [instanceHeader]: this.#instance },
+      signal,
+    });
+  }
+
+  /**
+   * Begins the end: the control plane sends no new tunnels here. What was granted before and what is taken up again may
+   * still come where it knows that word, and finds one socket at each relay.
+   */
+  #announceStop(link: ControlLink): void {
+    link.send({ type: 'stopping' });
+    this.#slots.shrinkTo(link.version >= 2 ? 1 : 0);
   }
 
   #renew(statement: string): void {
@@ -313,12 +398,6 @@ export class Connector {
     }
   }
 
-  /** What happened while nobody listened is told when the channel is back. */
-  #tell(message: FromConnector): void {
-    if (this.#link) this.#link.send(message);
-    else if (this.#untold.length < maxUntoldEnds) this.#untold.push(message);
-  }
-
   #checkReady(): void {
     if (this.#hasBeenReady || !this.isReady) return;
     this.#hasBeenReady = true;
@@ -330,7 +409,8 @@ export class Connector {
     this.#hasStopped = true;
     this.#isStopping = true;
     this.#table.endAll('ERR_RELAY_DRAINING', reason);
-    this.#link?.close();
+    this.#slots.stop();
+    this.#links.close();
   }
 
   /** Tells what the checks found, once for all changes of this turn. */
@@ -339,7 +419,7 @@ export class Connector {
     this.#isHealthTold = false;
     setImmediate(() => {
       this.#isHealthTold = true;
-      this.#link?.send({ type: 'app_health', apps: this.#health.results() });
+      this.#links.send({ type: 'app_health', apps: this.#health.results() });
     });
   }
 }

@@ -1,32 +1,28 @@
 import {
   controlProtocol,
-  dataProtocol,
   fromConnector,
-  instanceHeader,
-  slotPath,
   toConnector,
   wireVersions,
   ZtnaError,
   type AppId,
   type FromConnector,
   type InstanceId,
-  type RelayId,
   type ToConnector,
-  type Assign,
   type TunnelId,
 } from '../protocol/index.ts';
 import {
   ControlChannel,
-  dialWebSocket,
+  dialFirst,
+  dialForWebSocket,
   type ControlClock,
   type Logger,
+  type WelcomeOf,
 } from '../protocol/host/index.ts';
-import { maxRelays, maxSlots } from './limits.ts';
-import { Slots, type SlotsState } from './slots.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
-import type { WebSocket } from 'ws';
 
 export interface ControlLinkOptions {
+  /** Where to dial, in order of preference. */
+  readonly urls: readonly string[];
   readonly keeper: IdentityKeeper;
   readonly instance: InstanceId;
   readonly software: string;
@@ -40,41 +36,32 @@ export interface ControlLinkOptions {
   readonly onLeases: (statement: string) => void;
   /** A `log` statement. An error it throws closes the channel. */
   readonly onLog: (statement: string) => void;
-  readonly onAssign: (socket: WebSocket, assign: Assign, relay: RelayId) => void;
-  readonly onSlots: () => void;
+  /** A `relays` statement. An error it throws closes the channel. */
+  readonly onRelays: (statement: string) => void;
 }
 
-/** How the idle sockets at one relay stand. */
-export interface RelayState {
-  readonly id: RelayId;
-  readonly url: string;
-  readonly idle: number;
-  readonly wanted: number;
-  readonly state: SlotsState;
-}
-
-/** One control channel, and the idle data WebSockets that live and die with it. */
+/** One control channel. */
 export class ControlLink {
   readonly #channel: ControlChannel<ToConnector, FromConnector>;
-  readonly #relays: readonly {
-    readonly id: RelayId;
-    readonly url: string;
-    readonly slots: Slots;
-  }[];
-  /** Resolves, with why, when the channel is lost and its idle sockets are closed. */
+  /** Where it was dialled. */
+  readonly url: string;
+  /** Resolves, with why, when the channel is lost. */
   readonly lost: Promise<ZtnaError>;
 
-  /** Dials, greets and begins to fill the slots. Throws as `ControlChannel.open`. */
+  /** Dials and greets. Throws as `ControlChannel.open`. */
   static async open(options: ControlLinkOptions): Promise<ControlLink> {
     const { keeper, instance, software, clock, logger, signal } = options;
     const { identity } = keeper;
+    const dialOf = (url: string) =>
+      ({ url, alpn: controlProtocol, serverRole: 'control-plane', identity }) as const;
+    const { candidate: url, connection: socket } = await dialFirst({
+      candidates: options.urls,
+      dial: (each, attempt) => dialForWebSocket({ ...dialOf(each), signal: attempt }),
+      discard: (late) => late.destroy(),
+      signal,
+    });
     const channel = await ControlChannel.open<ToConnector, FromConnector>({
-      dial: {
-        url: identity.relayUrl,
-        alpn: controlProtocol,
-        serverRole: 'control-plane',
-        identity,
-      },
+      dial: { ...dialOf(url), socket },
       fromSchema: fromConnector,
       toSchema: toConnector,
       hello: {
@@ -103,63 +90,32 @@ export class ControlLink {
         message: 'the relay greeted another connector',
       });
     }
-    return new ControlLink(channel, options);
+    return new ControlLink(channel, url, options);
   }
 
   private constructor(
     channel: ControlChannel<ToConnector, FromConnector>,
+    url: string,
     options: ControlLinkOptions,
   ) {
     this.#channel = channel;
-    const { welcome } = channel;
-    options.onAppIds(welcome.appIds);
-    const count = Math.min(welcome.slots, maxSlots);
-    this.#relays = welcome.relays.slice(0, maxRelays).map((relay) => ({
-      ...relay,
-      slots: new Slots({
-        relay: relay.id,
-        count,
-        dial: (signal) => dialSlot(relay.url, options, signal),
-        onAssign: (socket, assign) => {
-          options.onAssign(socket, assign, relay.id);
-        },
-        onChange: options.onSlots,
-        logger: options.logger,
-      }),
-    }));
-    this.lost = channel.closed.then((error) => {
-      for (const { slots } of this.#relays) slots.stop();
-      return error;
-    });
+    this.url = url;
+    this.lost = channel.closed;
+    options.onAppIds(channel.welcome.appIds);
   }
 
   get name(): string {
     return this.#channel.welcome.name;
   }
 
-  get idleSlots(): number {
-    return this.#relays.reduce((sum, { slots }) => sum + slots.idleCount, 0);
+  /** Relays, as the welcome names them, and how many sockets to keep idle at each. */
+  get assigned(): Pick<WelcomeOf<ToConnector>, 'relays' | 'slots'> {
+    return this.#channel.welcome;
   }
 
-  /** How the idle sockets at each relay stand. */
-  get relayStates(): RelayState[] {
-    return this.#relays.map(({ id, url, slots }) => ({
-      id,
-      url,
-      idle: slots.idleCount,
-      wanted: slots.count,
-      state: slots.state,
-    }));
-  }
-
-  /**
-   * Begins the end: the control plane sends no new tunnels here. What was granted before and what is taken up again may
-   * still come where it knows that word, and finds one socket at each relay.
-   */
-  announceStop(): void {
-    const isKnown = this.#channel.welcome.version >= 2;
-    this.send({ type: 'stopping' });
-    for (const { slots } of this.#relays) slots.shrinkTo(isKnown ? 1 : 0);
+  /** Of the wire. */
+  get version(): number {
+    return this.#channel.welcome.version;
   }
 
   /** Sends a message, or drops it where the control plane is of a version that does not know it. */
@@ -169,7 +125,6 @@ export class ControlLink {
   }
 
   close(): void {
-    for (const { slots } of this.#relays) slots.stop();
     this.#channel.close();
   }
 }
@@ -204,6 +159,9 @@ function handleMessage(message: ToConnector, options: ControlLinkOptions): void 
     case 'app_ids':
       options.onAppIds(message.appIds);
       return;
+    case 'relays':
+      options.onRelays(message.statement);
+      return;
     case 'welcome':
     case 'time':
     case 'bundle':
@@ -211,21 +169,4 @@ function handleMessage(message: ToConnector, options: ControlLinkOptions): void 
     case 'relays':
       return; // where to dial comes with the welcome
   }
-}
-
-/** The certificate is read at each dial, so that a renewed one is in use as soon as sockets are replaced. */
-function dialSlot(
-  url: string,
-  options: ControlLinkOptions,
-  signal: AbortSignal,
-): Promise<WebSocket> {
-  return dialWebSocket({
-    url,
-    alpn: dataProtocol,
-    serverRole: 'data-plane',
-    identity: options.keeper.identity,
-    path: slotPath,
-    headers: { [instanceHeader]: options.instance },
-    signal,
-  });
 }

@@ -13,6 +13,8 @@ export interface IdentityKeeperOptions {
   readonly dir: string;
   readonly identity: Identity;
   readonly logger: Logger;
+  /** Further relays to renew the certificate by. */
+  readonly urls?: () => readonly string[];
   readonly renew?: (identity: Identity) => Promise<Identity>;
   readonly save?: (dir: string, identity: Identity) => Promise<void>;
   /** The relay will never renew this identity again. */
@@ -85,7 +87,8 @@ export class IdentityKeeper {
   }
 
   async #renew(): Promise<void> {
-    const { renew = renewCertificate, logger, onRevoked } = this.#options;
+    const { urls, logger, onRevoked } = this.#options;
+    const { renew = (identity) => renewCertificate(identity, urls?.()) } = this.#options;
     try {
       const renewed = await renew(this.#identity);
       const { tlsKeyPem, certificatePem } = renewed;

@@ -42,6 +42,12 @@ export const maxSlots = 64;
 /** Relays dialled ahead, whatever the control plane names. */
 export const maxRelays = 16;
 
+/** Control planes that a channel is held to, whatever the list names. */
+export const maxControlLinks = 8;
+
+/** How often round trips are measured anew, and told where they changed. */
+export const measureEveryMs = 20_000;
+
 /** A handshake that takes longer is given up. */
 export const handshakeTimeoutMs = 5_000;
 

@@ -16,7 +16,8 @@ import {
   type NetworkWatch,
 } from '../protocol/host/index.ts';
 import { closeWebSocket } from './close-web-socket.ts';
-import { slotLifetimeMs, wedgedAfterMs } from './limits.ts';
+import { measureEveryMs, slotLifetimeMs, wedgedAfterMs } from './limits.ts';
+import { RoundTripMeter } from './round-trip-meter.ts';
 import type { RawData, WebSocket } from 'ws';
 
 export interface SlotsOptions {
@@ -52,6 +53,8 @@ export class Slots {
   readonly #options: SlotsOptions;
   readonly #idle = new Map<WebSocket, () => void>();
   readonly #stopping = new AbortController();
+  readonly #meter = new RoundTripMeter();
+  readonly #measuring: NodeJS.Timeout;
   #dialling = 0;
   readonly #backoff = new Backoff();
   readonly #unsubscribe: () => void;
@@ -67,11 +70,20 @@ export class Slots {
       this.#retryAtOnce();
     });
     this.#count = options.count;
+    this.#measuring = setInterval(() => {
+      const [socket] = this.#idle.keys();
+      if (socket) this.#meter.measure(socket);
+    }, measureEveryMs);
     this.#fill();
   }
 
   get idleCount(): number {
     return this.#idle.size;
+  }
+
+  /** Round trip to the relay in milliseconds; undefined until it was measured. */
+  get roundTripMs(): number | undefined {
+    return this.#meter.ms;
   }
 
   /** How many are kept idle. */
@@ -106,6 +118,7 @@ export class Slots {
     this.#stopping.abort();
     this.#unsubscribe();
     clearTimeout(this.#retry);
+    clearInterval(this.#measuring);
     for (const [socket, release] of [...this.#idle]) {
       release();
       closeWebSocket(socket, 1000, '');
@@ -208,6 +221,7 @@ export class Slots {
     socket.on('error', () => undefined);
     socket.on('close', onClose).on('message', onMessage);
     this.#idle.set(socket, release);
+    this.#meter.measure(socket);
     if (this.isFull) this.#backoff.restart();
     this.#noteChange();
     if (socket.readyState !== socket.OPEN) onClose(1006);

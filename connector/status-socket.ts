@@ -19,12 +19,20 @@ export interface ConnectorStatus {
   readonly slots: number;
   readonly tunnels: number;
   readonly streams: number;
+  /** The channel to each control plane. */
+  readonly links: readonly {
+    readonly url: string;
+    readonly state: 'open' | 'dialling' | 'wedged';
+    readonly error: { readonly code: string; readonly message: string } | null;
+  }[];
+  /** The idle sockets at each relay. */
   readonly relays: readonly {
     readonly id: string;
     readonly url: string;
     readonly idle: number;
     readonly wanted: number;
     readonly state: 'filling' | 'filled' | 'wedged';
+    readonly roundTripMs: number | null;
   }[];
   /** What keeps it from being ready, a line each. */
   readonly problems: readonly string[];

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   createLogger,
   isSealed,
+  KnownRelays,
   logLevel,
   openStateDir,
   shutdownCause,
@@ -66,10 +67,16 @@ export async function runConnector(options: RunOptions): Promise<void> {
       logger.info('admin_listening', { host: adminAddress.host, port: admin.port });
     }
     const identity = await identityForRun(dir, options.enroll);
+    const known: KnownRelays = new KnownRelays({
+      dir,
+      bundle: () => keeper.identity.bundle,
+      logger,
+    });
     const keeper = new IdentityKeeper({
       dir,
       identity,
       logger,
+      urls: () => known.relays.map(({ url }) => url),
       onRevoked: (error) => {
         ending.abort(error);
       },
@@ -77,9 +84,11 @@ export async function runConnector(options: RunOptions): Promise<void> {
     stops.push(() => {
       keeper.stop();
     });
+    await known.load();
     await renewIfEnded(keeper, signal);
     const connector = new Connector({
       keeper,
+      known,
       apps: source.apps,
       metrics,
       logger,
@@ -177,6 +186,7 @@ const startingStatus: ConnectorStatus = {
   slots: 0,
   tunnels: 0,
   streams: 0,
+  links: [],
   relays: [],
   problems: ['the connector is starting'],
   apps: [],

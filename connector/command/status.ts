@@ -28,9 +28,13 @@ function printStatus(status: ConnectorStatus): void {
     status.state,
     `connector  ${status.name ?? '-'} ${status.connector ?? ''}`,
     `relay      ${status.relay ?? '-'} (channel ${status.channel ?? 'not dialled'}, ${status.slots} idle sockets)`,
+    ...status.links.map(
+      ({ url, state, error: why }) =>
+        `           ${url}: channel ${state}${why ? ` (${why.code})` : ''}`,
+    ),
     ...status.relays.map(
-      ({ id, url, idle, wanted, state }) =>
-        `           ${url} ${id}: ${state}, ${idle} of ${wanted} idle sockets`,
+      ({ id, url, idle, wanted, state, roundTripMs }) =>
+        `           ${url} ${id}: ${state}, ${idle} of ${wanted} idle sockets${roundTripMs === null ? '' : `, ${roundTripMs.toFixed(1)} ms`}`,
     ),
     ...(status.proxy === null ? [] : [`proxy      ${status.proxy}`]),
     ...(error ? [`error      ${error.message} [${error.code}]`] : []),

@@ -1,9 +1,13 @@
 import { once } from 'node:events';
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { createServer, type AddressInfo, type Server } from 'node:net';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { Deployment } from '../support/deployment.ts';
+import { bridgeStream, createLogger, loadIdentity } from '../../protocol/host/index.ts';
+import { Agent, type Permit } from '../../client/agent/agent.ts';
+import { commandLine, withDescendants } from '../bench/processes.ts';
+import { Deployment, type Machine } from '../support/deployment.ts';
 import { addDataPlane, listRelays, type DataPlaneRelay } from '../support/relays.ts';
 
 async function startEcho(): Promise<Server> {
@@ -38,6 +42,50 @@ async function start(t: ExecutionContext, ...names: string[]): Promise<Rig> {
   });
   for (const name of names) relays.push(await addDataPlane(deployment, name));
   return { deployment, relays };
+}
+
+/** An agent of an enrolled machine, in this process. */
+async function startAgent(t: ExecutionContext, machine: Machine): Promise<Agent> {
+  const profile = { name: 'default', dir: join(machine.home, 'default') };
+  const identity = await loadIdentity(profile.dir);
+  if (!identity) throw new Error('not enrolled');
+  const logger = createLogger({ program: 'test', write: () => undefined });
+  const agent = await Agent.start({ profile, identity, logger });
+  t.teardown(() => agent.stop());
+  return agent;
+}
+
+/** The first permit that `isWanted`, asked for again and again. */
+async function permitWhere(agent: Agent, isWanted: (urls: string[]) => boolean): Promise<Permit> {
+  for (;;) {
+    try {
+      const permit = await agent.requestPermit('echo');
+      if (isWanted(permit.relays.map(({ url }) => url))) return permit;
+    } catch {
+      // the connector is not back yet
+    }
+    await wait(300); // a device may not ask for grants as often as it likes
+  }
+}
+
+/** Sends a text through a new tunnel under the permit and answers what came back. */
+async function echoThrough(agent: Agent, permit: Permit, text: string): Promise<string> {
+  const tunnel = await agent.openTunnel(permit);
+  await tunnel.accepted;
+  const stream = tunnel.openStream();
+  const bridge = createServer((socket) => void bridgeStream(stream, socket));
+  bridge.listen(0, '127.0.0.1');
+  await once(bridge, 'listening');
+  const socket = connect((bridge.address() as AddressInfo).port, '127.0.0.1');
+  try {
+    socket.write(text);
+    const [chunk] = (await once(socket, 'data')) as [Buffer];
+    return chunk.toString();
+  } finally {
+    socket.destroy();
+    bridge.close();
+    await agent.closeTunnel(tunnel, 'test_over');
+  }
 }
 
 /** Every file below a directory. */
@@ -111,4 +159,65 @@ test('data plane alone - hands control channels on, and the control plane sees w
     .split('\n')
     .filter((line) => line.includes('"device.enrol"'));
   t.regex(device ?? '', /"address":"127\.0\.0\.1"/);
+});
+
+test('three relays - tunnels go through each, and a dead one is routed around', async (t) => {
+  const { deployment, relays } = await start(t, 'b', 'c');
+  const urls = [deployment.url, ...relays.map(({ url }) => url)];
+  const machine = await deployment.enrol('alice');
+  const agent = await startAgent(t, machine);
+  for (const url of urls) {
+    const permit = await permitWhere(agent, (named) => urls.every((each) => named.includes(each)));
+    const only = permit.relays.filter((relay) => relay.url === url);
+    t.is(await echoThrough(agent, { ...permit, relays: only }, `through ${url}`), `through ${url}`);
+  }
+
+  // Killed: a permit from before still names it, one from now on does not.
+  const [b, c] = relays as [DataPlaneRelay, DataPlaneRelay];
+  const before = await permitWhere(agent, (named) => named.includes(b.url));
+  await b.program.stop('SIGKILL');
+  const ordered = [...before.relays].sort(
+    (x, y) => Number(y.url === b.url) - Number(x.url === b.url),
+  );
+  t.is(await echoThrough(agent, { ...before, relays: ordered }, 'around b'), 'around b');
+  await permitWhere(agent, (named) => !named.includes(b.url) && named.includes(c.url));
+  t.is((await listRelays(deployment)).get('b')?.['online'], false);
+
+  // Silent: its sockets stand, and nothing answers on them.
+  const pids = withDescendants([c.program.child.pid ?? 0]);
+  const frozen = pids.find((pid) => commandLine(pid).includes('data-plane/main')) ?? 0;
+  t.teardown(() => {
+    process.kill(frozen, 'SIGCONT');
+  });
+  process.kill(frozen, 'SIGSTOP');
+  const startedAtMs = performance.now();
+  const permit = await permitWhere(agent, (named) => !named.includes(c.url));
+  t.log(`unroutable ${Math.round(performance.now() - startedAtMs)} ms after it fell silent`);
+  t.is(await echoThrough(agent, permit, 'around c'), 'around c');
+
+  // Back again.
+  process.kill(frozen, 'SIGCONT');
+  await b.restart();
+  await permitWhere(agent, (named) => urls.every((each) => named.includes(each)));
+});
+
+test('list of relays - is kept by every program, so that the next start knows more than one address', async (t) => {
+  const { deployment, relays } = await start(t, 'b');
+  const [b] = relays as [DataPlaneRelay];
+  const machine = await deployment.enrol('alice');
+  t.is((await machine.ztna('status')).code, 0);
+  const profile = join(machine.home, 'default');
+  for (const dir of [profile, deployment.connectorDir, join(b.dir, 'data-plane')]) {
+    const { statement } = JSON.parse(await readFile(join(dir, 'relays.json'), 'utf8')) as {
+      statement: string;
+    };
+    const list = Buffer.from(statement.split('.')[1 + 1] ?? '', 'base64url').toString();
+    t.true(list.includes(b.url) && list.includes(deployment.url), dir);
+  }
+  // The relay that it was enrolled at has another address now, as far as it knows.
+  const path = join(profile, 'identity.json');
+  const identity = await readFile(path, 'utf8');
+  await writeFile(path, identity.replaceAll(deployment.url, 'https://127.0.0.1:1'));
+  const status = await machine.ztna('status', '--json');
+  t.is(status.code, 0, status.stderr);
 });
