@@ -88,7 +88,7 @@ export class IdentityKeeper {
 
   async #renew(): Promise<void> {
     const { urls, logger, onRevoked } = this.#options;
-    const { renew = (identity) => renewCertificate(identity, urls?.()) } = this.#options;
+    const { renew = (identity: Identity) => renewCertificate(identity, urls?.()) } = this.#options;
     try {
       const renewed = await renew(this.#identity);
       const { tlsKeyPem, certificatePem } = renewed;

@@ -73,7 +73,9 @@ async function echoThrough(agent: Agent, permit: Permit, text: string): Promise<
   const tunnel = await agent.openTunnel(permit);
   await tunnel.accepted;
   const stream = tunnel.openStream();
-  const bridge = createServer((socket) => void bridgeStream(stream, socket));
+  const bridge = createServer((socket) => {
+    bridgeStream(stream, socket);
+  });
   bridge.listen(0, '127.0.0.1');
   await once(bridge, 'listening');
   const socket = connect((bridge.address() as AddressInfo).port, '127.0.0.1');
