@@ -1,4 +1,5 @@
 import { Fleet, type FleetOptions } from './fleet.ts';
+import { Database } from './database.ts';
 import { Network } from './network.ts';
 import { Traffic } from './traffic.ts';
 import type { Run } from './scenario.ts';
@@ -8,26 +9,36 @@ export interface Rig {
   readonly network: Network;
   readonly fleet: Fleet;
   readonly traffic: Traffic;
+  /** The store, where it is a server of its own. */
+  readonly database: Database | undefined;
+}
+
+export interface RigOptions extends Omit<FleetOptions, 'target' | 'network' | 'say' | 'store'> {
+  readonly onPostgres?: boolean;
 }
 
 /** Builds a rig for the time of `use`, and removes it whatever happens. */
 export async function withRig(
   run: Run,
-  options: Omit<FleetOptions, 'target' | 'network' | 'say'>,
+  { onPostgres = false, ...options }: RigOptions,
   use: (rig: Rig) => Promise<void>,
 ): Promise<void> {
   const network = await Network.start();
   let traffic: Traffic | undefined;
   let fleet: Fleet | undefined;
+  let database: Database | undefined;
   try {
     const appPlace = await network.place('app');
     traffic = await Traffic.start(appPlace);
     const target = `tcp://${appPlace.host}:${traffic.appPort}`;
-    fleet = await Fleet.start({ ...options, target, network });
+    if (onPostgres) database = await Database.start();
+    const store = database ? { store: database.url } : {};
+    fleet = await Fleet.start({ ...options, ...store, target, network });
     run.say('the fleet is up');
-    await use({ network, fleet, traffic });
+    await use({ network, fleet, traffic, database });
   } finally {
     await fleet?.stop();
+    await database?.remove();
     await traffic?.stop();
     await network.stop();
   }
