@@ -10,7 +10,7 @@ export interface ConnectProxyOptions {
   readonly credentials?: string;
   /** Speaks TLS to its clients. */
   readonly certificate?: TestCertificate;
-  /** Where names really lead, as `host:port`; what is not listed is dialled as it was asked for. */
+  /** Where a `host:port`, or a host at the port asked for, really leads; the rest is dialled as it was asked for. */
   readonly routes?: Readonly<Record<string, string>>;
   /** Answers every CONNECT with this instead of connecting. */
   readonly answer?: string;
@@ -69,7 +69,9 @@ export class ConnectProxy {
       );
       return;
     }
-    const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(routes?.[target] ?? target) ?? [];
+    const [, name = '', asked = ''] = /^(.*):(\d+)$/.exec(target) ?? [];
+    const route = routes?.[target] ?? `${routes?.[name] ?? name}:${asked}`;
+    const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(route) ?? [];
     const onward: Socket = connect({ host: host.replace(/^\[|\]$/g, ''), port: Number(port) });
     this.#keep(onward);
     onward.once('connect', () => {

@@ -35,6 +35,8 @@ export interface DeploymentOptions {
     readonly connector: string;
     readonly relayHost: string;
   };
+  /** The relay's host in its URL, where that is none that a name server knows. */
+  readonly urlHost?: string;
   /** What the directory of all state is called, before its random part. */
   readonly dirPrefix?: string;
   readonly onStep?: (step: string) => void;
@@ -81,7 +83,7 @@ export class Deployment {
     this.dir = dir;
     this.port = port;
     this.host = options.places?.relayHost ?? '127.0.0.1';
-    this.url = `https://${this.host}:${port}`;
+    this.url = `https://${options.urlHost ?? this.host}:${port}`;
     this.relayDir = join(dir, 'relay');
     this.connectorDir = join(dir, 'connector');
     this.options = options;
