@@ -5,9 +5,6 @@ import { machineNetwork, type NetworkWatch } from './network-watch.ts';
 /** A connection that lasted this long was a good one: the next loss starts from the shortest delay. */
 export const steadyAfterMs = 10_000;
 
-/** Until then a loss is taken for a short one, and the delays stay short. */
-const shortLossMs = 30_000;
-
 const shortCapMs = 2_000;
 const longCapMs = 30_000;
 const usualBaseMs = 250;
@@ -15,9 +12,12 @@ const usualBaseMs = 250;
 /** An attempt that is younger than this when the network changes goes on: it may be of the new network already. */
 const youngAttemptMs = 500;
 
-/** The longest delay between attempts when the connection has been lost for so long. */
+/** From half a minute on a loss may well last; waiting this part of it costs nobody much when it is over. */
+const partOfLoss = 1 / 15;
+
+/** The longest delay between attempts when the connection has been lost for so long: 2 s for 30 s, then ever more, to 30 s. */
 export function redialCapMs(lostForMs: number): number {
-  return lostForMs < shortLossMs ? shortCapMs : longCapMs;
+  return Math.min(longCapMs, Math.max(shortCapMs, lostForMs * partOfLoss));
 }
 
 /**
@@ -34,8 +34,8 @@ export function fullJitterDelayMs(
 }
 
 /**
- * How long to wait before each attempt after a loss: full jitter whose ceiling doubles from 250 ms to 2 s, and to 30 s
- * once the loss has lasted 30 s. It starts anew only after a connection that lasted ten seconds, or when the network
+ * How long to wait before each attempt after a loss: full jitter whose ceiling doubles from 250 ms to 2 s, and
+ * grows to 30 s once the loss has lasted 30 s. It starts anew only after a connection that lasted ten seconds, or when the network
  * changed. A relay that says it has too much to do (ERR_LIMIT_RATE) is given the whole range at once.
  */
 export class Backoff {

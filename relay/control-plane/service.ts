@@ -10,6 +10,7 @@ import { createAuditLog, Refusals } from './audit/index.ts';
 import { loadAuthority } from './authority/index.ts';
 import { maxConnectorMessageBytes, serveConnector } from './channel/connector-channel.ts';
 import { maxDeviceMessageBytes, serveDevice } from './channel/device-channel.ts';
+import { Greetings } from './channel/greetings.ts';
 import { maxRelayMessageBytes, serveRelay } from './channel/relay-channel.ts';
 import { ensureBundle } from './enrolment/bundle.ts';
 import { ServerCertificate } from './enrolment/own-certificate.ts';
@@ -234,6 +235,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     requestThrottle: new Throttle({ burst: 200, perMinute: limits.requestsPerMinute }),
     resumeThrottle: new Throttle({ burst: 256, perMinute: limits.resumesPerMinute }),
     otpThrottle: new Throttle({ burst: 5, perMinute: 3 }),
+    greetings: new Greetings(limits.greetingsAtOnce),
     enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),
     settings,
     tunnels,
@@ -295,6 +297,14 @@ class Upgrades {
     head: Buffer,
   ): Promise<void> {
     socket.on('error', () => undefined);
+    let greeted: () => void = () => undefined;
+    try {
+      if (peer.role === 'device') greeted = this.#services.greetings.begin();
+      socket.once('close', greeted);
+    } catch (error) {
+      refuseUpgrade(socket, error); // and no more: there is too much to do already
+      return;
+    }
     try {
       if (request.url !== channelPath || peer.role === 'control-plane') {
         throw new ZtnaError('ERR_IDENTITY_ROLE', { reason: 'role_wrong' });
@@ -302,15 +312,15 @@ class Upgrades {
       const { role } = peer;
       await this.#refuseRevoked(peer);
       this.#servers[role].handleUpgrade(request, socket, head, (webSocket) => {
-        this.#serve(webSocket, peer);
+        this.#serve(webSocket, peer, greeted);
       });
     } catch (error) {
       await this.#refuse(peer, socket, error);
     }
   }
 
-  #serve(socket: WebSocket, peer: ControlPeer): void {
-    if (peer.role === 'device') serveDevice(this.#services, socket, peer);
+  #serve(socket: WebSocket, peer: ControlPeer, greeted: () => void): void {
+    if (peer.role === 'device') serveDevice(this.#services, socket, peer, greeted);
     else if (peer.role === 'connector') serveConnector(this.#services, socket, peer);
     else serveRelay(this.#services, socket, peer);
   }

@@ -1,6 +1,7 @@
 import type { Logger } from '../../protocol/host/index.ts';
 import type { AuditLog, Refusals } from './audit/index.ts';
 import type { Authority } from './authority/index.ts';
+import type { Greetings } from './channel/greetings.ts';
 import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
 import type { Throttle } from './listener/throttle.ts';
@@ -48,6 +49,7 @@ export interface Services {
   readonly requestThrottle: Throttle;
   /** By address, IPv6 by its /64. */
   readonly enrolmentThrottle: Throttle;
+  readonly greetings: Greetings;
   readonly settings: Settings;
   readonly tunnels: TunnelIndex;
   readonly peers: Peers;

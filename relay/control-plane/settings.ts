@@ -25,6 +25,8 @@ export interface Limits {
   readonly requestsPerMinute: number;
   readonly enrolmentsPerMinute: number;
   readonly channelsPerDevice: number;
+  /** Devices that said hello and have no welcome yet, in all. */
+  readonly greetingsAtOnce: number;
 }
 
 /**
@@ -40,6 +42,7 @@ export const defaultLimits: Limits = {
   requestsPerMinute: 600,
   enrolmentsPerMinute: 20,
   channelsPerDevice: 192,
+  greetingsAtOnce: 256,
 };
 
 /** How often a tunnel to `app` is verified and how long it would be held. */

@@ -33,8 +33,13 @@ export const maxDeviceMessageBytes = 65_536;
 type Hello = Extract<FromDevice, { type: 'hello' }>;
 export type DeviceRequest = Extract<FromDevice, { id: number }>;
 
-/** Serves one control channel of a device until it closes. */
-export function serveDevice(services: Services, socket: WebSocket, dialler: ControlPeer): void {
+/** Serves one control channel of a device until it closes. `onGreeted` is called once it is welcome. */
+export function serveDevice(
+  services: Services,
+  socket: WebSocket,
+  dialler: ControlPeer,
+  onGreeted: () => void,
+): void {
   const id = dialler.id as DeviceId;
   const logger = services.logger.child({ device: id });
   let peer: DevicePeer | undefined;
@@ -50,6 +55,7 @@ export function serveDevice(services: Services, socket: WebSocket, dialler: Cont
         await greet(services, channel, dialler, message, (registered) => {
           peer = registered;
         });
+        onGreeted();
         logger.info('device_online', { address: dialler.address });
       } else if (peer && message.type === 'tunnel_closed') {
         await noteClosed(services, id, message.tunnel, message.reason);
