@@ -20,7 +20,7 @@ import {
 import { AppHealth } from './app-health.ts';
 import { servedApps, type AppMap, type ServedApp } from './app-map.ts';
 import { ControlLinks } from './control-links.ts';
-import { leaseTickMs, maxSlots, maxWindowGrowthBytes } from './limits.ts';
+import { leaseTickMs, maxReplayGrowthBytes, maxSlots, maxWindowGrowthBytes } from './limits.ts';
 import { RelaySlots } from './relay-slots.ts';
 import { RoundTripReporter } from './round-trip-reporter.ts';
 import { StreamBudget } from './stream-budget.ts';
@@ -30,6 +30,7 @@ import { TunnelTable } from './tunnel-table.ts';
 import { UsedGrants } from './used-grants.ts';
 import type { checkApp } from './app-check.ts';
 import type { ControlLink } from './control-link.ts';
+import type { Tunnel } from './tunnel.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
 import type { Metrics } from './metrics.ts';
 import type { ConnectorStatus } from './status-socket.ts';
@@ -60,7 +61,7 @@ export class Connector {
   readonly #options: ConnectorOptions;
   readonly #instance = newId('instance');
   readonly #clock = new ControlClock();
-  readonly #table = new TunnelTable();
+  readonly #table = new TunnelTable<Tunnel>();
   readonly #usedGrants = new UsedGrants();
   readonly #feed: RevocationFeed;
   readonly #opener: TunnelOpener;
@@ -124,6 +125,7 @@ export class Connector {
       },
       table: this.#table,
       budget: new ByteBudget(maxWindowGrowthBytes),
+      replayBudget: new ByteBudget(maxReplayGrowthBytes),
       streams: options.streams ?? new StreamBudget(),
       metrics,
       logger,
@@ -241,6 +243,7 @@ export class Connector {
       error: error ? { code: error.code, message: error.message } : null,
       slots: this.#slots.idleCount,
       tunnels: this.#table.total,
+      detached: this.#table.detachedCount,
       streams: this.#table.streamCount,
       links: this.#links.states.map((each) => ({
         url: each.url,
@@ -317,6 +320,7 @@ export class Connector {
       name: link.name,
       proxy: describeProxy(link.url),
     });
+    this.#tellPaths(link);
     if (this.#isStopping) this.#announceStop(link);
     this.#tellHealthSoon();
     this.#useRelays();
@@ -395,6 +399,18 @@ export class Connector {
         apps: missing.join(' '),
         fix: 'add them on the relay: ztna-relay app add NAME --site SITE',
       });
+    }
+  }
+
+  /** How each tunnel stands: what was said just before the last channel was lost may not have arrived. */
+  #tellPaths(link: ControlLink): void {
+    for (const { grant, isDetached } of this.#table.all()) {
+      const { tunnel, generation } = grant;
+      if (isDetached) {
+        link.send({ type: 'tunnel_detached', tunnel, generation, reason: 'still_detached' });
+      } else if (generation > 1) {
+        link.send({ type: 'tunnel_resumed', tunnel, generation });
+      }
     }
   }
 

@@ -166,7 +166,5 @@ function handleMessage(message: ToConnector, options: ControlLinkOptions): void 
     case 'time':
     case 'bundle':
       return; // the channel's own
-    case 'relays':
-      return; // where to dial comes with the welcome
   }
 }

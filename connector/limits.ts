@@ -27,6 +27,12 @@ export const maxStreams = 16_000;
 /** Growth of receive windows of all tunnels together, in bytes. */
 export const maxWindowGrowthBytes = 268_435_456;
 
+/** Growth of what all tunnels together keep to be sent again on a later path, in bytes. */
+export const maxReplayGrowthBytes = 268_435_456;
+
+/** Tunnels of one device that are kept without a path. */
+export const maxDetachedPerDevice = 64;
+
 /** Records that may wait while a grant is checked, in bytes. */
 export const maxHeldRecordBytes = 1_048_576;
 
@@ -50,6 +56,9 @@ export const measureEveryMs = 20_000;
 
 /** A handshake that takes longer is given up. */
 export const handshakeTimeoutMs = 5_000;
+
+/** How long an admitted client may take to prove the tunnel that it takes up again. */
+export const resumeTimeoutMs = 5_000;
 
 /** How long a grant waits for the revocation log to reach its position. */
 export const feedWaitMs = 2_000;

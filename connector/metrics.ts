@@ -37,6 +37,9 @@ const prefix = 'ztna_connector_';
 const counterHelp = {
   tunnels_opened_total: 'Tunnels accepted.',
   tunnels_closed_total: 'Tunnels ended, by code.',
+  tunnels_detached_total: 'Times a tunnel lost its path and was kept, by reason.',
+  tunnels_resumed_total:
+    'Times a tunnel went on with another path, after a loss or in place of the one before.',
   grants_refused_total: 'Clients refused, by code.',
   app_dials_total: 'Connections to apps, by outcome.',
   app_bytes_up_total: 'Bytes of ended tunnels written to apps.',

@@ -18,6 +18,8 @@ export interface ConnectorStatus {
   readonly error: { readonly code: string; readonly message: string } | null;
   readonly slots: number;
   readonly tunnels: number;
+  /** Those of `tunnels` that are kept without a path. */
+  readonly detached: number;
   readonly streams: number;
   /** The channel to each control plane. */
   readonly links: readonly {

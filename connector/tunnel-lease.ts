@@ -1,4 +1,4 @@
-import { Lease, ZtnaError, type Sequence } from '../protocol/index.ts';
+import { compareSequence, Lease, ZtnaError, type Sequence } from '../protocol/index.ts';
 import { maxLeaseMs } from './limits.ts';
 
 /**
@@ -21,6 +21,22 @@ export class TunnelLease {
     if (!this.#lease.isLive(now)) {
       throw new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'lease_expired' });
     }
+  }
+
+  /**
+   * The lease with which a tunnel goes on under another grant: that of the newer decision, which is the grant's unless a
+   * renewal has overtaken it. Throws ERR_TUNNEL_RESUME_REFUSED for an older one when the present lease is over; else as
+   * the constructor.
+   */
+  static following(
+    present: TunnelLease,
+    grant: { readonly sequence: Sequence; readonly untilMs: number },
+  ): TunnelLease {
+    if (compareSequence(grant.sequence, present.#lease.sequence) > 0) {
+      return new TunnelLease(grant, present.#nowMs);
+    }
+    if (present.isLive()) return present;
+    throw new ZtnaError('ERR_TUNNEL_RESUME_REFUSED', { reason: 'sequence_old' });
   }
 
   get untilMs(): number {

@@ -10,26 +10,40 @@ import {
   type TunnelId,
   type VerifiedGrant,
 } from '../protocol/index.ts';
-import type { TunnelCounts } from './grant-gate.ts';
+import type { KnownTunnel, TunnelCounts } from './grant-gate.ts';
 import type { TunnelLease } from './tunnel-lease.ts';
 
-/** What the table needs of an open tunnel. */
-export interface OpenTunnel {
+/** What the table needs of a tunnel. */
+export interface OpenTunnel extends KnownTunnel {
   readonly grant: VerifiedGrant<'connector'>;
   readonly appName: string;
   readonly lease: TunnelLease;
   readonly streamCount: number;
+  /** True while it is kept without a path. */
+  readonly isDetached: boolean;
   /** Ends it at once, at both ends and at the app. Ends that are asked for later change nothing. */
   end(code: ErrorCode, reason: string): void;
+  /** Its lease is over: lets nothing pass any more. */
+  expire(): void;
 }
 
-/** Every tunnel that is open here, and all that can end many of them. */
-export class TunnelTable implements TunnelCounts {
-  readonly #tunnels = new Map<TunnelId, OpenTunnel>();
-  readonly #perDevice = new Map<string, number>();
+/** Every tunnel that is kept here, open or detached, and all that can end many of them. */
+export class TunnelTable<T extends OpenTunnel = OpenTunnel> implements TunnelCounts<T> {
+  readonly #tunnels = new Map<TunnelId, T>();
+  readonly #perDevice = new Map<string, Set<T>>();
 
   get total(): number {
     return this.#tunnels.size;
+  }
+
+  get detachedCount(): number {
+    let count = 0;
+    for (const tunnel of this.#tunnels.values()) if (tunnel.isDetached) count++;
+    return count;
+  }
+
+  all(): T[] {
+    return [...this.#tunnels.values()];
   }
 
   get streamCount(): number {
@@ -42,30 +56,37 @@ export class TunnelTable implements TunnelCounts {
     return [...this.#tunnels.keys()];
   }
 
-  has(tunnel: TunnelId): boolean {
-    return this.#tunnels.has(tunnel);
+  find(tunnel: TunnelId): T | undefined {
+    return this.#tunnels.get(tunnel);
   }
 
   ofDevice(device: string): number {
-    return this.#perDevice.get(device) ?? 0;
+    return this.#perDevice.get(device)?.size ?? 0;
   }
 
-  add(tunnel: OpenTunnel): void {
+  detachedOf(device: string): number {
+    let count = 0;
+    for (const tunnel of this.#perDevice.get(device) ?? []) if (tunnel.isDetached) count++;
+    return count;
+  }
+
+  add(tunnel: T): void {
     const { tunnel: id, device } = tunnel.grant;
     if (this.#tunnels.has(id)) {
       throw new ZtnaError('ERR_INTERNAL', { message: 'a tunnel was opened twice' });
     }
     this.#tunnels.set(id, tunnel);
-    this.#perDevice.set(device, this.ofDevice(device) + 1);
+    const ofDevice = this.#perDevice.get(device) ?? new Set();
+    this.#perDevice.set(device, ofDevice.add(tunnel));
   }
 
-  remove(tunnel: OpenTunnel): void {
+  remove(tunnel: T): void {
     const { tunnel: id, device } = tunnel.grant;
     if (this.#tunnels.get(id) !== tunnel) return;
     this.#tunnels.delete(id);
-    const left = this.ofDevice(device) - 1;
-    if (left > 0) this.#perDevice.set(device, left);
-    else this.#perDevice.delete(device);
+    const ofDevice = this.#perDevice.get(device);
+    ofDevice?.delete(tunnel);
+    if (ofDevice?.size === 0) this.#perDevice.delete(device);
   }
 
   /**
@@ -82,12 +103,17 @@ export class TunnelTable implements TunnelCounts {
     return counted;
   }
 
-  /** Ends every tunnel whose lease is over: what is called on the tick. */
+  /** Stops every tunnel whose lease is over: what is called on the tick. */
   enforceLeases(): void {
-    this.#endWhere((tunnel) => !tunnel.lease.isLive(), 'ERR_TUNNEL_LEASE_EXPIRED', 'lease_expired');
+    for (const tunnel of this.all()) {
+      if (!tunnel.isDetached && !tunnel.lease.isLive()) tunnel.expire();
+    }
   }
 
-  /** Ends every tunnel that a log entry of that incarnation ends. Suspended ones end too: their ends are not kept. */
+  /**
+   * Ends every tunnel that a log entry of that incarnation ends, detached ones too. Suspended ones end as well: their ends
+   * are not kept.
+   */
   endAbout(entry: RevocationEntry, incarnation: number): void {
     this.#endWhere(
       (tunnel) => isEnding(entry, incarnation, tunnel.grant),
@@ -105,7 +131,7 @@ export class TunnelTable implements TunnelCounts {
     this.#endWhere(() => true, code, reason);
   }
 
-  #endWhere(matches: (tunnel: OpenTunnel) => boolean, code: ErrorCode, reason: string): void {
+  #endWhere(matches: (tunnel: T) => boolean, code: ErrorCode, reason: string): void {
     for (const tunnel of [...this.#tunnels.values()]) {
       if (matches(tunnel)) tunnel.end(code, reason);
     }

@@ -21,6 +21,11 @@ export class SentFrames {
     this.#replay = replay;
   }
 
+  /** The number of the last frame. */
+  get last(): number {
+    return this.#last;
+  }
+
   /** True when frames are kept for a later path. */
   get areKept(): boolean {
     return this.#replay !== undefined;

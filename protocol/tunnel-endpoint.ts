@@ -122,6 +122,11 @@ export class TunnelEndpoint {
     return this.#sent.keptBytes;
   }
 
+  /** Numbered frames sent and received so far: stands still while no stream moves. */
+  get frameCount(): number {
+    return this.#sent.last + this.#received.last;
+  }
+
   /** The path's least round trip seen, in milliseconds; undefined until measured. */
   get roundTripMs(): number | undefined {
     return this.#roundTrip.minimumMs;

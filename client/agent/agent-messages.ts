@@ -7,6 +7,7 @@ interface AnswerTypes {
   status: 'status';
   apps: 'apps';
   grant: 'permit';
+  path: 'path_permit';
   why: 'why';
   otp_begin: 'otp_secret';
   otp_confirm: 'done' | 'otp_state';
@@ -30,6 +31,7 @@ const answerTypes: Readonly<Record<RequestType, readonly ToDevice['type'][]>> = 
   status: ['status'],
   apps: ['apps'],
   grant: ['permit'],
+  path: ['path_permit'],
   why: ['why'],
   otp_begin: ['otp_secret'],
   otp_confirm: ['done', 'otp_state'],

@@ -1,16 +1,14 @@
 import type { TLSSocket } from 'node:tls';
 import {
+  ByteBudget,
   controlProtocol,
-  dataProtocol,
   errorRow,
   fromDevice,
-  grantHeader,
   isAbout,
   leaseBatchSchema,
+  maxAvoidedRelays,
   toDevice,
   toZtnaError,
-  tunnelPath,
-  verifyPermit,
   verifyStatement,
   wireVersions,
   ZtnaError,
@@ -18,14 +16,10 @@ import {
   type RelayId,
   type ToDevice,
   type TunnelId,
-  type VerifiedPermit,
 } from '../../protocol/index.ts';
 import {
   ControlChannel,
   ControlClock,
-  dialFirst,
-  dialForWebSocket,
-  dialWebSocket,
   type DialOptions,
   KnownRelays,
   RevocationFeed,
@@ -35,18 +29,23 @@ import {
   type RequestOf,
 } from '../../protocol/host/index.ts';
 import { isAnswerTo, type Answer, type Request, type RequestType } from './agent-messages.ts';
+import { dialControl } from './control-dial.ts';
 import { ControlLink } from './control-link.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
+import { PathOpener } from './path-opener.ts';
+import { checkNextPath, readPermit, type Permit } from './permit.ts';
 import type { Profile } from './profile.ts';
 import { RelayBook } from './relay-book.ts';
-import { SpareSocket } from './spare-socket.ts';
-import { Tunnel } from './tunnel.ts';
+import { Tunnel, type RekeyLimits } from './tunnel.ts';
 
 /** How often every tunnel's lease is looked at. */
 const tickEveryMs = 250;
 
 /** How long the end of a tunnel may take when the agent stops. */
 const closeWithinMs = 2_000;
+
+/** Growth of what all tunnels together keep to be sent again on a later path. */
+const replayBudgetBytes = 268_435_456;
 
 type Channel = ControlChannel<ToDevice, FromDevice>;
 
@@ -58,14 +57,8 @@ export interface AgentOptions {
   readonly signal?: AbortSignal;
   /** The app that will be asked for first: its permission is requested, and its path dialled, while connecting. */
   readonly app?: string;
-}
-
-/** Permission for one tunnel, checked for this device, and where to use it. */
-export interface Permit {
-  readonly app: string;
-  readonly verified: VerifiedPermit;
-  readonly relays: readonly { readonly id: RelayId; readonly url: string }[];
-  readonly portHint: number | undefined;
+  /** When tunnels get new keys; the usual limits unless a test says otherwise. */
+  readonly rekey?: RekeyLimits;
 }
 
 /**
@@ -79,13 +72,15 @@ export class Agent {
   readonly #book: RelayBook;
   readonly #keeper: IdentityKeeper;
   readonly #feed: RevocationFeed;
+  readonly #rekey: RekeyLimits | undefined;
+  readonly #replayBudget = new ByteBudget(replayBudgetBytes);
   readonly #tunnels = new Map<TunnelId, Tunnel>();
   /** Tunnels that were permitted and not opened yet. */
   readonly #permitted = new Set<TunnelId>();
   readonly #stopping = new AbortController();
   /** What `app` of the options was asked ahead, until it is used. */
   #ahead: { readonly app: string; readonly answer?: Promise<ToDevice> } | undefined;
-  #spare: SpareSocket | undefined;
+  readonly #paths: PathOpener;
   #link!: ControlLink<Channel>;
   #ticker: NodeJS.Timeout | undefined;
 
@@ -106,7 +101,7 @@ export class Agent {
       await agent.#connect();
     } catch (error) {
       agent.#keeper.stop();
-      agent.#spare?.drop();
+      agent.#paths.drop();
       throw error;
     } finally {
       signal?.removeEventListener('abort', giveUp);
@@ -114,10 +109,16 @@ export class Agent {
     return agent;
   }
 
-  private constructor({ profile, identity, logger, app }: AgentOptions, known: KnownRelays) {
+  private constructor({ profile, identity, logger, app, rekey }: AgentOptions, known: KnownRelays) {
     this.#logger = logger;
+    this.#rekey = rekey;
     this.#known = known;
     this.#book = new RelayBook(known);
+    this.#paths = new PathOpener({
+      identity: () => this.identity,
+      book: this.#book,
+      signal: this.#stopping.signal,
+    });
     if (app !== undefined) this.#ahead = { app };
     this.#keeper = new IdentityKeeper(profile, identity, logger, () =>
       known.relays.map(({ url }) => url),
@@ -144,53 +145,60 @@ export class Agent {
   async requestPermit(app: string): Promise<Permit> {
     const ahead = this.#ahead;
     this.#ahead = undefined;
-    const { grant, roster, relays, portHint } =
+    const answer =
       ahead?.app === app && ahead.answer
         ? expectAnswer('grant', await ahead.answer)
         : await this.request({ type: 'grant', app });
-    const { id, bundle, noisePublicKey } = this.identity;
-    const verified = verifyPermit(
-      { grant, roster },
-      { bundle, device: id, deviceKey: noisePublicKey, nowMs: this.clock.require() },
-    );
-    this.#permitted.add(verified.grant.tunnel);
-    return {
-      app,
-      verified,
-      relays: relays.filter((relay) => verified.grant.relays.includes(relay.id)),
-      portHint: portHint ?? undefined,
-    };
+    const permit = readPermit(app, answer, this.#readingAt());
+    this.#permitted.add(permit.verified.grant.tunnel);
+    return permit;
   }
 
   /**
    * Opens the tunnel on the first of the permit's relays that can be reached, up to the handshake; `accepted` of the
    * tunnel follows. Throws why not.
    */
-  async openTunnel({ verified, relays }: Permit): Promise<Tunnel> {
-    let lastError = new ZtnaError('ERR_CONNECTOR_OFFLINE', { hop: 'connector' });
-    for (const relay of relays) {
-      try {
-        const tunnel = await this.#openOn(relay, verified);
-        this.#permitted.delete(verified.grant.tunnel);
-        this.#adopt(tunnel);
-        return tunnel;
-      } catch (error) {
-        lastError = toZtnaError(error);
-        if (errorRow(lastError.code).retry !== 'backoff') break;
-      }
+  async openTunnel(permit: Permit): Promise<Tunnel> {
+    const { app, verified } = permit;
+    try {
+      const tunnel: Tunnel = new Tunnel({
+        path: await this.#paths.open(permit),
+        clock: this.clock,
+        replayBudget: this.#replayBudget,
+        ...(this.#rekey && { rekey: this.#rekey }),
+        source: {
+          requestPath: async (avoid) => this.#requestPath(app, tunnel, avoid),
+          noteLost: (relay, error) => {
+            this.#paths.noteLost(relay.url, error);
+          },
+          openPath: async (next) => this.#paths.open(next),
+        },
+      });
+      this.#permitted.delete(verified.grant.tunnel);
+      this.#adopt(tunnel);
+      return tunnel;
+    } catch (error) {
+      this.giveUp(permit);
+      throw error;
     }
+  }
+
+  /** Hands a permission back that will not be used. */
+  giveUp({ verified }: Permit): void {
     this.#giveUp(verified.grant.tunnel);
-    throw lastError;
   }
 
   /** Closes a tunnel at both ends and tells the control plane. */
   async closeTunnel(tunnel: Tunnel, reason: string): Promise<void> {
-    if (tunnel.isOpen) {
-      tunnel.end('ERR_TUNNEL_CLOSED', reason);
-      this.#tellClosed(tunnel.grant.tunnel, reason);
-    }
     const { promise: tooLong, resolve } = Promise.withResolvers<undefined>();
     const timer = setTimeout(resolve, closeWithinMs, undefined);
+    if (tunnel.isOpen) {
+      const { isDetached } = tunnel;
+      tunnel.end('ERR_TUNNEL_CLOSED', reason);
+      // The connector hears of an end on the tunnel's path; where there is none, from the control plane alone.
+      if (isDetached) await Promise.race([this.#link.channel().catch(() => undefined), tooLong]);
+      this.#tellClosed(tunnel.grant.tunnel, reason);
+    }
     await Promise.race([tunnel.gone(), tooLong]);
     clearTimeout(timer);
   }
@@ -203,7 +211,7 @@ export class Agent {
     this.#stopping.abort();
     clearInterval(this.#ticker);
     this.#keeper.stop();
-    this.#spare?.drop();
+    this.#paths.drop();
     await this.#link.stop();
     await this.#known.saved();
   }
@@ -221,7 +229,7 @@ export class Agent {
     // A machine that was off for long renews first; one whose own clock is wrong loses a round trip by it.
     if (this.#keeper.isRenewalDue) await this.#tryRenewal();
     const [nearest = this.identity.relayUrl] = this.#book.controlUrls(this.identity.relayUrl);
-    if (this.#ahead) this.#spare = new SpareSocket(this.#dataDial(nearest));
+    if (this.#ahead) this.#paths.dialAhead(nearest);
     try {
       await this.#startLink();
     } catch (error) {
@@ -258,48 +266,19 @@ export class Agent {
   }
 
   async #dialChannel(signal: AbortSignal): Promise<Channel> {
-    const urls = this.#book.controlUrls(this.identity.relayUrl);
-    for (;;) {
-      const { url, socket } = await this.#dialControl(urls, signal);
-      try {
-        const channel = await this.#openChannel(url, socket, signal);
-        this.#known.noteLast(url);
-        void channel.closed.then(() => {
-          if (!this.#stopping.signal.aborted) this.#book.noteFailed(url);
-        });
-        return channel;
-      } catch (thrown) {
-        const error = toZtnaError(thrown);
-        this.#book.noteFailed(url);
-        urls.splice(urls.indexOf(url), 1);
-        const goesOn =
-          urls.length > 0 && !signal.aborted && errorRow(error.code).retry === 'backoff';
-        if (!goesOn) throw error;
-      }
-    }
-  }
-
-  /** A connection to the first relay that takes one for the control plane. Throws what the preferred one failed with. */
-  async #dialControl(
-    urls: readonly string[],
-    signal: AbortSignal,
-  ): Promise<{ readonly url: string; readonly socket: TLSSocket }> {
-    const { candidate, connection } = await dialFirst({
-      candidates: urls,
-      dial: async (url, attempt) => {
-        const startedAtMs = performance.now();
-        const socket = await dialForWebSocket({ ...this.#controlDial(url), signal: attempt });
-        this.#book.noteConnected(url, performance.now() - startedAtMs);
-        return socket;
-      },
-      discard: (socket) => socket.destroy(),
-      onFailed: (url, { code, reason }) => {
-        this.#book.noteFailed(url);
-        this.#logger.info('relay_unreachable', { url, code, reason });
-      },
+    const { url, channel } = await dialControl<Channel>({
+      urls: this.#book.controlUrls(this.identity.relayUrl),
+      book: this.#book,
+      dial: (to) => this.#controlDial(to),
+      open: async (to, socket) => this.#openChannel(to, socket, signal),
+      logger: this.#logger,
       signal,
     });
-    return { url: candidate, socket: connection };
+    this.#known.noteLast(url);
+    void channel.closed.then(() => {
+      if (!this.#stopping.signal.aborted) this.#book.noteFailed(url);
+    });
+    return channel;
   }
 
   #controlDial(url: string): DialOptions {
@@ -339,10 +318,6 @@ export class Agent {
     return channel;
   }
 
-  #dataDial(url: string): DialOptions {
-    return { url, alpn: dataProtocol, serverRole: 'data-plane', identity: this.identity };
-  }
-
   #onMessage(message: ToDevice): void {
     if (message.type === 'leases') {
       this.#renewLeases(message.statement);
@@ -379,23 +354,23 @@ export class Agent {
     }
   }
 
-  async #openOn(
-    relay: { readonly id: RelayId; readonly url: string },
-    permit: VerifiedPermit,
-  ): Promise<Tunnel> {
-    const { identity, clock } = this;
-    const dial = this.#dataDial(relay.url);
-    const spare = this.#spare;
-    this.#spare = undefined;
-    const socket = await spare?.take(dial);
-    const webSocket = await dialWebSocket({
-      ...dial,
-      ...(socket ? { socket } : {}),
-      path: tunnelPath,
-      headers: { [grantHeader]: permit.grant.statement },
-      signal: this.#stopping.signal,
-    });
-    return Tunnel.open({ permit, relay: relay.id, identity, webSocket, clock });
+  #readingAt(): { readonly identity: Identity; readonly nowMs: number } {
+    return { identity: this.identity, nowMs: this.clock.require() };
+  }
+
+  /** Permission for another path of a tunnel. Throws the refusal, or why nobody could be asked. */
+  async #requestPath(app: string, { grant }: Tunnel, avoid: readonly RelayId[]): Promise<Permit> {
+    const { tunnel } = grant;
+    const channel = await this.#link.channel();
+    if (channel.welcome.version < 2) {
+      throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { hop: 'relay', reason: 'version_old' });
+    }
+    const all = [...new Set([...avoid, ...this.#book.avoided()])].slice(0, maxAvoidedRelays);
+    const request: Request<'path'> = { type: 'path', app, tunnel, avoid: all };
+    const answer = expectAnswer('path', await channel.request(request as RequestOf<FromDevice>));
+    const permit = readPermit(app, answer, this.#readingAt());
+    checkNextPath(permit.verified, grant);
+    return permit;
   }
 
   #adopt(tunnel: Tunnel): void {
@@ -408,8 +383,14 @@ export class Agent {
     this.#ticker ??= setInterval(() => {
       for (const each of this.#tunnels.values()) each.tick();
     }, tickEveryMs);
-    void tunnel.closed.then(() => {
+    tunnel.onPath = () => {
+      this.#endRevoked(); // what was revoked while the path was being opened
+    };
+    void tunnel.closed.then(({ code, reason }) => {
       this.#tunnels.delete(id);
+      // Kept at the connector for its hold time, unless it hears of the end.
+      const isKept = errorRow(code).family !== 'denied' && code !== 'ERR_TUNNEL_CLOSED';
+      if (isKept && tunnel.grant.version >= 2) this.#tellClosed(id, reason ?? 'not_wanted');
       if (this.#tunnels.size > 0) return;
       clearInterval(this.#ticker);
       this.#ticker = undefined;

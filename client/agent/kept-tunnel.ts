@@ -1,21 +1,39 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { errorRow, toZtnaError, ZtnaError } from '../../protocol/index.ts';
+import { errorRow, toZtnaError, type ZtnaError } from '../../protocol/index.ts';
 import { fullJitterDelayMs, redialCapMs, steadyAfterMs } from '../../protocol/host/index.ts';
 import { toIsoTime, type TunnelReporter } from './tunnel-event.ts';
-import { explainEnd } from './tunnel-end.ts';
-import type { Permit } from './agent.ts';
+import { asLoss, explainEnd } from './tunnel-end.ts';
+import { watchFor } from './tunnel-report.ts';
+import type { Permit } from './permit.ts';
 import type { Tunnel } from './tunnel.ts';
+
+/** How often a tunnel that was replaced is looked at: it is closed with its last stream. */
+const sweepEveryMs = 1_000;
 
 /** What a kept tunnel needs of a tunnel. */
 export type OpenedTunnel = Pick<
   Tunnel,
-  'id' | 'untilMs' | 'isOpen' | 'accepted' | 'closed' | 'onVerified' | 'end' | 'openStream'
+  | 'id'
+  | 'grant'
+  | 'untilMs'
+  | 'isOpen'
+  | 'isDetached'
+  | 'holdLeftMs'
+  | 'streamCount'
+  | 'accepted'
+  | 'closed'
+  | 'watcher'
+  | 'end'
+  | 'hurry'
+  | 'openStream'
 >;
 
 /** What it needs of the agent. */
 export interface TunnelSource {
   requestPermit(app: string): Promise<Permit>;
   openTunnel(permit: Permit): Promise<OpenedTunnel>;
+  /** Hands a permission back that will not be used. */
+  giveUp(permit: Permit): void;
   closeTunnel(tunnel: OpenedTunnel, reason: string): Promise<void>;
 }
 
@@ -28,10 +46,12 @@ export interface KeptTunnelOptions {
 }
 
 /**
- * The way to one app that goes on when a path is lost: a new tunnel under a new grant replaces the lost one, whose
- * streams were reset. It ends when the loss is one that redialling cannot mend.
+ * The way to one app that goes on whatever happens to paths, relays and connectors. While its tunnel is detached new
+ * connections wait for it; when its connector is away and another can be had, they get a new tunnel at once, and the old
+ * one serves those that it has. A tunnel that ended is replaced, its streams were reset. It ends when access has.
  *
- *   starting ──open──▶ open ──lost──▶ redialling ──open──▶ open
+ *   starting ──open──▶ open ──detached──▶ waiting ──resumed, or a tunnel to another connector──▶ open
+ *                      open, waiting ──tunnel ended──▶ redialling ──open──▶ open
  *   any ──refused for good, or close()──▶ ended
  */
 export class KeptTunnel {
@@ -41,6 +61,11 @@ export class KeptTunnel {
   readonly #stopping = new AbortController();
   #end!: (error: ZtnaError | undefined) => void;
   #current: OpenedTunnel | undefined;
+  /** Tunnels that were replaced while their streams could still be taken up. */
+  readonly #leaving = new Set<OpenedTunnel>();
+  #sweeper: NodeJS.Timeout | undefined;
+  #replacing: Promise<void> | undefined;
+  #isAway = false;
   #waiting = new Set<(tunnel: OpenedTunnel | undefined) => void>();
 
   constructor(options: KeptTunnelOptions) {
@@ -50,9 +75,15 @@ export class KeptTunnel {
     });
   }
 
-  /** The tunnel while it is open. */
+  /** The tunnel while it is open and has a path. */
   get current(): OpenedTunnel | undefined {
-    return this.#current?.isOpen === true ? this.#current : undefined;
+    const tunnel = this.#current;
+    return tunnel?.isOpen === true && !tunnel.isDetached ? tunnel : undefined;
+  }
+
+  /** How long the tunnel will be kept without a path, if it has none. */
+  get holdLeftMs(): number {
+    return this.#current?.holdLeftMs ?? 0;
   }
 
   /** Opens the first tunnel. Throws what refused it. */
@@ -75,6 +106,7 @@ export class KeptTunnel {
   async whenOpen(signal: AbortSignal): Promise<OpenedTunnel | undefined> {
     if (this.current) return this.current;
     if (signal.aborted || this.#isStopping()) return undefined;
+    if (this.#isAway) this.#startReplacing();
     return new Promise((resolve) => {
       const finish = (tunnel: OpenedTunnel | undefined): void => {
         this.#waiting.delete(finish);
@@ -90,32 +122,105 @@ export class KeptTunnel {
   /** Closes the tunnel at both ends and says so to the control plane. Safe to call twice. */
   async close(reason: string): Promise<void> {
     this.#stop(undefined);
-    const tunnel = this.#current;
-    if (!tunnel) return;
-    if (tunnel.isOpen) {
+    const tunnels = [...this.#leaving];
+    if (this.#current) tunnels.push(this.#current);
+    if (this.#current?.isOpen === true) {
       this.#options.reporter.report({ event: 'closed', reason, code: 'ERR_TUNNEL_CLOSED' });
     }
-    await this.#options.agent.closeTunnel(tunnel, reason);
+    const { agent } = this.#options;
+    await Promise.all(tunnels.map((tunnel) => agent.closeTunnel(tunnel, reason)));
   }
 
   /** Opens a tunnel. Local connections may use it from the handshake on; `open` is told at the connector's ACCEPT. */
   async #open(permit: Permit): Promise<OpenedTunnel> {
     const { agent, reporter } = this.#options;
     const tunnel = await agent.openTunnel(permit);
-    const until = (): string => toIsoTime(tunnel.untilMs);
+    const before = this.#current;
     this.#current = tunnel;
     if (this.#isStopping()) tunnel.end('ERR_TUNNEL_CLOSED', 'not_wanted');
     else this.#release(tunnel);
     try {
       await tunnel.accepted;
     } catch (error) {
+      if (before?.isOpen === true) this.#current = before;
       throw explainEnd(toZtnaError(error));
     }
-    reporter.report({ event: 'open', tunnel: tunnel.id, until: until() });
-    tunnel.onVerified = () => {
-      reporter.report({ event: 'verified', until: until() });
-    };
+    reporter.report({ event: 'open', tunnel: tunnel.id, until: toIsoTime(tunnel.untilMs) });
+    this.#isAway = false;
+    this.#watch(tunnel);
     return tunnel;
+  }
+
+  #watch(tunnel: OpenedTunnel): void {
+    const told = watchFor(tunnel, this.#options.reporter);
+    const isCurrent = (): boolean => this.#current === tunnel;
+    tunnel.watcher = {
+      onVerified: () => {
+        if (isCurrent()) told.onVerified();
+      },
+      onDetached: (reason, untilMs) => {
+        if (isCurrent()) told.onDetached(reason, untilMs);
+      },
+      onResumed: () => {
+        if (!isCurrent()) return;
+        this.#isAway = false;
+        told.onResumed();
+        this.#release(tunnel);
+      },
+      onMoved: () => {
+        if (!isCurrent()) return;
+        told.onMoved();
+        this.#release(tunnel);
+      },
+      onAway: () => {
+        if (!isCurrent()) return;
+        this.#isAway = true;
+        if (this.#waiting.size > 0) this.#startReplacing();
+      },
+    };
+  }
+
+  #startReplacing(): void {
+    const old = this.#current;
+    if (this.#replacing || old?.isDetached !== true) return;
+    this.#replacing = this.#replace(old).finally(() => {
+      this.#replacing = undefined;
+    });
+  }
+
+  /** Opens a tunnel to another connector for those who wait, beside one whose own is away. */
+  async #replace(old: OpenedTunnel): Promise<void> {
+    const { agent, app } = this.#options;
+    try {
+      const permit = await agent.requestPermit(app);
+      const isWanted = this.#current === old && old.isDetached && !this.#isStopping();
+      if (!isWanted || permit.verified.grant.instance === old.grant.instance) {
+        agent.giveUp(permit); // it is back itself
+        old.hurry();
+        return;
+      }
+      const tunnel = await this.#open(permit);
+      this.#leaving.add(old);
+      this.#sweeper ??= setInterval(() => {
+        this.#sweep();
+      }, sweepEveryMs);
+      void this.#keep(tunnel);
+    } catch {
+      // There is no other connector; the next answer that ours is away asks again.
+    }
+  }
+
+  /** Closes replaced tunnels that nobody uses any more. */
+  #sweep(): void {
+    for (const tunnel of [...this.#leaving]) {
+      if (tunnel.isOpen && tunnel.streamCount === 0) {
+        this.#leaving.delete(tunnel);
+        void this.#options.agent.closeTunnel(tunnel, 'replaced');
+      }
+    }
+    if (this.#leaving.size > 0) return;
+    clearInterval(this.#sweeper);
+    this.#sweeper = undefined;
   }
 
   async #keep(first: OpenedTunnel): Promise<void> {
@@ -124,7 +229,14 @@ export class KeptTunnel {
     while (tunnel) {
       const openedAtMs = performance.now();
       const error = explainEnd(await tunnel.closed);
+      await this.#replacing;
       if (this.#isStopping()) return;
+      this.#leaving.delete(tunnel);
+      if (this.#current !== tunnel && isMendable(error)) {
+        this.#options.reporter.say(`connections of the tunnel before were reset: ${error.message}`);
+        return;
+      }
+      this.#isAway = false;
       this.#options.reporter.report({ event: 'closed', reason: error.reason, code: error.code });
       if (!isMendable(error)) {
         this.#stop(error);
@@ -164,6 +276,7 @@ export class KeptTunnel {
 
   #stop(error: ZtnaError | undefined): void {
     this.#stopping.abort();
+    clearInterval(this.#sweeper);
     this.#release(undefined);
     this.#end(error);
   }
@@ -176,16 +289,4 @@ const accessEndedCode = errorRow('ERR_TUNNEL_REVOKED').exitCode;
 function isMendable(error: ZtnaError): boolean {
   const { retry, exitCode } = errorRow(error.code);
   return retry === 'backoff' && exitCode !== accessEndedCode;
-}
-
-/** A refusal to open again, told as what it is to someone who was connected: access that has ended. */
-function asLoss(error: ZtnaError): ZtnaError {
-  if (errorRow(error.code).exitCode !== errorRow('ERR_POLICY_DENIED').exitCode) return error;
-  return new ZtnaError('ERR_TUNNEL_REVOKED', {
-    message: 'access ended while connected',
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
-    ...(error.ref === undefined ? {} : { ref: error.ref }),
-    reason: 'denied',
-    cause: error,
-  });
 }

@@ -9,6 +9,7 @@ const advice: Partial<Readonly<Record<ErrorCode, readonly [hop: Hop, hint: strin
   ERR_IDENTITY_REVOKED: ['relay', 'ask your administrator for a new code'],
   ERR_TUNNEL_LEASE_EXPIRED: ['relay', 'the relay did not verify it in time; run the command again'],
   ERR_TUNNEL_PATH_LOST: ['network', 'check the network connection, then run the command again'],
+  ERR_TUNNEL_RESUME_REFUSED: ['connector', 'its connections were reset; try again'],
   ERR_RELAY_DRAINING: ['relay', 'run the command again in a moment'],
 };
 
@@ -27,4 +28,16 @@ export function explainEnd(error: ZtnaError): TunnelEnd {
     reason,
     cause: error,
   }) as TunnelEnd;
+}
+
+/** A refusal to open again, told as what it is to someone who was connected: access that has ended. */
+export function asLoss(error: ZtnaError): ZtnaError {
+  if (errorRow(error.code).exitCode !== errorRow('ERR_POLICY_DENIED').exitCode) return error;
+  return new ZtnaError('ERR_TUNNEL_REVOKED', {
+    message: 'access ended while connected',
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    ...(error.ref === undefined ? {} : { ref: error.ref }),
+    reason: 'denied',
+    cause: error,
+  });
 }

@@ -5,6 +5,9 @@ export type TunnelEvent =
   | { readonly event: 'listening'; readonly app: string; readonly address: string }
   | { readonly event: 'open'; readonly tunnel: string; readonly until: string }
   | { readonly event: 'verified'; readonly until: string }
+  | { readonly event: 'detached'; readonly reason: string; readonly until: string }
+  | { readonly event: 'resumed' }
+  | { readonly event: 'moved' }
   | { readonly event: 'closed'; readonly reason: string; readonly code: ErrorCode };
 
 export interface TunnelReporter {

@@ -1,134 +1,185 @@
-import { createPublicKey } from 'node:crypto';
-import type { WebSocket } from 'ws';
 import {
-  ClientHandshake,
+  compareSequence,
   errorRow,
-  fromCloseFrame,
   Lease,
+  resumeSecretOf,
   TunnelEndpoint,
   ZtnaError,
+  type ByteBudget,
   type ErrorCode,
   type RelayId,
+  type ResumeSecret,
   type Sequence,
   type TunnelStream,
   type VerifiedGrant,
-  type VerifiedPermit,
 } from '../../protocol/index.ts';
-import { RecordPump, type ControlClock, type Identity } from '../../protocol/host/index.ts';
-import { watchPath } from './path-watch.ts';
+import { fullJitterDelayMs, PathKeeper, type ControlClock } from '../../protocol/host/index.ts';
+import { openWithinMs, Path, type PathOptions } from './path.ts';
+import { PathSearch, type PathSource } from './path-search.ts';
+import type { PathRelay } from './permit.ts';
+import { asLoss } from './tunnel-end.ts';
 
-/** From the upgrade to the connector's ACCEPT. */
-const openWithinMs = 10_000;
-
-/** How long an end without a reason waits for one to come over the control channel. */
+/** How long an end, or a loss, without a reason waits for one to come over the control channel. */
 const reasonWithinMs = 1_000;
 
+/** A move that failed is tried again after this long, and up to as much more. */
+const moveAgainMs = 5_000;
+
+/** The tunnels of a relay that drains leave it within this long. */
+const drainSpreadMs = 1_000;
+
+/** When a path that carries bytes is replaced by one with new keys. */
+export interface RekeyLimits {
+  readonly afterMs: number;
+  readonly afterBytes: number;
+}
+
+export const defaultRekeyLimits: RekeyLimits = { afterMs: 600_000, afterBytes: 2 ** 34 };
+
 export interface TunnelOptions {
-  readonly permit: VerifiedPermit;
-  readonly relay: RelayId;
-  readonly identity: Pick<Identity, 'rootId' | 'noiseKey'>;
-  /** A data WebSocket that this relay has just accepted for the permit's grant. */
-  readonly webSocket: WebSocket;
+  /** The tunnel's first, under the grant that opens it. */
+  readonly path: Path;
   readonly clock: ControlClock;
+  /** Where later paths come from; without it a tunnel that has lost its path waits for its end. */
+  readonly source?: PathSource;
+  readonly rekey?: RekeyLimits;
+  readonly budget?: ByteBudget;
+  readonly replayBudget?: ByteBudget;
+}
+
+/** What a tunnel tells whoever shows it. */
+export interface TunnelWatcher {
+  /** A renewal of the lease has counted. */
+  onVerified(): void;
+  /** It has no path and is kept until then, in control time. */
+  onDetached(reason: string, untilMs: number): void;
+  /** It has a path again. */
+  onResumed(): void;
+  /** It has another path in place of one that worked. */
+  onMoved(): void;
+  /** Its connector is not to be reached at present. */
+  onAway(): void;
 }
 
 /**
- * One tunnel on one path. Streams may be opened as soon as the connector has proved itself; `accepted` tells when it
- * has believed the grant too.
+ * One tunnel, which outlives its paths. Streams may be opened as soon as the connector has proved itself; `accepted`
+ * tells when it has believed the grant too.
  *
- *   handshaking ──message 3──▶ proved ──ACCEPT──▶ open ──▶ closed
- *   any ──lease over, revoked, path lost, close()──▶ closed: all streams are reset
+ *   proved ──ACCEPT──▶ open ──path lost, lease over──▶ detached ──another path──▶ open
+ *                      open ──rekey, the relay drains──▶ open, on another path
+ *   any ──revoked, refused, CLOSE, hold over, end()──▶ closed: all streams are reset
+ *
+ * Under a grant of the first version, and before ACCEPT, whatever would detach it closes it.
  */
 export class Tunnel {
-  readonly grant: VerifiedGrant<'client'>;
   /** Resolves at the connector's ACCEPT; rejects when the tunnel ends before. */
   readonly accepted: Promise<undefined>;
   /** Why the tunnel ended. Never rejects. */
   readonly closed: Promise<ZtnaError>;
-  /** Called after each renewal that counted. */
-  onVerified: () => void = () => undefined;
+  watcher: Partial<TunnelWatcher> = {};
+  /** Called when a path has taken over, before the watcher. */
+  onPath: () => void = () => undefined;
 
   readonly #clock: ControlClock;
-  readonly #lease: Lease;
-  readonly #pump: RecordPump;
+  readonly #keeper: PathKeeper;
+  readonly #secret: ResumeSecret;
+  readonly #source: PathSource | undefined;
+  readonly #search: PathSearch | undefined;
+  readonly #rekey: RekeyLimits;
+  readonly #ending = new AbortController();
+  #grant: VerifiedGrant<'client'>;
+  #lease: Lease;
+  #relay: PathRelay;
   #settle!: (error: ZtnaError) => void;
-  #hasEnded = false;
+  #isAccepted = false;
+  #isDraining = false;
+  /** Why the control plane will not have it taken up again. */
+  #verdict: ZtnaError | undefined;
+  #isLossTold = false;
+  #lossReason = '';
+  #pathSinceMs = performance.now();
+  #pathFrames = 0;
+  #noMoveBeforeMs = 0;
   #reasonTimer: NodeJS.Timeout | undefined;
+  #lossTimer: NodeJS.Timeout | undefined;
 
-  /**
-   * Carries out the handshake. Throws ERR_HANDSHAKE_FAILED when the other end is not the connector of the permit,
-   * ERR_HANDSHAKE_TIMEOUT, or the code with which the path was closed.
-   */
-  static async open(options: TunnelOptions): Promise<Tunnel> {
-    const { permit, relay, identity, webSocket } = options;
-    try {
-      const handshake = new ClientHandshake({
-        permit,
-        rootId: identity.rootId,
-        relay,
-        deviceKeys: {
-          privateKey: identity.noiseKey,
-          publicKey: createPublicKey(identity.noiseKey),
-        },
-      });
-      const message2 = firstMessage(webSocket);
-      webSocket.send(handshake.message1());
-      const { message3, transport } = handshake.receiveMessage2(await message2);
-      if (webSocket.readyState !== webSocket.OPEN) throw new ZtnaError('ERR_TUNNEL_PATH_LOST');
-      webSocket.send(message3);
-      return new Tunnel(options, transport);
-    } catch (error) {
-      webSocket.terminate();
-      throw error;
-    }
+  /** Carries out the handshake of the first path and opens a tunnel on it. Throws as `Path.open`. */
+  static async open(options: PathOptions & Omit<TunnelOptions, 'path'>): Promise<Tunnel> {
+    return new Tunnel({ ...options, path: await Path.open(options) });
   }
 
-  private constructor(
-    { permit, webSocket, clock }: TunnelOptions,
-    transport: ReturnType<ClientHandshake['receiveMessage2']>['transport'],
-  ) {
-    this.grant = permit.grant;
-    this.#clock = clock;
+  /** Throws ERR_TUNNEL_PATH_LOST, or what the path was closed with. */
+  constructor({ path, clock, source, rekey, budget, replayBudget }: TunnelOptions) {
+    const { permit, relay, transport } = path;
+    this.#grant = permit.grant;
     this.#lease = new Lease(permit.grant);
+    this.#relay = relay;
+    this.#clock = clock;
+    this.#rekey = rekey ?? defaultRekeyLimits;
+    this.#secret = resumeSecretOf(transport);
     this.closed = new Promise((resolve) => {
       this.#settle = (error) => {
-        resolve(withRef(error, this.grant.decision));
+        resolve(withRef(error, this.#grant.decision));
       };
     });
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     this.accepted = promise;
-    this.#pump = new RecordPump({
-      webSocket,
-      sealer: transport.sealer,
-      opener: transport.opener,
+    const { parts, isDraining } = path.take();
+    this.#isDraining = isDraining;
+    this.#keeper = new PathKeeper({
       createEndpoint: (handlers) =>
         new TunnelEndpoint({
           role: 'client',
           permit,
-          handlers: { ...handlers, onAccept: () => resolve(undefined) },
+          ...(budget && { budget }),
+          ...(replayBudget && { replayBudget }),
+          handlers: {
+            ...handlers,
+            onAccept: () => {
+              this.#isAccepted = true;
+              resolve(undefined);
+            },
+          },
         }),
+      path: parts,
       mayPass: () => this.#isLeaseLive(),
+      holdMs: permit.grant.holdMs,
+      isWaiting: () => this.#keeper.endpoint.streamCount > 0,
+      keepsAlive: true,
+      onDetached: (error) => {
+        this.#onDetached(error);
+      },
       onEnd: (error) => {
         this.#onEnd(error);
       },
+      onDrain: () => {
+        this.#isDraining = true;
+        this.#noMoveBeforeMs = performance.now() + spreadMs(drainSpreadMs); // all of its tunnels hear it at once
+      },
     });
+    this.#source = source;
+    this.#search = source && this.#createSearch(source);
     const timer = setTimeout(() => {
       this.end('ERR_HANDSHAKE_TIMEOUT', 'no_answer');
     }, openWithinMs);
     const finish = (): void => clearTimeout(timer);
     this.accepted.then(finish, finish);
     void this.closed.then(reject);
-    watchPath(webSocket, {
-      hasStreams: () => this.#pump.endpoint.streamCount > 0,
-      onDead: () => {
-        this.end('ERR_TUNNEL_PATH_LOST', 'path_silent');
-        webSocket.terminate();
-      },
-    });
+    this.#keeper.start();
   }
 
   get id(): string {
-    return this.grant.tunnel;
+    return this.#grant.tunnel;
+  }
+
+  /** Of the present path, or the last. */
+  get grant(): VerifiedGrant<'client'> {
+    return this.#grant;
+  }
+
+  /** Of the present path, or the last. */
+  get relay(): PathRelay {
+    return this.#relay;
   }
 
   /** Control time at which the tunnel may move no more bytes, unless it is verified again before. */
@@ -136,39 +187,119 @@ export class Tunnel {
     return this.#lease.untilMs;
   }
 
+  /** False once it has ended, true also while it is detached. */
   get isOpen(): boolean {
-    return !this.#hasEnded;
+    return !this.#keeper.hasEnded;
+  }
+
+  get isDetached(): boolean {
+    return this.#keeper.isDetached;
+  }
+
+  /** How long a detached tunnel will still be kept; 0 for one that is not. */
+  get holdLeftMs(): number {
+    return this.#keeper.holdLeftMs;
+  }
+
+  get streamCount(): number {
+    return this.#keeper.endpoint.streamCount;
   }
 
   /** Opens a stream. Throws ERR_TUNNEL_CLOSED or ERR_LIMIT_STREAMS. */
   openStream(): TunnelStream {
-    return this.#pump.endpoint.open();
+    return this.#keeper.endpoint.open();
   }
 
-  /** Takes a renewal of the lease; one that does not count changes nothing. */
+  /** Takes a renewal of the lease; one that does not count changes nothing, and none brings a path back. */
   renew(sequence: Sequence, untilMs: number): void {
     const nowMs = this.#clock.nowMs();
-    if (nowMs === undefined || this.#hasEnded) return;
-    if (this.#lease.renew(sequence, untilMs, nowMs)) this.onVerified();
+    if (nowMs === undefined || this.#keeper.hasEnded) return;
+    if (!this.#lease.renew(sequence, untilMs, nowMs)) return;
+    if (!this.isDetached) this.#tell('onVerified');
   }
 
-  /** Ends the tunnel when its lease is over. To be called a few times a second. */
+  /** Enforces the lease, and moves to another path when that is due. To be called a few times a second. */
   tick(): void {
-    if (!this.#hasEnded && !this.#isLeaseLive()) {
-      this.end('ERR_TUNNEL_LEASE_EXPIRED', 'lease_expired');
+    if (this.#keeper.hasEnded || this.isDetached) return;
+    if (this.#isLeaseLive()) this.#moveWhenDue();
+    else this.#keeper.lose(leaseExpired());
+  }
+
+  /** Moves to another path, which replaces the present one once it works. Does nothing while one is being looked for. */
+  move(avoid: readonly RelayId[] = []): void {
+    if (this.isOpen && !this.isDetached) this.#search?.start(avoid);
+  }
+
+  /** Tries at once what would be tried in a moment. */
+  hurry(): void {
+    this.#search?.hurry();
+  }
+
+  /** Takes the tunnel up on another path, which it uses up. Throws why that cannot be, and leaves the present one alone. */
+  async takeUp(path: Path): Promise<void> {
+    try {
+      const resumed = await path.prove(this.#secret);
+      // Nothing is awaited from here, so nothing that was checked can change.
+      const { grant } = path.permit;
+      const { parts, isDraining } = path.take();
+      const before = { grant: this.#grant, lease: this.#lease };
+      this.#lease = this.#leaseFollowing(grant);
+      this.#grant = grant;
+      try {
+        this.#keeper.replace(parts, resumed);
+      } catch (error) {
+        this.#grant = before.grant;
+        this.#lease = before.lease;
+        throw error;
+      }
+      this.#relay = path.relay;
+      this.#isDraining = isDraining;
+    } catch (error) {
+      path.drop();
+      throw error;
     }
+    this.#onPathReplaced();
   }
 
   /** Ends the tunnel at both ends. When it has ended already, this may still say why. */
   end(code: ErrorCode, reason: string): void {
-    if (this.#hasEnded) this.#settle(new ZtnaError(code, { reason }));
-    else this.#pump.close(code, reason);
+    if (this.#keeper.hasEnded) this.#settle(new ZtnaError(code, { reason }));
+    else this.#keeper.close(code, reason);
   }
 
   /** Resolves when nothing of the tunnel is left running. */
   async gone(): Promise<void> {
-    await this.#pump.closed;
+    await this.#keeper.gone();
     clearTimeout(this.#reasonTimer);
+  }
+
+  #createSearch(source: PathSource): PathSearch {
+    return new PathSearch({
+      source,
+      takeUp: async (path) => this.takeUp(path),
+      isNeeded: () => this.isDetached,
+      onFailed: () => {
+        this.#noMoveBeforeMs = performance.now() + moveAgainMs + spreadMs(moveAgainMs);
+        this.#tellLoss();
+      },
+      onRefused: (error) => {
+        this.#verdict = asLoss(error);
+        const { code, reason } = this.#verdict;
+        this.#keeper.close(code, reason ?? reasonOf(code));
+      },
+      onAway: () => {
+        this.#tell('onAway');
+      },
+      signal: this.#ending.signal,
+    });
+  }
+
+  /** A renewal that has overtaken the grant is the newer decision and goes on counting. */
+  #leaseFollowing(grant: VerifiedGrant<'client'>): Lease {
+    const isNewer = compareSequence(grant.sequence, this.#lease.sequence) > 0;
+    if (!isNewer && this.#isLeaseLive()) return this.#lease;
+    if (isNewer) return new Lease(grant);
+    throw new ZtnaError('ERR_TUNNEL_RESUME_REFUSED', { reason: 'sequence_old' });
   }
 
   #isLeaseLive(): boolean {
@@ -176,13 +307,77 @@ export class Tunnel {
     return nowMs !== undefined && this.#lease.isLive(nowMs);
   }
 
-  #onEnd(error: ZtnaError): void {
-    this.#hasEnded = true;
+  #moveWhenDue(): void {
+    const { endpoint, pathBytes } = this.#keeper;
+    const nowMs = performance.now();
+    if (!endpoint.isResumable || nowMs < this.#noMoveBeforeMs) return;
+    const isOld =
+      nowMs - this.#pathSinceMs >= this.#rekey.afterMs || pathBytes >= this.#rekey.afterBytes;
+    if (this.#isDraining) this.move([this.#relay.id]);
+    else if (isOld && endpoint.frameCount > this.#pathFrames) this.move();
+  }
+
+  #onPathReplaced(): void {
+    const wasLossTold = this.#isLossTold;
+    clearTimeout(this.#lossTimer);
+    this.#isLossTold = false;
+    this.#pathSinceMs = performance.now();
+    this.#pathFrames = this.#keeper.endpoint.frameCount;
+    this.#noMoveBeforeMs = 0;
+    this.onPath();
+    if (this.isOpen && !this.isDetached) this.#tell(wasLossTold ? 'onResumed' : 'onMoved');
+  }
+
+  #onDetached(error: ZtnaError): void {
+    const reason = error.reason ?? reasonOf(error.code);
+    if (!this.#isAccepted) {
+      this.#keeper.close(error.code, reason);
+      return;
+    }
+    // A move may be about to end well; and a denial that the relay alone has spoken of, the control plane will explain.
+    const isEarly = this.#search?.isRunning === true || errorRow(error.code).family === 'denied';
+    this.#lossReason = reason;
+    if (isEarly) this.#lossTimer = setTimeout(this.#tellLoss, reasonWithinMs);
+    else this.#tellLoss();
+    this.#source?.noteLost(this.#relay, error);
+    this.#search?.start([this.#relay.id]);
+  }
+
+  readonly #tellLoss = (): void => {
+    if (!this.isDetached || this.#isLossTold) return;
+    clearTimeout(this.#lossTimer);
+    this.#isLossTold = true;
+    const nowMs = this.#clock.nowMs() ?? Date.now();
+    this.watcher.onDetached?.(this.#lossReason, nowMs + this.holdLeftMs);
+  };
+
+  #onEnd(end: ZtnaError): void {
+    const error = this.#verdict ?? end;
+    clearTimeout(this.#lossTimer);
+    this.#ending.abort();
     // Relay and control plane speak on two sockets; the one that cuts first has no room for a reason.
     const isUnexplained = error.reason === undefined && errorRow(error.code).family === 'denied';
     if (isUnexplained) this.#reasonTimer = setTimeout(() => this.#settle(error), reasonWithinMs);
     else this.#settle(error);
   }
+
+  #tell(what: 'onVerified' | 'onResumed' | 'onMoved' | 'onAway'): void {
+    this.watcher[what]?.();
+  }
+}
+
+/** Up to `withinMs`, so that many do not do the same thing at the same time. */
+function spreadMs(withinMs: number): number {
+  return fullJitterDelayMs(0, { baseMs: withinMs, capMs: withinMs });
+}
+
+function leaseExpired(): ZtnaError {
+  return new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'lease_expired' });
+}
+
+/** ERR_TUNNEL_PATH_LOST → path_lost. */
+function reasonOf(code: ErrorCode): string {
+  return code.replace(/^ERR_(?:TUNNEL_)?/, '').toLowerCase();
 }
 
 /** The same error with the decision that had allowed the tunnel, for support to look up. */
@@ -195,30 +390,5 @@ function withRef(error: ZtnaError, ref: string): ZtnaError {
     ...(hop === undefined ? {} : { hop }),
     ...(reason === undefined ? {} : { reason }),
     cause: error,
-  });
-}
-
-/** The next binary message. Throws what closed the WebSocket before, or ERR_HANDSHAKE_TIMEOUT. */
-async function firstMessage(webSocket: WebSocket): Promise<Buffer> {
-  return new Promise<Buffer>((resolve, reject) => {
-    const finish = (act: () => void): void => {
-      clearTimeout(timer);
-      webSocket.off('message', onMessage);
-      webSocket.off('close', onClose);
-      act();
-    };
-    const onMessage = (data: unknown, isBinary: boolean): void =>
-      finish(() => {
-        if (isBinary) resolve(data as Buffer);
-        else reject(new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' }));
-      });
-    const onClose = (closeCode: number, text: Buffer): void =>
-      finish(() => reject(fromCloseFrame(closeCode, text.toString('utf8'))));
-    const timer = setTimeout(
-      () => finish(() => reject(new ZtnaError('ERR_HANDSHAKE_TIMEOUT', { hop: 'connector' }))),
-      openWithinMs,
-    );
-    webSocket.on('message', onMessage);
-    webSocket.on('close', onClose);
   });
 }

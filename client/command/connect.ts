@@ -4,6 +4,7 @@ import { Agent } from '../agent/agent.ts';
 import type { Profile } from '../agent/profile.ts';
 import { explainEnd } from '../agent/tunnel-end.ts';
 import { toIsoTime, type TunnelReporter } from '../agent/tunnel-event.ts';
+import { watchFor } from '../agent/tunnel-report.ts';
 import { parseAppName } from '../app-name.ts';
 import { withAppListener, type AppListenerOptions } from '../front-end/app-listener.ts';
 import {
@@ -120,14 +121,11 @@ function bindOf(
 
 async function connectStdio(agent: Agent, app: string, reporter: TunnelReporter): Promise<void> {
   const tunnel = await agent.openTunnel(await agent.requestPermit(app));
-  const until = (): string => toIsoTime(tunnel.untilMs);
   tunnel.accepted.then(
-    () => reporter.report({ event: 'open', tunnel: tunnel.id, until: until() }),
+    () => reporter.report({ event: 'open', tunnel: tunnel.id, until: toIsoTime(tunnel.untilMs) }),
     () => undefined, // the stream is reset with it
   );
-  tunnel.onVerified = () => {
-    reporter.report({ event: 'verified', until: until() });
-  };
+  tunnel.watcher = watchFor(tunnel, reporter);
   try {
     await carryStdio(tunnel.openStream(), process.stdin, openStdioOutput());
     await agent.closeTunnel(tunnel, 'done');

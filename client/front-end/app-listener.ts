@@ -46,7 +46,8 @@ export async function withAppListener(
     agent: {
       requestPermit: async (name) => (await agent()).requestPermit(name),
       openTunnel: async (permit) => (await agent()).openTunnel(permit),
-      closeTunnel: async (tunnel: Tunnel, why) => (await agent()).closeTunnel(tunnel, why),
+      giveUp: (permit) => void agent().then((each) => each.giveUp(permit)),
+      closeTunnel: async (tunnel, why) => (await agent()).closeTunnel(tunnel as Tunnel, why),
     },
     app,
     reporter,

@@ -4,14 +4,18 @@ import { bridgeStream, listenTcp, resetSocket } from '../../protocol/host/index.
 import type { KeptTunnel, OpenedTunnel } from '../agent/kept-tunnel.ts';
 import type { ListenAddress } from './listen-address.ts';
 
-/** A connection waits so long for a tunnel that is being redialled before it is reset. */
+/**
+ * A connection waits so long for a tunnel that is being redialled before it is reset; for one that is kept without a
+ * path, as long as that is kept.
+ */
 const maxWaitMs = 30_000;
 
 /** So many connections may wait for a tunnel at once; one more is reset. */
 const maxWaiting = 256;
 
 /** Where a connection finds its tunnel. */
-export type TunnelProvider = Pick<KeptTunnel, 'current' | 'whenOpen'>;
+export type TunnelProvider = Pick<KeptTunnel, 'current' | 'whenOpen'> &
+  Partial<Pick<KeptTunnel, 'holdLeftMs'>>;
 
 /** A local listener whose every connection becomes a stream of the tunnel. */
 export interface LocalPort {
@@ -69,7 +73,7 @@ async function waitForTunnel(
 ): Promise<OpenedTunnel | undefined> {
   const gone = new AbortController();
   const giveUp = (): void => gone.abort();
-  const timer = setTimeout(giveUp, maxWaitMs);
+  const timer = setTimeout(giveUp, Math.max(maxWaitMs, kept.holdLeftMs ?? 0));
   socket.once('close', giveUp);
   try {
     return await kept.whenOpen(gone.signal);

@@ -53,6 +53,17 @@ export function createReporter(
           if (!options.isDataTaken)
             say(`open, until ${clockTime(event.until)} unless verified again`);
           return;
+        case 'detached':
+          say(
+            `no way to the app (${event.reason}); its connections wait until ${clockTime(event.until)}`,
+          );
+          return;
+        case 'resumed':
+          say('the way is back; nothing was lost');
+          return;
+        case 'moved':
+          if (!options.isDataTaken) say('moved to another path');
+          return;
         case 'closed':
           // A command that has done what it was for says nothing more.
           if (options.isDataTaken && event.code === 'ERR_TUNNEL_CLOSED') return;

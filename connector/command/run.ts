@@ -161,7 +161,8 @@ function gaugesOf(status: ConnectorStatus): Record<string, number> {
     ready: status.state === 'ready' ? 1 : 0,
     channel_open: status.channel === 'open' ? 1 : 0,
     slots_idle: status.slots,
-    tunnels_open: status.tunnels,
+    tunnels_open: status.tunnels - status.detached,
+    tunnels_detached: status.detached,
     streams_open: status.streams,
     apps: status.apps.length,
     certificate_ends_seconds: status.certificateEndsAt
@@ -185,6 +186,7 @@ const startingStatus: ConnectorStatus = {
   error: null,
   slots: 0,
   tunnels: 0,
+  detached: 0,
   streams: 0,
   links: [],
   relays: [],

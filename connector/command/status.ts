@@ -38,7 +38,7 @@ function printStatus(status: ConnectorStatus): void {
     ),
     ...(status.proxy === null ? [] : [`proxy      ${status.proxy}`]),
     ...(error ? [`error      ${error.message} [${error.code}]`] : []),
-    `tunnels    ${status.tunnels} with ${status.streams} connections`,
+    `tunnels    ${status.tunnels} (${status.detached} without a path) with ${status.streams} connections`,
     `keys       ${status.sealed ? 'sealed' : 'unsealed'}, certificate ends ${status.certificateEndsAt ?? '-'}`,
   ];
   process.stdout.write(`${lines.map(escapeTerminal).join('\n')}\n`);

@@ -35,6 +35,8 @@ export {
 } from './log.ts';
 export { type MachineReading, machineNetwork, NetworkWatch } from './network-watch.ts';
 export { nearestWord } from './nearest-word.ts';
+export { type EarlyMessages, PathInbox } from './path-inbox.ts';
+export { PathKeeper, type PathKeeperOptions, type PathParts } from './path-keeper.ts';
 export {
   certificateIdentity,
   certificateLife,

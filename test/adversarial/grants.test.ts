@@ -183,7 +183,7 @@ const cheats: readonly [what: string, code: string, cheat: Cheat][] = [
   ],
   [
     'for a later path of a tunnel that never was',
-    'ERR_GRANT_MISMATCH',
+    'ERR_TUNNEL_RESUME_REFUSED',
     changed(() => ({ generation: 2 })),
   ],
   [

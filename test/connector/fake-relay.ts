@@ -26,7 +26,7 @@ import {
   type VerifiedPermit,
   type ZtnaError,
 } from '../../protocol/index.ts';
-import { RecordPump, type Identity } from '../../protocol/host/index.ts';
+import { PathKeeper, type Identity } from '../../protocol/host/index.ts';
 import { startTestServer, type TestServer } from '../support/control-server.ts';
 import { TestCa, type TestPki } from '../support/pki.ts';
 import { StreamLog } from '../support/tunnel-pair.ts';
@@ -265,7 +265,7 @@ export class FakeClient {
   readonly accepted: Promise<void>;
   /** Why the tunnel ended. */
   readonly ended: Promise<ZtnaError>;
-  readonly #pump: RecordPump;
+  readonly #keeper: PathKeeper;
 
   static async connect(
     parties: Parties,
@@ -294,10 +294,9 @@ export class FakeClient {
     this.accepted = accepted.promise;
     this.ended = ended.promise;
     slot.release();
-    this.#pump = new RecordPump({
-      webSocket: slot.ws,
-      sealer: transport.sealer,
-      opener: transport.opener,
+    this.#keeper = new PathKeeper({
+      path: { webSocket: slot.ws, sealer: transport.sealer, opener: transport.opener },
+      holdMs: permit.grant.holdMs,
       createEndpoint: (handlers) =>
         new TunnelEndpoint({
           role: 'client',
@@ -310,17 +309,19 @@ export class FakeClient {
           },
         }),
       mayPass: () => true,
+      onDetached: () => undefined,
       onEnd: ended.resolve,
     });
+    this.#keeper.start();
     if (early) this.open(early);
   }
 
   open(firstBytes?: Buffer): FakeStream {
-    return new FakeStream(this.#pump.endpoint.open(firstBytes));
+    return new FakeStream(this.#keeper.endpoint.open(firstBytes));
   }
 
   close(): void {
-    this.#pump.close('ERR_TUNNEL_CLOSED', 'client_closed');
+    this.#keeper.close('ERR_TUNNEL_CLOSED', 'client_closed');
   }
 }
 

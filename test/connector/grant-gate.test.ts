@@ -11,6 +11,7 @@ import {
   admitClient,
   type Gate,
   type GateFeed,
+  type KnownTunnel,
   type TunnelCounts,
 } from '../../connector/grant-gate.ts';
 import { maxTunnels, maxTunnelsPerDevice } from '../../connector/limits.ts';
@@ -20,7 +21,8 @@ import { newSigningKey } from '../support/authority.ts';
 import { Parties, startMs } from './fixture.ts';
 
 const parties = new Parties();
-const noTunnels: TunnelCounts = { total: 0, ofDevice: () => 0, has: () => false };
+const noTunnels: TunnelCounts = { total: 0, ofDevice: () => 0, find: () => undefined };
+const anotherTunnel = {} as KnownTunnel;
 const quietFeed: GateFeed = {
   waitFor: () => Promise.resolve(true),
   isRevokedAfter: () => undefined,
@@ -91,7 +93,7 @@ const refusals: readonly (readonly [string, Partial<Grant>, Partial<Gate>, Error
   [
     'of a tunnel that is open',
     {},
-    { openTunnels: () => ({ ...noTunnels, has: () => true }) },
+    { openTunnels: () => ({ ...noTunnels, find: () => anotherTunnel }) },
     'ERR_GRANT_USED',
   ],
   [

@@ -10,6 +10,8 @@ class FakeTunnel implements OpenTunnel {
   readonly grant: VerifiedGrant<'connector'>;
   readonly lease: TunnelLease;
   readonly streamCount = 2;
+  readonly isResumable = true;
+  isDetached = false;
   readonly ends: [ErrorCode, string][] = [];
   readonly appName: string;
 
@@ -21,6 +23,10 @@ class FakeTunnel implements OpenTunnel {
 
   end(code: ErrorCode, reason: string): void {
     this.ends.push([code, reason]);
+  }
+
+  expire(): void {
+    this.end('ERR_TUNNEL_LEASE_EXPIRED', 'lease_expired');
   }
 }
 
@@ -41,7 +47,7 @@ test('TunnelTable - counts tunnels in all and per device', (t) => {
   table.remove(one);
   table.remove(one);
   t.is(table.ofDevice(parties.device), 1);
-  t.false(table.has(one.grant.tunnel));
+  t.is(table.find(one.grant.tunnel), undefined);
   t.deepEqual(table.ids(), [two.grant.tunnel]);
 });
 

@@ -183,19 +183,34 @@ test.serial('group member add --until - the tunnel ends when the membership does
 });
 
 test.serial(
-  'control plane cut off - the connector ends the tunnel by itself when the lease is over',
+  'control plane cut off - both ends stop the tunnel by themselves when the lease is over, and it goes on when decided anew',
   async (t) => {
     const live = await openLive(t, 'partitioned');
     const { deployment } = t.context;
+    let bytes = 0;
+    live.socket.on('data', (chunk: Buffer) => (bytes += chunk.length));
     // SIGSTOP leaves every socket open, as a partition would: nothing arrives, nothing is refused.
     const supervisor = deployment.relay.child.pid ?? 0;
     const controlPlane = await controlPlaneOf(supervisor);
     process.kill(controlPlane, 'SIGSTOP');
     t.teardown(() => process.kill(controlPlane, 'SIGCONT'));
-    await Promise.all([...t.context.appSockets].map(closing));
-    const closed = await live.program.event('closed');
-    t.is(closed['code'], 'ERR_TUNNEL_LEASE_EXPIRED');
-    t.is((await live.program.ended).code, 7);
+    const detached = await live.program.event('detached');
+    t.is(detached['reason'], 'lease_expired');
+    t.true(Date.parse(String(detached['until'])) > Date.now());
+    await deployment.connector.errorLine(/tunnel_detached/);
+    await deployment.connectorStatus(); // so that what was under way has arrived
+    const frozenBytes = bytes; // of an app that says something every 5 ms
+    t.deepEqual(await deployment.connectorStatus(), { tunnels: 1, detached: 1 });
+    t.is(bytes, frozenBytes);
+    process.kill(controlPlane, 'SIGCONT');
+    await live.program.event('resumed');
+    await once(live.socket, 'data');
+    t.deepEqual(
+      [...t.context.appSockets].filter((socket) => socket.destroyed),
+      [],
+    );
+    live.socket.destroy();
+    t.is((await live.program.stop('SIGINT')).code, 130);
   },
 );
 

@@ -139,6 +139,14 @@ export class Deployment {
     await this.relay.line(/^ready$/);
   }
 
+  /** How many tunnels the connector keeps, and how many of them without a path. */
+  async connectorStatus(): Promise<{ readonly tunnels: number; readonly detached: number }> {
+    const args = ['status', '--dir', this.connectorDir, '--json'];
+    const text = await mustRun(this.commands.connector, args, this.#with());
+    const { tunnels, detached } = JSON.parse(text) as { tunnels: number; detached: number };
+    return { tunnels, detached };
+  }
+
   /** Starts `ztna-connector run`, enrolling with `code` the first time, and waits until it is ready. */
   async startConnector(code?: string): Promise<void> {
     const enrolment = join(this.dir, 'connector.code');

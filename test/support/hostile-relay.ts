@@ -6,6 +6,7 @@ import { startLocalPort, type LocalPort } from '../../client/front-end/local-por
 import { StreamBudget } from '../../connector/stream-budget.ts';
 import { TunnelOpener } from '../../connector/tunnel-opener.ts';
 import { Metrics } from '../../connector/metrics.ts';
+import type { Tunnel as ConnectorTunnel } from '../../connector/tunnel.ts';
 import { TunnelTable } from '../../connector/tunnel-table.ts';
 import { UsedGrants } from '../../connector/used-grants.ts';
 import {
@@ -159,7 +160,7 @@ export class HostileRelay {
     socket.once('close', () => {
       setImmediate(() => over.resolve(undefined)); // its owner hears of it first
     });
-    const table = new TunnelTable();
+    const table = new TunnelTable<ConnectorTunnel>();
     const opener = new TunnelOpener({
       identity: () => ({ bundle, noiseKey: connectorKeys.privateKey }) as unknown as Identity,
       gate: {
@@ -174,6 +175,7 @@ export class HostileRelay {
       },
       table,
       budget: new ByteBudget(16_777_216),
+      replayBudget: new ByteBudget(16_777_216),
       streams: new StreamBudget(),
       metrics: new Metrics(),
       logger,
@@ -214,7 +216,7 @@ export class HostileRelay {
     try {
       const tunnel = await ClientTunnel.open({
         permit,
-        relay,
+        relay: { id: relay, url: '' },
         identity: { rootId: bundle.rootId, noiseKey: deviceKeys.privateKey },
         webSocket,
         clock: { nowMs: () => testNowMs } as unknown as ControlClock,

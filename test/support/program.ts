@@ -161,6 +161,15 @@ export class RunningProgram {
     );
   }
 
+  /** The first line on standard error that matches. */
+  async errorLine(pattern: RegExp, timeoutMs = 30_000): Promise<string> {
+    return this.until(
+      () => this.errorLines.find((line) => pattern.test(line)),
+      String(pattern),
+      timeoutMs,
+    );
+  }
+
   /** The first event (a JSON line) of that name, from line `from` on. */
   async event(name: string, from = 0, timeoutMs = 30_000): Promise<Record<string, unknown>> {
     const line = await this.line(new RegExp(`"event":"${name}"`), from, timeoutMs);

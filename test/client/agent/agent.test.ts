@@ -233,8 +233,10 @@ test.serial(
     const { rig, tunnel, grant } = await openTunnel(t);
     const firstMs = tunnel.untilMs;
     const verified = Promise.withResolvers<undefined>();
-    tunnel.onVerified = () => {
-      verified.resolve(undefined);
+    tunnel.watcher = {
+      onVerified: () => {
+        verified.resolve(undefined);
+      },
     };
     rig.push(
       rig.leases([[grant.tunnel, [1, 9], firstMs + 90_000]], { connector: newId('connector') }),
@@ -310,8 +312,10 @@ test.serial(
       ]),
     );
     const verified = Promise.withResolvers<undefined>();
-    tunnel.onVerified = () => {
-      verified.resolve(undefined);
+    tunnel.watcher = {
+      onVerified: () => {
+        verified.resolve(undefined);
+      },
     };
     rig.push(rig.leases([[grant.tunnel, [1, 2], grant.untilMs + 1]])); // comes behind the log
     await verified.promise;

@@ -16,7 +16,7 @@ import {
   type RelayId,
   type TunnelStream,
 } from '../../../protocol/index.ts';
-import { RecordPump } from '../../../protocol/host/index.ts';
+import { PathKeeper } from '../../../protocol/host/index.ts';
 
 /** Who the connector is, and what is to happen. */
 export interface ConnectorRole {
@@ -37,7 +37,7 @@ export interface ConnectorRole {
 
 /** The connector's end of one path. */
 export class ConnectorEnd {
-  pump: RecordPump | undefined;
+  keeper: PathKeeper | undefined;
   /** Why the connector's end of the tunnel ended. */
   readonly ended: Promise<{ code: ErrorCode; reason: string | undefined }>;
   readonly #webSocket: WebSocket;
@@ -84,17 +84,18 @@ export class ConnectorEnd {
     const { peerStatic } = client;
     const grant = verifyGrantAtConnector(client.grantStatement, { ...this.#role, peerStatic });
     const { sealer, opener } = client.admit(grant);
-    this.pump = new RecordPump({
-      webSocket: this.#webSocket,
-      sealer,
-      opener,
+    this.keeper = new PathKeeper({
+      path: { webSocket: this.#webSocket, sealer, opener },
+      holdMs: grant.holdMs,
       createEndpoint: (handlers) =>
         new TunnelEndpoint({ role: 'connector', grant, handlers: { ...handlers, onStream } }),
       mayPass: () => true,
+      onDetached: () => undefined,
       onEnd: ({ code, reason }) => {
         this.#ended.resolve({ code, reason });
       },
     });
+    this.keeper.start();
   }
 }
 

@@ -1,5 +1,5 @@
 import test from 'ava';
-import type { Permit } from '../../../client/agent/agent.ts';
+import type { Permit } from '../../../client/agent/permit.ts';
 import {
   KeptTunnel,
   type OpenedTunnel,
@@ -13,13 +13,18 @@ class FakeTunnel implements OpenedTunnel {
   readonly id: string;
   readonly untilMs = 1_900_000_000_000;
   isOpen = true;
-  onVerified: () => void = () => undefined;
+  isDetached = false;
+  holdLeftMs = 0;
+  streamCount = 0;
+  watcher: OpenedTunnel['watcher'] = {};
+  readonly grant: OpenedTunnel['grant'];
   readonly accepted: Promise<undefined>;
   readonly closed: Promise<ZtnaError>;
   readonly #closed = Promise.withResolvers<ZtnaError>();
 
   constructor(id: string, refusal?: ErrorCode) {
     this.id = id;
+    this.grant = { instance: `ins_of_${id}` } as unknown as OpenedTunnel['grant'];
     this.closed = this.#closed.promise;
     this.accepted = refusal ? Promise.reject(new ZtnaError(refusal)) : Promise.resolve(undefined);
     if (refusal) this.isOpen = false;
@@ -29,6 +34,12 @@ class FakeTunnel implements OpenedTunnel {
     this.isOpen = false;
     this.#closed.resolve(new ZtnaError(code, { reason }));
   }
+
+  hurry(): void {
+    this.hurried++;
+  }
+
+  hurried = 0;
 
   openStream(): TunnelStream {
     throw new Error('not in these tests');
@@ -52,8 +63,16 @@ class FakeAgent implements TunnelSource {
       this.#answers.shift();
       return Promise.reject(new ZtnaError(next, { ref: 'dec_1' }));
     }
-    return Promise.resolve({ portHint: 5432 } as Permit);
+    const grant = next?.grant;
+    return Promise.resolve({ portHint: 5432, verified: { grant } } as unknown as Permit);
   }
+
+  giveUp(): void {
+    this.given++;
+    this.#answers.shift();
+  }
+
+  given = 0;
 
   async openTunnel(): Promise<OpenedTunnel> {
     const next = this.#answers.shift();
@@ -120,7 +139,7 @@ test('KeptTunnel - listens between permission and opening, and tells open only a
   t.deepEqual(order, ['permit, 0 opened']);
   t.deepEqual(names(events), ['open']);
   t.is(kept.current, tunnel);
-  tunnel.onVerified();
+  tunnel.watcher.onVerified?.();
   t.deepEqual(names(events), ['open', 'verified']);
   await kept.close('done');
 });

@@ -62,7 +62,7 @@ async function startPath(t: ExecutionContext, options: Partial<ConnectorRole> = 
     open: async () =>
       Tunnel.open({
         permit,
-        relay: authority.relay,
+        relay: { id: authority.relay, url: '' },
         identity: { rootId: authority.bundle.rootId, noiseKey: authority.deviceKeys.privateKey },
         webSocket: await connector.dial(),
         clock,
@@ -176,7 +176,7 @@ test('Tunnel - counts a renewal only with a higher sequence, also one that short
   const path = await startPath(t);
   const tunnel = await openAccepted(t, path);
   let verified = 0;
-  tunnel.onVerified = () => verified++;
+  tunnel.watcher = { onVerified: () => verified++ };
   tunnel.renew([1, 2], testNowMs + 20_000);
   t.is(tunnel.untilMs, testNowMs + 20_000);
   tunnel.renew([1, 2], testNowMs + 30_000);
@@ -211,7 +211,7 @@ test('Tunnel - takes a reason that comes over the control channel after the path
 test('Tunnel - takes the reason from the connector’s last frame', async (t) => {
   const path = await startPath(t);
   const tunnel = await openAccepted(t, path);
-  (await path.connector.end).pump?.close('ERR_TUNNEL_REVOKED', 'policy_changed');
+  (await path.connector.end).keeper?.close('ERR_TUNNEL_REVOKED', 'policy_changed');
   const { code, reason } = await tunnel.closed;
   t.deepEqual([code, reason], ['ERR_TUNNEL_REVOKED', 'policy_changed']);
 });

@@ -1,0 +1,63 @@
+import type { TLSSocket } from 'node:tls';
+import { errorRow, toZtnaError } from '../../protocol/index.ts';
+import {
+  dialFirst,
+  dialForWebSocket,
+  type DialOptions,
+  type Logger,
+} from '../../protocol/host/index.ts';
+import type { RelayBook } from './relay-book.ts';
+
+export interface ControlDialOptions<C> {
+  /** Relays that may hand on to a control plane, the preferred one first. */
+  readonly urls: readonly string[];
+  readonly book: RelayBook;
+  readonly dial: (url: string) => DialOptions;
+  /** Opens the channel on a connection. */
+  readonly open: (url: string, socket: TLSSocket) => Promise<C>;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** Opens a control channel by the first relay where that succeeds. Throws what the last one failed with, or what no other can mend. */
+export async function dialControl<C>(
+  options: ControlDialOptions<C>,
+): Promise<{ readonly url: string; readonly channel: C }> {
+  const { book, open, signal } = options;
+  const urls = [...options.urls];
+  for (;;) {
+    const { url, socket } = await connectFirst(urls, options);
+    try {
+      return { url, channel: await open(url, socket) };
+    } catch (thrown) {
+      const error = toZtnaError(thrown);
+      book.noteFailed(url);
+      urls.splice(urls.indexOf(url), 1);
+      const goesOn = urls.length > 0 && !signal.aborted && errorRow(error.code).retry === 'backoff';
+      if (!goesOn) throw error;
+    }
+  }
+}
+
+/** A connection to the first relay that takes one for the control plane. Throws what the preferred one failed with. */
+async function connectFirst<C>(
+  urls: readonly string[],
+  { book, dial, logger, signal }: ControlDialOptions<C>,
+): Promise<{ readonly url: string; readonly socket: TLSSocket }> {
+  const { candidate, connection } = await dialFirst({
+    candidates: urls,
+    dial: async (url, attempt) => {
+      const startedAtMs = performance.now();
+      const socket = await dialForWebSocket({ ...dial(url), signal: attempt });
+      book.noteConnected(url, performance.now() - startedAtMs);
+      return socket;
+    },
+    discard: (socket) => socket.destroy(),
+    onFailed: (url, { code, reason }) => {
+      book.noteFailed(url);
+      logger.info('relay_unreachable', { url, code, reason });
+    },
+    signal,
+  });
+  return { url: candidate, socket: connection };
+}
