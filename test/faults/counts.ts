@@ -19,13 +19,16 @@ async function tunnelCounts(fleet: Fleet): Promise<Record<string, number>> {
   return counts;
 }
 
-/** Judges that every node counts exactly `expected` tunnels, waiting for that as long as the dust may take to settle. */
-export async function checkCounts(
-  run: Run,
-  { fleet }: Rig,
-  expected: number,
-  bound = 'exact tunnel count on every node',
-): Promise<void> {
+/** How the nodes' counts settled. */
+export interface SettledCounts {
+  readonly isExact: boolean;
+  readonly ms: number;
+  /** The last counts in words. */
+  readonly told: string;
+}
+
+/** Waits until every node counts exactly `expected` tunnels, for as long as the dust may take to settle. */
+export async function settleCounts({ fleet }: Rig, expected: number): Promise<SettledCounts> {
   const startedAtMs = Date.now();
   let counts: Record<string, number> = {};
   const settled = await eventually(
@@ -37,10 +40,16 @@ export async function checkCounts(
     500,
   );
   const told = Object.entries(counts).map(([node, count]) => `${node} ${count}`);
-  const seconds = ((Date.now() - startedAtMs) / 1_000).toFixed(1);
-  run.check(
-    `${bound} ≤ 60 s`,
-    settled ? `${expected} on each after ${seconds} s` : `${expected} expected: ${told.join(', ')}`,
-    settled === true,
-  );
+  return {
+    isExact: settled === true,
+    ms: Date.now() - startedAtMs,
+    told: settled ? `${expected} on each` : `${expected} expected: ${told.join(', ')}`,
+  };
+}
+
+/** Judges that every node counts exactly `expected` tunnels within 60 s. */
+export async function checkCounts(run: Run, rig: Rig, expected: number): Promise<void> {
+  const { isExact, ms, told } = await settleCounts(rig, expected);
+  const seconds = (ms / 1_000).toFixed(1);
+  run.check('exact tunnel count on every node ≤ 60 s', `${told} after ${seconds} s`, isExact);
 }

@@ -7,7 +7,7 @@ import { controlPlaneKilled } from './control-plane-killed.ts';
 import { controlPlaneFrozen, revokedDuringOutage } from './decision-age.ts';
 import { diskFull } from './disk-full.ts';
 import { partition } from './partition.ts';
-import { relayKilled, relayKilledAlone } from './relay-killed.ts';
+import { dataPlaneKilled, relayKilled, relayKilledAlone } from './relay-killed.ts';
 import { rollingRestart } from './rolling-restart.ts';
 import { stampede } from './stampede.ts';
 import { storeDown } from './store-down.ts';
@@ -15,6 +15,7 @@ import { storeDown } from './store-down.ts';
 /** In the order in which they are run. */
 export const scenarios: readonly Scenario[] = [
   relayKilled,
+  dataPlaneKilled,
   relayKilledAlone,
   connectorKilled,
   rollingRestart,

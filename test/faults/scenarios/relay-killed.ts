@@ -1,7 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { cpuSeconds } from '../../bench/processes.ts';
+import { missingServer } from '../../support/postgresql.ts';
 import type { FlowEnd } from '../flow.ts';
-import type { Fleet, Relay, RelayKind } from '../fleet.ts';
+import type { Fleet, Relay } from '../fleet.ts';
+import { findChild, signalProcess } from '../program-tree.ts';
 import { withRig, type Rig } from '../rig.ts';
 import type { Run, Scenario } from '../scenario.ts';
 import { faultsOf, longestGapMs, type FlowOutcome, type Traffic } from '../traffic.ts';
@@ -105,12 +107,33 @@ export const relayKilledAlone: Scenario = {
     ),
 };
 
-const twoRelays: readonly RelayKind[] = ['full', 'data-plane'];
-
+/** Either of two relays on one database. */
 export const relayKilled: Scenario = {
   name: 'relay-killed',
+  missing: missingServer,
   run: (run) =>
-    withRig(run, { relays: twoRelays, connectors: 1 }, (rig) =>
+    withRig(run, { relays: ['full', 'joined'], connectors: 1, onPostgres: true }, (rig) =>
       transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 1_500),
+    ),
+};
+
+/** One that decides nothing beside the one that decides, whose data plane alone is killed. */
+export const dataPlaneKilled: Scenario = {
+  name: 'data-plane-killed',
+  run: (run) =>
+    withRig(run, { relays: ['full', 'data-plane'], connectors: 1 }, (rig) =>
+      transferUnderKills(
+        run,
+        rig,
+        async (relay) => {
+          if (relay.kind === 'data-plane') {
+            await restart(rig.fleet, relay);
+            return;
+          }
+          const pid = findChild(relay.program, 'data-plane/main');
+          if (pid !== undefined) signalProcess(pid, 'SIGKILL');
+        },
+        1_500,
+      ),
     ),
 };
