@@ -148,7 +148,7 @@ export class Fleet {
 
   /** Starts a relay that is down and waits until it is ready. */
   async startRelay(relay: Relay): Promise<void> {
-    const dataPlane = relay.kind === 'data-plane' ? ['--data-plane'] : [];
+    const dataPlane = relay.kind === 'data-plane' ? ['--data-plane', ...listenArgs(relay)] : [];
     relay.program = this.#spawn(
       launchers.relay,
       ['run', '--dir', relay.dir, ...dataPlane],
@@ -273,7 +273,7 @@ export class Fleet {
     } else {
       const code = await this.admin(['invite', 'relay', name, '--url', url]);
       enrolment.push('--data-plane', '--enroll', await this.#secretFile(name, code));
-      enrolment.push('--listen', settings.listen, '--admin-listen', settings.adminListen);
+      enrolment.push(...listenArgs({ place, port, adminPort }));
     }
     const program = this.#spawn(launchers.relay, ['run', '--dir', dir, ...enrolment], place);
     this.relays.push({ kind, place, dir, port, url, adminPort, program });
@@ -316,4 +316,13 @@ export class Fleet {
     await writeFile(path, secret, { mode: 0o600 });
     return `file:${path}`;
   }
+}
+
+/** What stands in relay.yaml where there is one. */
+function listenArgs({
+  place,
+  port,
+  adminPort,
+}: Pick<Relay, 'place' | 'port' | 'adminPort'>): string[] {
+  return ['--listen', `${place.host}:${port}`, '--admin-listen', `127.0.0.1:${adminPort}`];
 }

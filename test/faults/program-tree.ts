@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { commandLine, withDescendants } from '../bench/processes.ts';
 import type { RunningProgram } from '../support/program.ts';
 
@@ -18,5 +19,15 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): boolean {
     return true;
   } catch {
     return false;
+  }
+}
+
+/** Bytes that a process has read so far, from sockets too; 0 for one that is gone. */
+export function readBytes(pid: number | undefined): number {
+  if (pid === undefined) return 0;
+  try {
+    return Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))?.[1] ?? 0);
+  } catch {
+    return 0;
   }
 }

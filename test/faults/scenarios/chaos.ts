@@ -112,14 +112,18 @@ export const chaos: Scenario = {
   name: 'chaos',
   missing: missingServer,
   run: (run) =>
-    withRig(run, { relays: ['full', 'joined', 'data-plane'], connectors: 2, onPostgres: true }, async (rig) => {
-      const minutes = run.minutes ?? (run.isQuick ? 1 : 10);
-      const size = run.isQuick ? { machines: 2, each: 5 } : { machines: 4, each: 25 };
-      const crowd = await Crowd.open(rig.fleet, size, (line) => run.say(line));
-      try {
-        await attackUntil(run, rig, crowd, Date.now() + minutes * 60_000);
-      } finally {
-        await crowd.kill();
-      }
-    }),
+    withRig(
+      run,
+      { relays: ['full', 'joined', 'data-plane'], connectors: 2, onPostgres: true },
+      async (rig) => {
+        const minutes = run.minutes ?? (run.isQuick ? 1 : 10);
+        const size = run.isQuick ? { machines: 2, each: 5 } : { machines: 4, each: 25 };
+        const crowd = await Crowd.open(rig.fleet, size, (line) => run.say(line));
+        try {
+          await attackUntil(run, rig, crowd, Date.now() + minutes * 60_000);
+        } finally {
+          await crowd.kill();
+        }
+      },
+    ),
 };

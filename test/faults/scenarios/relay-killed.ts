@@ -1,9 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { cpuSeconds } from '../../bench/processes.ts';
 import { missingServer } from '../../support/postgresql.ts';
 import type { FlowEnd } from '../flow.ts';
 import type { Fleet, Relay } from '../fleet.ts';
-import { findChild, signalProcess } from '../program-tree.ts';
+import { findChild, readBytes, signalProcess } from '../program-tree.ts';
 import { withRig, type Rig } from '../rig.ts';
 import type { Run, Scenario } from '../scenario.ts';
 import { faultsOf, longestGapMs, type FlowOutcome, type Traffic } from '../traffic.ts';
@@ -11,15 +10,33 @@ import { faultsOf, longestGapMs, type FlowOutcome, type Traffic } from '../traff
 const mebibyte = 2 ** 20;
 const cellBytes = 65_536;
 
-/** The relay that carries the load: the one that works hardest for a moment. */
-async function busiestRelay(relays: readonly Relay[]): Promise<Relay> {
-  const used = (): number[] => relays.map(({ program }) => cpuSeconds([program.child.pid ?? 0]));
-  const before = used();
-  await delay(300);
-  const growth = used().map((seconds, at) => seconds - (before[at] ?? 0));
-  const busiest = relays[growth.indexOf(Math.max(...growth))];
-  if (!busiest) throw new Error('there is no relay');
-  return busiest;
+/** Knows which relay carries the load: the one that has read the most for the last moment. */
+class LoadWatch {
+  busiest: Relay;
+  readonly #relays: readonly Relay[];
+  readonly #timer: NodeJS.Timeout;
+  #used: readonly number[];
+
+  constructor(fleet: Fleet) {
+    this.#relays = fleet.relays;
+    this.busiest = fleet.first;
+    this.#used = this.#read();
+    this.#timer = setInterval(() => {
+      const used = this.#read();
+      const growth = used.map((bytes, at) => bytes - (this.#used[at] ?? 0));
+      this.#used = used;
+      const most = Math.max(...growth);
+      if (most >= 65_536) this.busiest = this.#relays[growth.indexOf(most)] ?? this.busiest;
+    }, 250);
+  }
+
+  #read(): readonly number[] {
+    return this.#relays.map(({ program }) => readBytes(findChild(program, 'data-plane/main')));
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
 }
 
 /** Bytes that have arrived, both ways and at both ends. Throws when a flow has broken. */
@@ -64,11 +81,12 @@ async function transferUnderKills(
   ];
   const moments = Array.from({ length: kills }, () => run.random.between(0.02, 0.95)).sort();
   const killedAtMs: number[] = [];
+  const load = new LoadWatch(fleet);
   let stalled: string | undefined;
   try {
     for (const moment of moments) {
       await untilArrived(traffic, moment * bytes, 60_000);
-      const relay = await busiestRelay(fleet.relays);
+      const relay = load.busiest;
       killedAtMs.push(Date.now());
       run.say(`kill -9 of ${relay.place.name} at ${Math.round(moment * 100)} %`);
       await kill(relay);
@@ -76,6 +94,8 @@ async function transferUnderKills(
     await untilArrived(traffic, bytes, 60_000);
   } catch (error) {
     stalled = (error as Error).message;
+  } finally {
+    load.stop();
   }
   const outcomes: FlowOutcome[] = [];
   for (const flow of flows) outcomes.push(await traffic.outcome(flow, 60_000));
