@@ -85,6 +85,7 @@ export async function runConnector(options: RunOptions): Promise<void> {
       keeper.stop();
     });
     await known.load();
+    stops.push(() => known.saved());
     await renewIfEnded(keeper, signal);
     const connector = new Connector({
       keeper,

@@ -16,7 +16,7 @@ import { ensureBundle } from './enrolment/bundle.ts';
 import { ServerCertificate } from './enrolment/own-certificate.ts';
 import { answerEnrolment } from './enrolment/endpoint.ts';
 import { healthMetrics } from './health/metrics.ts';
-import { startHealthServer } from './health/health-server.ts';
+import { startHealthServer } from '../health-server.ts';
 import { SignInThrottle } from './identity/index.ts';
 import { startSecureListener, type ControlPeer } from './listener/secure-listener.ts';
 import { Throttle } from './listener/throttle.ts';

@@ -22,6 +22,7 @@ import { DataServer } from './data-server.ts';
 import { ForwardServer } from './forward-server.ts';
 import { dialLocalControl } from './forward.ts';
 import { FrontDoor } from './front-door.ts';
+import type { DataPlaneCounts } from './health.ts';
 import { limits } from './limits.ts';
 import { dialRemoteControl } from './remote-control.ts';
 import { Slots } from './slots.ts';
@@ -183,6 +184,22 @@ export class DataPlane {
   /** Resolves once control time and the revocation log are known: from then on tunnels can be admitted. */
   get ready(): Promise<undefined> {
     return this.#ready.promise;
+  }
+
+  /** True while tunnels can be admitted: it does not drain, and a control plane is there to permit them. */
+  get isServing(): boolean {
+    return (
+      this.#draining === undefined && this.#stopping === undefined && this.#links.openCount > 0
+    );
+  }
+
+  get counts(): DataPlaneCounts {
+    return {
+      connections: this.#door?.connections ?? 0,
+      tunnels: this.#tunnels.size,
+      connectors: this.#slots.counts().length,
+      controlPlanes: this.#links.openCount,
+    };
   }
 
   get port(): number {

@@ -11,7 +11,9 @@ import {
   type Logger,
 } from '../../protocol/host/index.ts';
 import { runChild, type ChildSettings, type RunningChild } from '../child.ts';
+import { startHealthServer, type HealthServer } from '../health-server.ts';
 import { controlSocketOf, DataPlane } from './data-plane.ts';
+import { dataPlaneMetrics } from './health.ts';
 
 const renewalCheckMs = 60_000;
 
@@ -44,15 +46,30 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
   current.plane = plane;
   await plane.start();
   const renewal = setInterval(() => void renewWhenDue(plane, known, logger), renewalCheckMs);
+  const health = await serveHealth(settings, plane);
   await plane.ready;
   return {
     port: plane.port,
     drain: () => plane.drain(settings.drainMs),
     stop: async () => {
       clearInterval(renewal);
-      await plane.stop();
+      await Promise.all([plane.stop(), health?.stop()]);
+      await known.saved();
     },
   };
+}
+
+/** Probes and metrics of a data plane alone; with a control plane beside it those are the control plane's to serve. */
+async function serveHealth(
+  { adminListen, isDataPlaneAlone }: ChildSettings,
+  plane: DataPlane,
+): Promise<HealthServer | undefined> {
+  if (!isDataPlaneAlone || !adminListen) return undefined;
+  return startHealthServer({
+    ...adminListen,
+    isReady: () => plane.isServing,
+    metrics: () => Promise.resolve(dataPlaneMetrics(plane.counts)),
+  });
 }
 
 async function renewWhenDue(plane: DataPlane, known: KnownRelays, logger: Logger): Promise<void> {

@@ -9,6 +9,8 @@ export interface DataPlaneRelay {
   readonly dir: string;
   readonly port: number;
   readonly url: string;
+  /** Of probes and metrics. */
+  readonly adminPort: number;
   program: RunningProgram;
   /** Starts it again from its directory, without a code. */
   restart(): Promise<void>;
@@ -17,6 +19,7 @@ export interface DataPlaneRelay {
 /** Invites a data plane, enrols it and runs it until it is ready. Stop its program before the deployment. */
 export async function addDataPlane(deployment: Deployment, name: string): Promise<DataPlaneRelay> {
   const port = await freePort();
+  const adminPort = await freePort();
   const url = `https://127.0.0.1:${port}`;
   const dir = join(deployment.dir, name);
   const code = join(deployment.dir, `${name}.code`);
@@ -26,7 +29,10 @@ export async function addDataPlane(deployment: Deployment, name: string): Promis
   const run = async (...more: string[]) => {
     const program = new RunningProgram(
       deployment.commands.relay,
-      ['run', '--data-plane', '--dir', dir, '--listen', `127.0.0.1:${port}`, ...more],
+      [
+        ...['run', '--data-plane', '--dir', dir, '--listen', `127.0.0.1:${port}`],
+        ...['--admin-listen', `127.0.0.1:${adminPort}`, ...more],
+      ],
       deployment.commands.env ? { env: deployment.commands.env } : {},
     );
     await program.line(/^ready$/);
@@ -36,6 +42,7 @@ export async function addDataPlane(deployment: Deployment, name: string): Promis
     name,
     dir,
     port,
+    adminPort,
     url,
     program: await run('--enroll', `file:${code}`),
     restart: async () => {

@@ -1,6 +1,6 @@
 import { connectorsServing, isHealthyAt } from '../grant/choose-connector.ts';
 import type { Services } from '../services.ts';
-import type { Metric } from './health-server.ts';
+import type { Metric } from '../../health-server.ts';
 
 /** What the control plane counts, for `/metrics`. */
 export async function healthMetrics(services: Services): Promise<Metric[]> {

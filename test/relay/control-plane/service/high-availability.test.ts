@@ -7,7 +7,7 @@ import {
   type TunnelId,
 } from '../../../../protocol/index.ts';
 import { healthMetrics } from '../../../../relay/control-plane/health/metrics.ts';
-import { formatMetrics } from '../../../../relay/control-plane/health/health-server.ts';
+import { formatMetrics } from '../../../../relay/health-server.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer } from './rig.ts';
 
 interface Context {

@@ -1,5 +1,5 @@
 import { createServer } from 'node:http';
-import { ZtnaError } from '../../../protocol/index.ts';
+import { ZtnaError } from '../protocol/index.ts';
 
 /** One number that operators watch. */
 export interface Metric {
