@@ -110,7 +110,7 @@ export class Deployment {
     await this.admin('init', '--url', this.url);
     const config = join(this.relayDir, 'relay.yaml');
     await overlayYaml(config, {
-      listen: `${this.host}:${this.port}`,
+      listen: `"${this.host}:${this.port}"`,
       adminListen: '127.0.0.1:0',
       ...options.relayConfig,
     });
