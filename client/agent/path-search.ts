@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { errorRow, toZtnaError, type RelayId, type ZtnaError } from '../../protocol/index.ts';
-import { fullJitterDelayMs, redialCapMs } from '../../protocol/host/index.ts';
+import { fullJitterDelayMs, machineNetwork, redialCapMs } from '../../protocol/host/index.ts';
 import type { PathRelay, Permit } from './permit.ts';
 import type { Path } from './path.ts';
 
@@ -96,8 +96,11 @@ export class PathSearch {
     this.#wake = () => {
       waking.abort();
     };
+    // With the machine awake or at another place, what failed before may work.
+    const unsubscribe = machineNetwork.subscribe(this.#wake);
     const signal = AbortSignal.any([this.#options.signal, waking.signal]);
     await delay(delayMs, undefined, { signal }).catch(() => undefined);
+    unsubscribe();
   }
 
   /** True when the tunnel has been taken up, or is not to be any more. */

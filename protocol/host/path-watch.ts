@@ -1,5 +1,7 @@
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
+import { watchConnection } from './connection-watch.ts';
+import type { NetworkWatch } from './network-watch.ts';
 
 /** How often an idle path says something, for address translators. */
 const idlePingMs = 50_000;
@@ -21,11 +23,14 @@ export interface PathWatchOptions {
   readonly keepsAlive?: boolean;
   /** Called once. */
   readonly onDead: () => void;
+  /** What tells of sleep and other addresses; by default this machine's. */
+  readonly network?: NetworkWatch;
 }
 
 /**
  * Watches one path and calls `onDead` when nothing came of it for ten seconds while something was expected. Every byte
  * is a sign of life, also a part of a record, and so is a byte that it takes; a path that moves is never asked in vain.
+ * After sleep and a change of the network it is asked at once, as `watchConnection` does.
  */
 export function watchPath(webSocket: WebSocket, options: PathWatchOptions): () => void {
   // ws keeps it in a member that its types do not name; the package is pinned to one version.
@@ -75,9 +80,19 @@ export function watchPath(webSocket: WebSocket, options: PathWatchOptions): () =
   const stop = (): void => {
     isStopped = true;
     clearInterval(timer);
+    stopWatching();
     webSocket.off('pong', alive);
     webSocket.off('close', stop);
   };
+  const { network } = options;
+  const stopWatching = watchConnection(
+    webSocket,
+    () => {
+      stop();
+      options.onDead();
+    },
+    network && { network },
+  );
   webSocket.on('pong', alive);
   webSocket.once('close', stop);
   return stop;
