@@ -148,7 +148,7 @@ export class Agent {
     const answer =
       ahead?.app === app && ahead.answer
         ? expectAnswer('grant', await ahead.answer)
-        : await this.request({ type: 'grant', app });
+        : await this.#askForTunnel(app);
     const permit = readPermit(app, answer, this.#readingAt());
     this.#permitted.add(permit.verified.grant.tunnel);
     return permit;
@@ -352,6 +352,13 @@ export class Agent {
       const entry = this.#feed.isRevokedAfter(grant, grant.incarnation, grant.position);
       if (entry && isAbout(entry.subject, grant)) tunnel.end('ERR_TUNNEL_REVOKED', entry.reason);
     }
+  }
+
+  /** Asks for a new tunnel, and to leave out relays that failed where the control plane understands that. */
+  async #askForTunnel(app: string): Promise<Answer<'grant'> | Answer<'path'>> {
+    const channel = await this.#link.channel();
+    if (channel.welcome.version < 2) return this.request({ type: 'grant', app });
+    return this.request({ type: 'path', app, tunnel: null, avoid: this.#book.avoided() });
   }
 
   #readingAt(): { readonly identity: Identity; readonly nowMs: number } {

@@ -1,3 +1,4 @@
+import type { TLSSocket } from 'node:tls';
 import {
   dataProtocol,
   errorRow,
@@ -7,6 +8,7 @@ import {
   ZtnaError,
 } from '../../protocol/index.ts';
 import {
+  dialFirst,
   dialForWebSocket,
   dialWebSocket,
   type DialOptions,
@@ -16,6 +18,8 @@ import { Path } from './path.ts';
 import type { Permit } from './permit.ts';
 import type { RelayBook } from './relay-book.ts';
 import { SpareSocket } from './spare-socket.ts';
+
+type Relay = Permit['relays'][number];
 
 export interface PathOpenerOptions {
   readonly identity: () => Identity;
@@ -47,19 +51,30 @@ export class PathOpener {
     this.#spare?.drop();
   }
 
-  /** Opens a path on the best of the permit's relays that can be reached. Throws why not. */
+  /**
+   * Opens a path on the best of the permit's relays that can be reached: a relay that refuses is followed by the next at
+   * once, one that is silent gets company after a second. Throws why not.
+   */
   async open(permit: Permit): Promise<Path> {
     const { book } = this.#options;
     let lastError = new ZtnaError('ERR_CONNECTOR_OFFLINE', { hop: 'connector' });
-    for (const relay of book.order(permit.relays)) {
+    let left = book.order(permit.relays);
+    while (left.length > 0) {
+      const failed = new Set<Relay>();
+      let opened: Relay | undefined;
       try {
-        const path = await this.#openOn(relay, permit);
+        const { candidate: relay, connection: socket } = await this.#connect(left, failed);
+        opened = relay;
+        failed.add(relay); // unless its path comes about, it is tried no more
+        const path = await this.#openOn(relay, socket, permit);
         book.noteInUse(relay.url);
         return path;
       } catch (error) {
         lastError = toZtnaError(error);
         if (errorRow(lastError.code).retry !== 'backoff') break;
-        if (isOfRelay(lastError)) book.noteFailed(relay.url);
+        if (opened && isOfRelay(lastError)) book.noteFailed(opened.url);
+        if (failed.size === 0) break;
+        left = left.filter((relay) => !failed.has(relay));
       }
     }
     throw lastError;
@@ -70,22 +85,42 @@ export class PathOpener {
     return { url, alpn: dataProtocol, serverRole: 'data-plane', identity };
   }
 
-  async #openOn(relay: Permit['relays'][number], permit: Permit): Promise<Path> {
+  /** A connection to the first of these relays that takes one. Those that do not are added to `failed`. */
+  #connect(
+    relays: readonly Relay[],
+    failed: Set<Relay>,
+  ): Promise<{ readonly candidate: Relay; readonly connection: TLSSocket }> {
     const { signal, book } = this.#options;
+    return dialFirst({
+      candidates: relays,
+      dial: async ({ url }, attempt) => {
+        const dial = this.#dial(url);
+        const spare = this.#spare;
+        this.#spare = undefined;
+        const ahead = await spare?.take(dial);
+        if (ahead) return ahead;
+        const startedAtMs = performance.now();
+        const socket = await dialForWebSocket({ ...dial, signal: attempt });
+        book.noteConnected(url, performance.now() - startedAtMs);
+        return socket;
+      },
+      discard: (socket) => socket.destroy(),
+      onFailed: (relay, error) => {
+        failed.add(relay);
+        if (isOfRelay(error)) book.noteFailed(relay.url);
+      },
+      signal,
+    });
+  }
+
+  async #openOn(relay: Relay, socket: TLSSocket, permit: Permit): Promise<Path> {
     const identity = this.#options.identity();
-    const dial = this.#dial(relay.url);
-    const spare = this.#spare;
-    this.#spare = undefined;
-    const ahead = await spare?.take(dial);
-    const startedAtMs = performance.now();
-    const socket = ahead ?? (await dialForWebSocket({ ...dial, signal }));
-    if (!ahead) book.noteConnected(relay.url, performance.now() - startedAtMs);
     const webSocket = await dialWebSocket({
-      ...dial,
+      ...this.#dial(relay.url),
       socket,
       path: tunnelPath,
       headers: { [grantHeader]: permit.verified.grant.statement },
-      signal,
+      signal: this.#options.signal,
     });
     return Path.open({ permit: permit.verified, relay, identity, webSocket });
   }

@@ -32,9 +32,14 @@ export class RelayBook {
     this.#nowMs = nowMs;
   }
 
-  /** Notes that a connection to a relay was made, in so many milliseconds. */
-  noteConnected(url: string, elapsedMs: number): void {
+  /** Notes that a relay answered. */
+  noteAnswered(url: string): void {
     this.#failedAtMs.delete(url);
+  }
+
+  /** Notes that a connection to a relay's data plane was made, in so many milliseconds. */
+  noteConnected(url: string, elapsedMs: number): void {
+    this.noteAnswered(url);
     const newestMs = elapsedMs / roundTripsToConnect;
     const knownMs = this.#roundTripsMs.get(url);
     // One slow connection says little; a faster one says all.
