@@ -149,15 +149,27 @@ export class Deployment {
 
   /** Starts `ztna-connector run`, enrolling with `code` the first time, and waits until it is ready. */
   async startConnector(code?: string): Promise<void> {
-    const enrolment = join(this.dir, 'connector.code');
+    this.connector = await this.runConnector(this.connectorDir, code);
+  }
+
+  /** One more connector of the same site, enrolled and ready. */
+  async addConnector(name: string): Promise<{ program: RunningProgram; dir: string }> {
+    const code = await this.admin('invite', 'connector', name, '--site', 'local');
+    const dir = join(this.dir, name);
+    return { program: await this.runConnector(dir, code.trim()), dir };
+  }
+
+  /** Starts `ztna-connector run` from `dir`, enrolling with `code` if there is one, and waits until it is ready. */
+  async runConnector(dir: string, code?: string): Promise<RunningProgram> {
+    const enrolment = `${dir}.code`;
     if (code !== undefined) await writeFile(enrolment, code, { mode: 0o600 });
-    this.connector = this.#track(
+    const connector = this.#track(
       new RunningProgram(
         this.commands.connector,
         [
           'run',
           '--dir',
-          this.connectorDir,
+          dir,
           ...(code === undefined ? [] : ['--enroll', `file:${enrolment}`]),
           ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
           ...(this.options.connectorArgs ?? []),
@@ -168,7 +180,8 @@ export class Deployment {
         },
       ),
     );
-    await this.connector.line(/^ready$/);
+    await connector.line(/^ready$/);
+    return connector;
   }
 
   /** Runs an administration command that must succeed; answers its standard output. */
