@@ -19,6 +19,8 @@ const epilogue = [
   'DIR/connector.yaml holds the apps and is read again when it changes:',
   '  apps:',
   '    wiki: tcp://127.0.0.1:8080',
+  '    shop: { target: tcp://127.0.0.1:80, health: { http: /healthz } }',
+  'drainFor is how long a stop waits for tunnels in use (25s).',
   '',
   'Environment:',
   ...Object.entries({ ...connectorEnvironment, ...environmentNames }).map(
