@@ -329,7 +329,7 @@ export class Agent {
     } else if (message.type === 'relays') {
       this.#known.take(message.statement);
     } else if (message.type === 'tunnel_draining') {
-      this.#logger.info('tunnel_draining', { tunnel: message.tunnel });
+      this.#tunnels.get(message.tunnel)?.noteLeaving();
     } else if (message.type === 'session_ended') {
       this.#logger.info('session_ended', { reason: message.reason });
     } else {

@@ -10,6 +10,9 @@ import type { Tunnel } from './tunnel.ts';
 /** How often a tunnel that was replaced is looked at: it is closed with its last stream. */
 const sweepEveryMs = 1_000;
 
+/** The agents of a connector that stops turn to others within this long. */
+const leaveWithinMs = 1_000;
+
 /** What a kept tunnel needs of a tunnel. */
 export type OpenedTunnel = Pick<
   Tunnel,
@@ -18,6 +21,7 @@ export type OpenedTunnel = Pick<
   | 'untilMs'
   | 'isOpen'
   | 'isDetached'
+  | 'isLeaving'
   | 'holdLeftMs'
   | 'streamCount'
   | 'accepted'
@@ -47,10 +51,11 @@ export interface KeptTunnelOptions {
 
 /**
  * The way to one app that goes on whatever happens to paths, relays and connectors. While its tunnel is detached new
- * connections wait for it; when its connector is away and another can be had, they get a new tunnel at once, and the old
- * one serves those that it has. A tunnel that ended is replaced, its streams were reset. It ends when access has.
+ * connections wait for it; when its connector is away or about to stop and another can be had, they get a new tunnel, and
+ * the old one serves those that it has. A tunnel that ended is replaced, its streams were reset. It ends when access has.
  *
  *   starting ──open──▶ open ──detached──▶ waiting ──resumed, or a tunnel to another connector──▶ open
+ *   open ──connector stops──▶ open, on a tunnel to another connector
  *                      open, waiting ──tunnel ended──▶ redialling ──open──▶ open
  *   any ──refused for good, or close()──▶ ended
  */
@@ -64,6 +69,7 @@ export class KeptTunnel {
   /** Tunnels that were replaced while their streams could still be taken up. */
   readonly #leaving = new Set<OpenedTunnel>();
   #sweeper: NodeJS.Timeout | undefined;
+  #soon: NodeJS.Timeout | undefined;
   #replacing: Promise<void> | undefined;
   #isAway = false;
   #waiting = new Set<(tunnel: OpenedTunnel | undefined) => void>();
@@ -177,23 +183,36 @@ export class KeptTunnel {
         this.#isAway = true;
         if (this.#waiting.size > 0) this.#startReplacing();
       },
+      onLeaving: () => {
+        if (isCurrent()) this.#replaceSoon();
+      },
     };
+    if (tunnel.isLeaving) this.#replaceSoon();
+  }
+
+  /** In a moment, so that all the agents of a connector do not ask at once. */
+  #replaceSoon(): void {
+    clearTimeout(this.#soon);
+    const delayMs = fullJitterDelayMs(0, { baseMs: leaveWithinMs, capMs: leaveWithinMs });
+    this.#soon = setTimeout(() => {
+      this.#startReplacing();
+    }, delayMs);
   }
 
   #startReplacing(): void {
     const old = this.#current;
-    if (this.#replacing || old?.isDetached !== true) return;
+    if (this.#replacing || !old || !isReplaceable(old) || this.#isStopping()) return;
     this.#replacing = this.#replace(old).finally(() => {
       this.#replacing = undefined;
     });
   }
 
-  /** Opens a tunnel to another connector for those who wait, beside one whose own is away. */
+  /** Opens a tunnel to another connector beside one whose own is away or about to stop. */
   async #replace(old: OpenedTunnel): Promise<void> {
     const { agent, app } = this.#options;
     try {
       const permit = await agent.requestPermit(app);
-      const isWanted = this.#current === old && old.isDetached && !this.#isStopping();
+      const isWanted = this.#current === old && isReplaceable(old) && !this.#isStopping();
       if (!isWanted || permit.verified.grant.instance === old.grant.instance) {
         agent.giveUp(permit); // it is back itself
         old.hurry();
@@ -206,7 +225,8 @@ export class KeptTunnel {
       }, sweepEveryMs);
       void this.#keep(tunnel);
     } catch {
-      // There is no other connector; the next answer that ours is away asks again.
+      // There is no other connector; the next answer that ours is away asks again, and one that stops is left in time.
+      if (old.isLeaving) this.#replaceSoon();
     }
   }
 
@@ -277,9 +297,15 @@ export class KeptTunnel {
   #stop(error: ZtnaError | undefined): void {
     this.#stopping.abort();
     clearInterval(this.#sweeper);
+    clearTimeout(this.#soon);
     this.#release(undefined);
     this.#end(error);
   }
+}
+
+/** True for an open tunnel that new connections had better not use. */
+function isReplaceable(tunnel: OpenedTunnel): boolean {
+  return tunnel.isOpen && (tunnel.isDetached || tunnel.isLeaving);
 }
 
 /** The exit code of access that ended while connected: a lost path is redialled, lost access never is. */

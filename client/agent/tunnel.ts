@@ -59,6 +59,8 @@ export interface TunnelWatcher {
   onMoved(): void;
   /** Its connector is not to be reached at present. */
   onAway(): void;
+  /** Its connector ends before long: new connections belong in another tunnel. */
+  onLeaving(): void;
 }
 
 /**
@@ -77,6 +79,7 @@ export class Tunnel {
   /** Why the tunnel ended. Never rejects. */
   readonly closed: Promise<ZtnaError>;
   watcher: Partial<TunnelWatcher> = {};
+  #isLeaving = false;
   /** Called when a path has taken over, before the watcher. */
   onPath: () => void = () => undefined;
 
@@ -194,6 +197,18 @@ export class Tunnel {
 
   get isDetached(): boolean {
     return this.#keeper.isDetached;
+  }
+
+  /** True once its connector is known to end before long. */
+  get isLeaving(): boolean {
+    return this.#isLeaving;
+  }
+
+  /** Notes that its connector ends before long. What the tunnel carries goes on. */
+  noteLeaving(): void {
+    if (this.#isLeaving || !this.isOpen) return;
+    this.#isLeaving = true;
+    this.watcher.onLeaving?.();
   }
 
   /** How long a detached tunnel will still be kept; 0 for one that is not. */

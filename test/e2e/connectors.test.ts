@@ -103,19 +103,25 @@ class Conversation {
   }
 }
 
-/** Tries until a new connection has been answered. */
+/**
+ * Makes new connections, one every few milliseconds, until one is answered. One that was made before anyone could know
+ * of the loss waits with those of before.
+ */
 async function untilAnswered(port: number): Promise<void> {
-  for (;;) {
+  const answered = new AbortController();
+  const tried: Conversation[] = [];
+  while (!answered.signal.aborted) {
     const conversation = new Conversation(port);
-    try {
-      await conversation.echo('anyone?');
-      return;
-    } catch {
-      await delay(20);
-    } finally {
-      conversation.socket.destroy();
-    }
+    tried.push(conversation);
+    conversation.echo('anyone?').then(
+      () => {
+        answered.abort();
+      },
+      () => undefined,
+    );
+    await delay(50, undefined, { signal: answered.signal }).catch(() => undefined);
   }
+  for (const { socket } of tried) socket.destroy();
 }
 
 test('two connectors - share the tunnels, and one that is killed is replaced by the other', async (t) => {

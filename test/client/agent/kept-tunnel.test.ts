@@ -14,6 +14,7 @@ class FakeTunnel implements OpenedTunnel {
   readonly untilMs = 1_900_000_000_000;
   isOpen = true;
   isDetached = false;
+  isLeaving = false;
   holdLeftMs = 0;
   streamCount = 0;
   watcher: OpenedTunnel['watcher'] = {};
@@ -250,4 +251,36 @@ test('KeptTunnel.close - ends a redial that is under way, and may be called agai
   await kept.close('interrupted');
   t.is(await kept.ended, undefined);
   t.is(names(events).filter((name) => name === 'open').length, 1);
+});
+
+test('KeptTunnel - turns to another connector when its own stops, and lets the old tunnel end with its last stream', async (t) => {
+  const [first, second] = [new FakeTunnel('tun_1'), new FakeTunnel('tun_2')];
+  const agent = new FakeAgent(first, second);
+  const rig = keep(agent);
+  const { kept } = rig;
+  await kept.start();
+  first.streamCount = 1;
+  first.isLeaving = true;
+  first.watcher.onLeaving?.();
+  await rig.opened(2);
+  t.is(kept.current, second);
+  t.true(first.isOpen, 'what it carries goes on');
+  first.streamCount = 0;
+  await first.closed;
+  t.is(kept.current, second);
+  await kept.close('test');
+});
+
+test('KeptTunnel - keeps to a connector that stops until there is another', async (t) => {
+  const [first, second] = [new FakeTunnel('tun_1'), new FakeTunnel('tun_2')];
+  const agent = new FakeAgent(first, 'ERR_CONNECTOR_OFFLINE', second);
+  const rig = keep(agent);
+  const { kept } = rig;
+  await kept.start();
+  first.isLeaving = true;
+  first.watcher.onLeaving?.();
+  t.is(kept.current, first);
+  await rig.opened(2);
+  t.is(kept.current, second);
+  await kept.close('test');
 });
