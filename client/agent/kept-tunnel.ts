@@ -1,6 +1,10 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { errorRow, toZtnaError, type ZtnaError } from '../../protocol/index.ts';
-import { fullJitterDelayMs, redialCapMs, steadyAfterMs } from '../../protocol/host/index.ts';
+import {
+  fullJitterDelayMs,
+  redialCapMs,
+  steadyAfterMs,
+  waitToRedial,
+} from '../../protocol/host/index.ts';
 import { toIsoTime, type TunnelReporter } from './tunnel-event.ts';
 import { asLoss, explainEnd } from './tunnel-end.ts';
 import { watchFor } from './tunnel-report.ts';
@@ -275,7 +279,8 @@ export class KeptTunnel {
     const capMs = redialCapMs(lostForMs);
     try {
       const { signal } = this.#stopping;
-      await delay(fullJitterDelayMs(attempt, { capMs }), undefined, { signal });
+      await waitToRedial(fullJitterDelayMs(attempt, { capMs }), signal);
+      if (signal.aborted) return undefined;
       return await this.#open(await agent.requestPermit(app));
     } catch (thrown) {
       if (this.#isStopping()) return undefined;

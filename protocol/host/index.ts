@@ -55,6 +55,7 @@ export {
   redialForever,
   type RedialOptions,
   steadyAfterMs,
+  waitToRedial,
 } from './redial.ts';
 export { resetSocket } from './reset-socket.ts';
 export { RevocationFeed } from './revocation-feed.ts';

@@ -35,12 +35,16 @@ export async function connectThroughProxy(
   };
   // The agent keeps the socket that it opens to itself until the proxy has answered; its bounds are ours to hold.
   subscribe('net.client.socket', onOpened);
+  // Not in the URL, which the agent tells to whoever sets DEBUG.
+  const { authorization } = proxy;
+  const headers: Record<string, string> =
+    authorization === undefined ? {} : { 'Proxy-Authorization': authorization };
   let agent;
   if (proxy.url.protocol === 'https:') {
     const socket = connect({ ...addressOf(proxy.url.href), ...familyOptions });
-    agent = new HttpsProxyAgent(proxy.url, { socket });
+    agent = new HttpsProxyAgent(proxy.url, { socket, headers });
   } else {
-    agent = new HttpsProxyAgent(proxy.url, familyOptions);
+    agent = new HttpsProxyAgent(proxy.url, { ...familyOptions, headers });
   }
   const { host, port } = target;
   const options = { host, port, secureEndpoint: false };
@@ -102,9 +106,10 @@ function refusal(proxy: Proxy, target: RelayAddress, answer: ConnectAnswer): Ztn
     const offered = [headers['proxy-authenticate'] ?? []].flat();
     const takesBasic = offered.length === 0 || offered.some((text) => /\bbasic\b/i.test(text));
     const schemes = offered.map((text) => quote(text.split(' ')[0] ?? '')).join(', ');
-    const wish = proxy.hasCredentials
-      ? 'it refused that user name and password'
-      : 'it wants a user name and password';
+    const wish =
+      proxy.authorization !== undefined
+        ? 'it refused that user name and password'
+        : 'it wants a user name and password';
     return proxyError('proxy_authentication', {
       message: `${seen}: ${takesBasic ? wish : `it wants ${schemes}, and only Basic is supported`}`,
       hint: `set ${proxy.variable}=${proxy.url.protocol}//USER:PASSWORD@HOST:PORT, special characters percent-encoded`,

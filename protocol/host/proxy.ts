@@ -5,13 +5,14 @@ import { addressOf, connectAddress, showAddress, type RelayAddress } from './rel
 
 /** The HTTP proxy that connections to one address go through. */
 export interface Proxy {
-  /** With user name and password, if there are any: never for people, logs or messages. */
+  /** Without user name and password. */
   readonly url: URL;
   /** Scheme, host and port alone. */
   readonly name: string;
   /** The environment variable that named it. */
   readonly variable: string;
-  readonly hasCredentials: boolean;
+  /** Value of the header that shows user name and password, if there are any: never for logs or messages. */
+  readonly authorization: string | undefined;
 }
 
 /** In the order in which they count; as everywhere, the small one of a pair before the large one. */
@@ -30,12 +31,15 @@ export function proxyFor({ host, port }: RelayAddress): Proxy | undefined {
   if (chosen === '') return undefined;
   const variable = firstSet(variables) ?? 'HTTPS_PROXY';
   const hasScheme = (process.env[variable] ?? '').includes('://');
-  const url = parseProxy(hasScheme ? chosen : chosen.replace(/^https:/, 'http:'), variable);
+  const { url, authorization } = parseProxy(
+    hasScheme ? chosen : chosen.replace(/^https:/, 'http:'),
+    variable,
+  );
   return {
     url,
     name: `${url.protocol}//${showAddress(addressOf(url.href))}`,
     variable,
-    hasCredentials: url.username !== '' || url.password !== '',
+    authorization,
   };
 }
 
@@ -54,7 +58,7 @@ function firstSet(names: readonly string[]): string | undefined {
   return names.find((name) => (process.env[name] ?? '') !== '');
 }
 
-function parseProxy(text: string, variable: string): URL {
+function parseProxy(text: string, variable: string): Pick<Proxy, 'url' | 'authorization'> {
   const url = URL.parse(text);
   if (!url || url.hostname === '') throw unusable(variable, 'is not the URL of a proxy');
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
@@ -65,12 +69,16 @@ function parseProxy(text: string, variable: string): URL {
       reason: 'proxy_scheme',
     });
   }
+  const { username, password } = url;
+  url.username = '';
+  url.password = '';
+  if (username === '' && password === '') return { url, authorization: undefined };
   try {
-    decodeURIComponent(`${url.username}${url.password}`);
+    const text = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+    return { url, authorization: `Basic ${Buffer.from(text).toString('base64')}` };
   } catch {
     throw unusable(variable, 'holds a user name or password with a bare %');
   }
-  return url;
 }
 
 function unusable(variable: string, what: string): ZtnaError {

@@ -222,6 +222,20 @@ async function use<T>(run: (connection: T) => Promise<unknown>, connection: T): 
   }
 }
 
+/** Waits before another attempt: less long when the signal aborts, the machine wakes or its network changes. */
+export async function waitToRedial(
+  delayMs: number,
+  signal: AbortSignal,
+  network: NetworkWatch = machineNetwork,
+): Promise<void> {
+  const wake = new EventTarget();
+  const unsubscribe = network.subscribe(() => {
+    wake.dispatchEvent(new Event('wake'));
+  });
+  await waitFor(delayMs, signal, wake);
+  unsubscribe();
+}
+
 async function waitFor(delayMs: number, signal: AbortSignal, wake: EventTarget): Promise<void> {
   if (signal.aborted) return;
   await new Promise<void>((resolve) => {

@@ -32,7 +32,11 @@ test('proxy - client and connector reach a relay that only an authenticating pro
   });
   t.teardown(() => proxy.stop());
   const address = `127.0.0.1:${proxy.port}`;
-  const behindProxy = { HTTPS_PROXY: `http://alice:${encodeURIComponent(password)}@${address}` };
+  const base64 = Buffer.from(`alice:${password}`).toString('base64');
+  const behindProxy = {
+    DEBUG: '*',
+    HTTPS_PROXY: `http://alice:${encodeURIComponent(password)}@${address}`,
+  };
   const deployment = await Deployment.start({
     apps: [{ name: 'echo', target: `tcp://127.0.0.1:${(server.address() as AddressInfo).port}` }],
     urlHost: 'relay.example',
@@ -64,8 +68,10 @@ test('proxy - client and connector reach a relay that only an authenticating pro
   t.regex(refused.stderr, /\(HTTPS_PROXY\) answered 407/);
   t.regex(refused.stderr, /\nfix: set HTTPS_PROXY=/);
 
-  const said = [deployment.transcript(), program.transcript(), status, refused, connector];
-  for (const secret of [password, encodeURIComponent(password), 'alice:wrong']) {
+  const logs = [program, deployment.connector, deployment.relay].map((each) => each.errorLines);
+  t.regex(logs.join(), /https-proxy-agent/); // DEBUG makes it talk
+  const said = [logs, program.lines, deployment.connector.lines, status, refused, connector];
+  for (const secret of [password, encodeURIComponent(password), 'alice:wrong', base64]) {
     t.false(JSON.stringify(said).includes(secret));
   }
 });

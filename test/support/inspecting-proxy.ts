@@ -14,20 +14,22 @@ export class InspectingProxy {
   static async start(
     certificate: TestCertificate,
     options: TlsOptions = {},
+    host = '127.0.0.1',
   ): Promise<InspectingProxy> {
     const server = createServer({
       key: certificate.keyPem,
       cert: certificate.certificatePem,
       ...options,
     });
-    server.listen(0, '127.0.0.1');
+    server.listen(0, host);
     await once(server, 'listening');
     return new InspectingProxy(server);
   }
 
   private constructor(server: ReturnType<typeof createServer>) {
     this.#server = server;
-    this.url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const { address, port } = server.address() as AddressInfo;
+    this.url = `https://${address}:${port}`;
     server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));

@@ -145,6 +145,30 @@ for (const [name, status, headers, isPortal] of [
   });
 }
 
+/** An address of this machine that no other test uses, since a portal is looked for at port 80 alone. */
+const ownAddress = `127.80.${(process.pid >> 8) & 255}.${process.pid & 255 || 1}`;
+
+test('dialWebSocket - a portal to which names lead is told by where its port 80 points', async (t) => {
+  const web = portal(302, { location: 'http://portal.example/welcome' });
+  web.listen(80, ownAddress);
+  try {
+    await once(web, 'listening');
+  } catch (error) {
+    t.log(`left out: ${String(error)}`);
+    t.pass();
+    return;
+  }
+  t.teardown(() => web.close());
+  const hosts = ['portal.example'];
+  const own = new TestCa('Hotel').issue({ hosts });
+  const proxy = await InspectingProxy.start(own, { ALPNProtocols: ['http/1.1'] }, ownAddress);
+  t.teardown(() => proxy.stop());
+  const error = await refused(t, dial(proxy.url));
+  t.is(error.code, 'ERR_NETWORK_CAPTIVE_PORTAL');
+  t.regex(error.message, /“http:\/\/portal\.example\/welcome”/);
+  t.deepEqual(proxy.received, []);
+});
+
 test('dialWebSocket - what speaks neither TLS nor HTTP is no portal', async (t) => {
   const url = await listening(
     t,

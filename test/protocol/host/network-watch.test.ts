@@ -5,7 +5,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import { ZtnaError } from '../../../protocol/errors.ts';
 import { watchConnection } from '../../../protocol/host/connection-watch.ts';
 import { NetworkWatch, type MachineReading } from '../../../protocol/host/network-watch.ts';
-import { redialForever } from '../../../protocol/host/redial.ts';
+import { redialForever, waitToRedial } from '../../../protocol/host/redial.ts';
 
 /** A machine whose clocks and addresses a test sets. */
 class FakeMachine {
@@ -247,4 +247,19 @@ test('redialForever - leaves no listener behind', async (t) => {
     },
   });
   t.is(machine.network.listenerCount('changed'), before);
+});
+
+test('waitToRedial - ends with a change of the network or when its signal aborts', async (t) => {
+  const machine = new FakeMachine(t);
+  const hourMs = 3_600_000;
+  const waiting = waitToRedial(hourMs, new AbortController().signal, machine.network);
+  machine.addresses = ['127.0.0.1'];
+  machine.pass(1_000);
+  await waiting;
+  const controller = new AbortController();
+  const other = waitToRedial(hourMs, controller.signal, machine.network);
+  controller.abort();
+  await other;
+  await waitToRedial(hourMs, controller.signal, machine.network);
+  t.is(machine.network.listenerCount('changed'), 2); // the machine's own
 });
