@@ -74,6 +74,7 @@ export class LiveFlow {
     await traffic.stopFlow(this.flow);
     const outcome = await traffic.outcome(this.flow);
     const faults = faultsOf(outcome);
+    if (faults.length > 0) run.say(`ztna connect said:\n${this.program.transcript()}`);
     const pauseMs = longestGapMs(outcome);
     const bytes = outcome.client.receivedBytes + (outcome.app?.receivedBytes ?? 0);
     run.check(
