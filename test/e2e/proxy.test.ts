@@ -5,6 +5,7 @@ import test from 'ava';
 import { ConnectProxy } from '../support/connect-proxy.ts';
 import { Deployment } from '../support/deployment.ts';
 import { launchers, runProgram } from '../support/program.ts';
+import { addDataPlane } from '../support/relays.ts';
 
 const password = 'p@ss-for-the-proxy';
 
@@ -17,7 +18,7 @@ async function exchange(port: number, bytes: Buffer): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-test('proxy - client and connector reach a relay that only an authenticating proxy can find', async (t) => {
+test('proxy - client, connector and data plane reach a relay that only an authenticating proxy can find', async (t) => {
   t.timeout(120_000);
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('error', () => undefined);
@@ -68,7 +69,16 @@ test('proxy - client and connector reach a relay that only an authenticating pro
   t.regex(refused.stderr, /\(HTTPS_PROXY\) answered 407/);
   t.regex(refused.stderr, /\nfix: set HTTPS_PROXY=/);
 
-  const logs = [program, deployment.connector, deployment.relay].map((each) => each.errorLines);
+  // A data plane alone enrols at, and has its line to, a control plane that it cannot reach otherwise.
+  const edge = await addDataPlane(deployment, 'edge', behindProxy);
+  t.teardown(() => edge.program.stop('SIGKILL'));
+  await edge.program.until(
+    () => edge.program.errorLines.find((line) => /control_link_open.*HTTPS_PROXY/.test(line)),
+    'its line to the control plane',
+  );
+
+  const programs = [program, deployment.connector, deployment.relay, edge.program];
+  const logs = programs.map((each) => each.errorLines);
   t.regex(logs.join(), /https-proxy-agent/); // DEBUG makes it talk
   const said = [logs, program.lines, deployment.connector.lines, status, refused, connector];
   for (const secret of [password, encodeURIComponent(password), 'alice:wrong', base64]) {

@@ -17,7 +17,11 @@ export interface DataPlaneRelay {
 }
 
 /** Invites a data plane, enrols it and runs it until it is ready. Stop its program before the deployment. */
-export async function addDataPlane(deployment: Deployment, name: string): Promise<DataPlaneRelay> {
+export async function addDataPlane(
+  deployment: Deployment,
+  name: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<DataPlaneRelay> {
   const port = await freePort();
   const adminPort = await freePort();
   const url = `https://127.0.0.1:${port}`;
@@ -33,7 +37,7 @@ export async function addDataPlane(deployment: Deployment, name: string): Promis
         ...['run', '--data-plane', '--dir', dir, '--listen', `127.0.0.1:${port}`],
         ...['--admin-listen', `127.0.0.1:${adminPort}`, ...more],
       ],
-      deployment.commands.env ? { env: deployment.commands.env } : {},
+      { env: { ...deployment.commands.env, ...env } },
     );
     await program.line(/^ready$/);
     return program;
