@@ -69,7 +69,10 @@ export const inviteLeaves: readonly Leaf[] = [
         describe: 'https://HOST:PORT by which agents and connectors reach it',
         demandOption: true,
       },
-      'control-plane': { type: 'boolean', describe: 'it has a control plane too' },
+      'control-plane': {
+        type: 'boolean',
+        describe: 'a control plane may join there, too: init --join',
+      },
       ...ttl('1h'),
     },
     command: 'invite.relay',

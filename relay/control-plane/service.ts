@@ -26,7 +26,7 @@ import { Peers } from './live/peers.ts';
 import { loadTunnels } from './live/load-tunnels.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
-import { readRelayList } from './relays/relay-list.ts';
+import { noteControl, readRelayList } from './relays/relay-list.ts';
 import { openRevocationLog } from './revocation/index.ts';
 import { SequenceSource, type Services } from './services.ts';
 import type { Settings } from './settings.ts';
@@ -110,6 +110,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     certificate.onRenewed((keyPem, pem) => {
       listener.useCertificate(keyPem, pem);
     });
+    await noteControl(services);
     const socketPath = join(dir, 'admin.sock');
     const admin = await startAdminSocket({
       socketPath,

@@ -6,12 +6,13 @@ import type { Services } from '../services.ts';
 import type { Invite, Tx } from '../store/index.ts';
 import { issueFor } from './certificate.ts';
 
-/** What the invitation of a relay says of it. */
+/** What the invitation of a relay says of it: `isControl` that a control plane may join there, too. */
 export const relayInviteDetails = v.strictObject({ url: v.string(), isControl: v.boolean() });
 export type RelayInviteDetails = v.InferOutput<typeof relayInviteDetails>;
 
 /**
- * Enrols a data plane. What it holds afterwards is a certificate for the host of its own address: it can sign nothing
+ * Enrols a data plane. It counts as one without a control plane until a control plane has started beside it, so that a
+ * code that would allow both cannot draw control channels to where nobody answers. What it holds afterwards is a certificate for the host of its own address: it can sign nothing
  * that anyone believes. Throws ERR_CONFIG_EXISTS when its name or address was taken meanwhile.
  */
 export async function enrolRelay(
@@ -24,11 +25,10 @@ export async function enrolRelay(
   const { authority, clock, audit } = services;
   const details = v.safeParse(relayInviteDetails, JSON.parse(invite.detailsJson));
   if (!details.success) throw new ZtnaError('ERR_IDENTITY_CODE_REFUSED', { reason: 'code_kind' });
-  const { url, isControl } = details.output;
+  const { url } = details.output;
   const relay = await addRelay(tx, {
     name: invite.subject,
     url,
-    isControl,
     signingKey: request.signingKey,
     nowMs: clock.nowMs(),
   });
@@ -50,7 +50,7 @@ export async function enrolRelay(
       subject: relay.id,
       outcome: 'ok',
       ref: invite.id,
-      details: { name: relay.name, url, isControl, hostname: request.hostname, address },
+      details: { name: relay.name, url, hostname: request.hostname, address },
     },
     tx,
   );

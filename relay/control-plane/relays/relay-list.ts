@@ -101,3 +101,18 @@ export async function setDraining(
     return changed !== undefined;
   });
 }
+
+/** Notes that the relay of this control plane's own address has one: this. */
+export async function noteControl(services: Services): Promise<void> {
+  await services.store.write(async (tx) => {
+    const changed = await tx
+      .updateTable('relays')
+      .set({ isControl: 1 })
+      .where('url', '=', services.settings.url)
+      .where('state', '=', 'enrolled')
+      .where('isControl', '=', 0)
+      .returning('id')
+      .executeTakeFirst();
+    if (changed) await raiseRelayList(services, tx);
+  });
+}

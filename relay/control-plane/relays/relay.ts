@@ -1,5 +1,5 @@
 import { maxRelays, newId, ZtnaError, type RelayId } from '../../../protocol/index.ts';
-import type { Flag, Relay } from '../store/database.ts';
+import type { Relay } from '../store/database.ts';
 import type { Reader, Tx } from '../store/index.ts';
 import { writeMeta } from '../store/index.ts';
 
@@ -35,15 +35,14 @@ export async function refuseTaken(
 export interface NewRelay {
   readonly name: string;
   readonly url: string;
-  readonly isControl: boolean;
   /** Ed25519, base64url. */
   readonly signingKey: string;
   readonly nowMs: number;
 }
 
-/** Adds a relay. Throws as `refuseTaken`. */
+/** Adds a relay without a control plane. Throws as `refuseTaken`. */
 export async function addRelay(tx: Tx, relay: NewRelay): Promise<Relay> {
-  const { name, url, isControl, signingKey, nowMs } = relay;
+  const { name, url, signingKey, nowMs } = relay;
   await refuseTaken(tx, relay);
   await freeName(tx, name);
   const row: Relay = {
@@ -55,7 +54,7 @@ export async function addRelay(tx: Tx, relay: NewRelay): Promise<Relay> {
     certificateNotAfterMs: null,
     createdAtMs: nowMs,
     lastSeenAtMs: null,
-    isControl: Number(isControl) as Flag,
+    isControl: 0,
     isDraining: 0,
   };
   await tx.insertInto('relays').values(row).execute();
@@ -67,7 +66,7 @@ export async function addRelay(tx: Tx, relay: NewRelay): Promise<Relay> {
 async function freeName(tx: Tx, name: string): Promise<void> {
   await tx
     .updateTable('relays')
-    .set((eb) => ({ name: eb.ref('id') as unknown as string }))
+    .set((eb) => ({ name: eb.cast<string>(eb.ref('id'), 'text') }))
     .where('name', '=', name)
     .where('state', '=', 'removed')
     .execute();

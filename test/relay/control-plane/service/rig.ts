@@ -262,6 +262,11 @@ export class Rig {
   async relay(...connectors: readonly ConnectorPeer[]): Promise<RelayPeer> {
     const identity = await loadIdentity(join(this.dir, 'data-plane'));
     if (!identity) throw new Error('no data plane identity');
+    return this.relayAs(identity, ...connectors);
+  }
+
+  /** The channel of any data plane. */
+  async relayAs(identity: Identity, ...connectors: readonly ConnectorPeer[]): Promise<RelayPeer> {
     const peer = await this.#open<ToRelay, FromRelay>(identity, {
       from: fromRelay,
       to: toRelay,
