@@ -49,6 +49,8 @@ export interface ConnectorOptions {
   readonly streams?: StreamBudget;
   /** The usual one unless a test says otherwise. */
   readonly checkApp?: typeof checkApp;
+  /** For tests: the usual time after which a relay is wedged. */
+  readonly wedgedAfterMs?: number;
   /** Called once, when the connector can carry a tunnel for the first time. */
   readonly onReady: () => void;
 }
@@ -106,6 +108,7 @@ export class Connector {
         this.#checkReady();
       },
       logger,
+      ...(options.wedgedAfterMs === undefined ? {} : { wedgedAfterMs: options.wedgedAfterMs }),
     });
     this.#roundTrips = new RoundTripReporter({
       states: () => this.#slots.states,

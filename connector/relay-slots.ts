@@ -11,6 +11,8 @@ export interface RelaySlotsOptions {
   /** The number of idle ones changed somewhere. */
   readonly onChange: () => void;
   readonly logger: Logger;
+  /** For tests: the usual time after which a relay is wedged. */
+  readonly wedgedAfterMs?: number;
 }
 
 /** How the idle sockets at one relay stand. */
@@ -53,7 +55,7 @@ export class RelaySlots {
   }
 
   #add(relay: RelayId, url: string, count: number): void {
-    const { dial, onAssign, onChange, logger } = this.#options;
+    const { dial, onAssign, onChange, logger, wedgedAfterMs } = this.#options;
     const slots = new Slots({
       relay,
       count,
@@ -63,6 +65,7 @@ export class RelaySlots {
       },
       onChange,
       logger,
+      ...(wedgedAfterMs === undefined ? {} : { wedgedAfterMs }),
     });
     this.#relays.set(relay, { url, slots });
   }

@@ -24,9 +24,10 @@ interface Running {
 /** A connector that serves one app through a relay of the test's own, once it is ready. */
 async function start(
   t: ExecutionContext,
-  { streams = new StreamBudget(), version = 1 } = {},
+  options: { streams?: StreamBudget; version?: number; wedgedAfterMs?: number } = {},
 ): Promise<Running> {
   const relay = await FakeRelay.start();
+  const { streams = new StreamBudget(), version = 1, wedgedAfterMs } = options;
   relay.version = version;
   const app = await TestApp.start();
   const log: string[] = [];
@@ -53,6 +54,7 @@ async function start(
     software: 'test',
     isSealed: false,
     streams,
+    ...(wedgedAfterMs === undefined ? {} : { wedgedAfterMs }),
     checkApp: () => Promise.resolve(undefined),
     onReady: () => {
       ready.resolve(undefined);
@@ -418,6 +420,21 @@ test('Connector - names what keeps it from being ready, and nothing when it is',
   relay.channel?.terminate();
   await relay.until(() => !connector.isReady);
   t.regex(connector.problems().join(), /no control channel to https/);
+});
+
+test('Connector - is not ready while a relay gives it no sockets, names it, and is ready again after', async (t) => {
+  const { relay, connector } = await start(t, { wedgedAfterMs: 0 });
+  relay.refusesSlots = true;
+  for (const slot of [...relay.idle]) slot.ws.terminate();
+  await relay.until(() => relay.refused > 0);
+  const [problem] = connector.problems();
+  t.regex(problem ?? '', new RegExp(`^relay ${relay.parties.relay} https://.* is wedged: 0 of 2`));
+  t.is(connector.status().channel, 'open');
+  t.is(connector.status().state, 'waiting');
+  relay.refusesSlots = false;
+  await relay.until(() => relay.idle.length === 2);
+  while (!connector.isReady) await new Promise(setImmediate); // its own end of the last one opens
+  t.deepEqual(connector.problems(), []);
 });
 
 test('Connector - drains: takes nothing new, lets tunnels in use go on, and is done with the last', async (t) => {

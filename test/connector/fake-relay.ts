@@ -64,6 +64,9 @@ export class FakeRelay extends Waiting {
   readonly told: FromConnector[] = [];
   readonly idle: Slot[] = [];
   slots = 2;
+  /** Whether idle sockets are closed again at once, and how many were. */
+  refusesSlots = false;
+  refused = 0;
   /** Of the wire, as the welcome says. */
   version = 1;
   appIds: [string, AppId][] = [['app', this.parties.app]];
@@ -210,6 +213,12 @@ export class FakeRelay extends Waiting {
   }
 
   #keep(slot: Slot): void {
+    if (this.refusesSlots) {
+      slot.ws.close(4500, 'ERR_RELAY_UNAVAILABLE');
+      this.refused++;
+      this.wake();
+      return;
+    }
     this.idle.push(slot);
     slot.ws.once('close', () => {
       const index = this.idle.indexOf(slot);

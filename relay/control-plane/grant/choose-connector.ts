@@ -73,7 +73,7 @@ export async function isAppOnline(
 /**
  * Chooses the way to a new tunnel's app among the connectors that serve it and are held by some data plane: one held by
  * relays that are not to be avoided before others, then one where the app is well, then the one with the fewest live
- * tunnels, then any. Where the app is down at all of them it is tried all the same: a check may be wrong, and the
+ * tunnels, then one that is near to a relay, then any. Where the app is down at all of them it is tried all the same: a check may be wrong, and the
  * connector's own answer says most.
  */
 export async function chooseRoute(
@@ -95,6 +95,7 @@ export async function chooseRoute(
       way,
       isHealthy: isHealthyAt(peer, app.name),
       load: tunnels.about('connector', peer.id).length,
+      distance: distanceOf(way),
       lot: randomInt(1_000_000),
     });
   }
@@ -113,6 +114,7 @@ interface Candidate {
   readonly way: Way;
   readonly isHealthy: boolean;
   readonly load: number;
+  readonly distance: number;
   readonly lot: number;
 }
 
@@ -122,8 +124,18 @@ function compare(a: Candidate, b: Candidate): number {
     Number(a.way.isAvoided) - Number(b.way.isAvoided) ||
     Number(b.isHealthy) - Number(a.isHealthy) ||
     a.load - b.load ||
+    a.distance - b.distance ||
     a.lot - b.lot
   );
+}
+
+/** Round trips that differ by less are alike, in milliseconds. */
+const distanceStepMs = 10;
+
+/** How far the connector is from the nearest of these relays, in steps; one that has not told is far. */
+function distanceOf({ relays }: Way): number {
+  const nearestMs = Math.min(...relays.map(({ connectorMs }) => connectorMs ?? 1_000_000));
+  return Math.floor(nearestMs / distanceStepMs);
 }
 
 /** The way to one connector, for a tunnel that is there already. */

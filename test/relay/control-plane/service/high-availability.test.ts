@@ -4,16 +4,18 @@ import {
   grantSchema,
   verifyStatement,
   type FromConnector,
+  type RelayId,
   type TunnelId,
 } from '../../../../protocol/index.ts';
 import { healthMetrics } from '../../../../relay/control-plane/health/metrics.ts';
 import { formatMetrics } from '../../../../relay/health-server.ts';
-import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer } from './rig.ts';
+import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer, type RelayPeer } from './rig.ts';
 
 interface Context {
   rig: Rig;
   left: ConnectorPeer;
   right: ConnectorPeer;
+  relay: RelayPeer;
   device: DevicePeer;
 }
 const test = anyTest as TestFn<Context>;
@@ -31,10 +33,10 @@ test.beforeEach('a site with two connectors', async (t) => {
     uses: 1,
   });
   const right = await rig.connectConnector(await rig.enrolConnectorWith(code), ['wiki', 'shop']);
-  await rig.relay(left, right);
+  const relay = await rig.relay(left, right);
   const device = await rig.device('alice');
   await rig.untilRouted('wiki', device);
-  Object.assign(t.context, { left, right, device });
+  Object.assign(t.context, { left, right, relay, device });
 });
 
 test.afterEach.always('stop', async (t) => {
@@ -67,13 +69,22 @@ async function say(
   }
 }
 
-const tellHealth = (t: ExecutionContext<Context>, peer: ConnectorPeer, isHealthy: boolean) =>
-  say(
+/** Says that the app is down, or up, there; one that was never down is said to be down first. */
+async function tellHealth(
+  t: ExecutionContext<Context>,
+  peer: ConnectorPeer,
+  isHealthy: boolean,
+  app = 'wiki',
+): Promise<void> {
+  const unhealthy = (row: Record<string, unknown>) => (row['unhealthy'] as string[]).includes(app);
+  if (isHealthy) await say(t, peer, { type: 'app_health', apps: [[app, false]] }, unhealthy);
+  await say(
     t,
     peer,
-    { type: 'app_health', apps: [['wiki', isHealthy]] },
-    (row) => (row['unhealthy'] as string[]).includes('wiki') !== isHealthy,
+    { type: 'app_health', apps: [[app, isHealthy]] },
+    (row) => unhealthy(row) !== isHealthy,
   );
+}
 
 test('choice - two connectors of a site share the tunnels evenly', async (t) => {
   const { left, right } = t.context;
@@ -111,6 +122,20 @@ test('choice - an app that is down everywhere is shown offline and tried all the
   t.like(shown, { online: false, healthy: [] });
   t.is((shown['connectors'] as string[]).length, 2);
   t.true([idOf(left), idOf(right)].includes(await chosen(t)));
+});
+
+test('choice - of two that carry as much the nearer one is taken', async (t) => {
+  const { left, right, relay } = t.context;
+  const tell = (peer: ConnectorPeer, ms: number) => {
+    peer.channel.send({ type: 'round_trips', relays: [[relay.identity.id as RelayId, ms]] });
+    return tellHealth(t, peer, true, 'shop');
+  };
+  await tell(left, 180);
+  await tell(right, 20);
+  for (let i = 0; i < 3; i++) {
+    t.is(await chosen(t), idOf(right));
+    t.is(await chosen(t), idOf(left), 'the load counts first');
+  }
 });
 
 test('choice - a connector that stops gets nothing new', async (t) => {
