@@ -21,6 +21,7 @@ import {
   ControlChannel,
   ControlClock,
   type DialOptions,
+  fullJitterDelayMs,
   KnownRelays,
   RevocationFeed,
   softwareVersion,
@@ -40,6 +41,9 @@ import { Tunnel, type RekeyLimits } from './tunnel.ts';
 
 /** How often every tunnel's lease is looked at. */
 const tickEveryMs = 250;
+
+/** Agents leave a relay that drains within this time. */
+const leaveWithinMs = 1_000;
 
 /** How long the end of a tunnel may take when the agent stops. */
 const closeWithinMs = 2_000;
@@ -81,6 +85,9 @@ export class Agent {
   /** What `app` of the options was asked ahead, until it is used. */
   #ahead: { readonly app: string; readonly answer?: Promise<ToDevice> } | undefined;
   readonly #paths: PathOpener;
+  /** Where the control channel is. */
+  #controlUrl: string | undefined;
+  #leaving: NodeJS.Timeout | undefined;
   #link!: ControlLink<Channel>;
   #ticker: NodeJS.Timeout | undefined;
 
@@ -210,6 +217,7 @@ export class Agent {
     for (const tunnel of [...this.#permitted]) this.#giveUp(tunnel);
     this.#stopping.abort();
     clearInterval(this.#ticker);
+    clearTimeout(this.#leaving);
     this.#keeper.stop();
     this.#paths.drop();
     await this.#link.stop();
@@ -238,6 +246,9 @@ export class Agent {
       await this.#keeper.renew();
       await this.#startLink();
     }
+    this.#known.onChange(() => {
+      this.#leaveDraining();
+    });
     this.#keeper.onRenewed = () => {
       this.#link.redial();
     };
@@ -265,6 +276,22 @@ export class Agent {
     });
   }
 
+  /** Leaves a control plane that is about to stop for another, not all agents in the same moment. */
+  #leaveDraining(): void {
+    const { relays } = this.#known;
+    const isLeaving = relays.some(({ url, isDraining }) => isDraining && url === this.#controlUrl);
+    const isOther = relays.some(({ isControl, isDraining }) => isControl && !isDraining);
+    clearTimeout(this.#leaving);
+    if (!isLeaving || !isOther) return;
+    this.#leaving = setTimeout(
+      () => {
+        this.#link.redial();
+      },
+      fullJitterDelayMs(0, { baseMs: leaveWithinMs }),
+    );
+    this.#leaving.unref(); // losing the channel does as well
+  }
+
   async #dialChannel(signal: AbortSignal): Promise<Channel> {
     const { url, channel } = await dialControl<Channel>({
       urls: this.#book.controlUrls(this.identity.relayUrl),
@@ -275,8 +302,9 @@ export class Agent {
       signal,
     });
     this.#known.noteLast(url);
-    void channel.closed.then(() => {
-      if (!this.#stopping.signal.aborted) this.#book.noteFailed(url);
+    this.#controlUrl = url;
+    void channel.closed.then(({ reason }) => {
+      if (reason !== 'closed_here') this.#book.noteFailed(url);
     });
     return channel;
   }

@@ -1,3 +1,6 @@
+import { readFile } from 'node:fs/promises';
+import { createServer, type AddressInfo, type Socket } from 'node:net';
+import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { Agent } from '../../../client/agent/agent.ts';
 import type { Tunnel } from '../../../client/agent/tunnel.ts';
@@ -6,6 +9,8 @@ import {
   newId,
   newNoiseKeyPair,
   rawPublicKey,
+  relayListSchema,
+  signStatement,
   type Grant,
 } from '../../../protocol/index.ts';
 import { newSigningKey } from '../../support/authority.ts';
@@ -40,6 +45,62 @@ test.serial('Agent - opens a tunnel with the permit that it asked for', async (t
   await tunnel.accepted;
   t.true(tunnel.isOpen);
 });
+
+test.serial('Agent - goes past a relay that refuses and one that is silent', async (t) => {
+  const rig = await AgentRig.start(t);
+  const [refusing, silent] = [createServer(), createServer()];
+  const urls: string[] = [];
+  const sockets: Socket[] = [];
+  for (const server of [refusing, silent]) {
+    server.on('connection', (socket) => sockets.push(socket));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    urls.push(`https://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  }
+  refusing.close();
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  });
+  const others = [newId('relay'), newId('relay')];
+  const grant = rig.grant({ relays: [...others, rig.relay] });
+  rig.answer = () => {
+    const permit = rig.permit(grant);
+    const dead = others.map((id, i) => ({ id, url: urls[i] }));
+    return { ...permit, relays: [...dead, ...(permit['relays'] as object[])] };
+  };
+  const agent = await rig.agent(t);
+  const tunnel = await agent.openTunnel(await agent.requestPermit('wiki'));
+  await tunnel.accepted;
+  t.is(rig.paths.length, 1);
+});
+
+test.serial(
+  'Agent - leaves a control plane that drains for one that does not, and keeps the list',
+  async (t) => {
+    const [a, b] = [await AgentRig.start(t), await AgentRig.start(t)];
+    const agent = await a.agent(t);
+    const relays = [a, b].map((rig) => ({
+      id: newId('relay'),
+      url: rig.control.url,
+      isControl: true,
+      isDraining: rig === a,
+    }));
+    const statement = signStatement(
+      'relays',
+      relayListSchema,
+      { version: 1, relays },
+      a.pki.grantKey,
+    );
+    a.push({ type: 'relays', statement });
+    await b.until(() => b.hellos[0]);
+    b.answer = () => ({ type: 'done' });
+    await agent.request({ type: 'sign_out' });
+    t.is(b.hellos.length, 1);
+    await agent.stop();
+    const kept = JSON.parse(await readFile(join(a.dir, 'relays.json'), 'utf8')) as object;
+    t.like(kept, { statement, last: b.control.url });
+  },
+);
 
 /** Counts the TLS connections that the data plane of the rig takes, and those of them that are still open. */
 function countDataSockets(rig: AgentRig): {
