@@ -19,7 +19,9 @@ export function watchConnection(
   const { network = machineNetwork } = options;
   // ws keeps it in a member that its types do not name; the package is pinned to one version.
   const { _socket: socket } = webSocket as unknown as { readonly _socket: Socket | null };
-  const localAddress = socket?.localAddress;
+  const { localAddress } = socket ?? {};
+  // An address that was never listed cannot be missed: not every machine lists all it has.
+  const isListed = localAddress !== undefined && network.hasAddress(localAddress);
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;
   const stop = (): void => {
@@ -33,7 +35,7 @@ export function watchConnection(
     onLost(new ZtnaError('ERR_RELAY_UNREACHABLE', { message, hop: 'network', reason }));
   };
   const look = (): void => {
-    if (localAddress !== undefined && !network.hasAddress(localAddress)) {
+    if (isListed && !network.hasAddress(localAddress)) {
       lose('address_gone', 'this machine has lost the address that the connection was made from');
     } else if (timer === undefined && webSocket.readyState === webSocket.OPEN) {
       const before = socket?.bytesRead;

@@ -84,10 +84,17 @@ export class NetworkWatch extends EventEmitter<NetworkEvents> {
 export const machineNetwork = new NetworkWatch();
 
 function readMachine(): MachineReading {
-  const addresses = Object.values(networkInterfaces()).flatMap((all) =>
-    (all ?? []).map(({ address }) => bareAddress(address)),
-  );
-  return { clocks: readClocks(), addresses };
+  return { clocks: readClocks(), addresses: readAddresses() };
+}
+
+function readAddresses(): string[] {
+  try {
+    return Object.values(networkInterfaces()).flatMap((all) =>
+      (all ?? []).map(({ address }) => bareAddress(address)),
+    );
+  } catch {
+    return []; // some systems do not let everyone look
+  }
 }
 
 /** Without the zone, and an IPv4 address as such. */

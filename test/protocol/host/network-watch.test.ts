@@ -160,6 +160,17 @@ test('watchConnection - one whose address is gone is given up at once', async (t
   t.is(lost.length, 1);
 });
 
+test('watchConnection - an address that was never listed is not missed', async (t) => {
+  const { machine, ws, server, lost } = await connect(t, true);
+  madeFrom(ws, '203.0.113.9');
+  watchConnection(ws, (error) => lost.push(error), { network: machine.network });
+  machine.addresses = ['127.0.0.1'];
+  const asked = once(server, 'ping');
+  machine.pass(1_000);
+  await asked;
+  t.deepEqual(lost, []);
+});
+
 test('watchConnection - one that is held back on this side is not given up', async (t) => {
   const { machine, ws, lost } = await connect(t, false);
   const { network } = machine;
