@@ -104,6 +104,7 @@ export class TunnelLink {
     this.client.close('ERR_TUNNEL_CLOSED', 'test_over');
     this.connector.close('ERR_TUNNEL_CLOSED', 'test_over');
     await Promise.all([this.client.gone(), this.connector.gone()]);
+    for (const left of this.#server.clients) left.terminate();
     await new Promise((resolve) => {
       this.#server.close(resolve);
     });
