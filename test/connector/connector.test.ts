@@ -1,82 +1,12 @@
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { once } from 'node:events';
 import { newId, ZtnaError, type AppId } from '../../protocol/index.ts';
-import { createLogger } from '../../protocol/host/index.ts';
-import { parseAppArguments } from '../../connector/app-map.ts';
-import { Connector } from '../../connector/connector.ts';
-import { IdentityKeeper } from '../../connector/identity-keeper.ts';
 import { StreamBudget } from '../../connector/stream-budget.ts';
-import { Metrics } from '../../connector/metrics.ts';
-import { FakeRelay } from './fake-relay.ts';
-import { appOutcome, TestApp } from './test-app.ts';
-
-interface Running {
-  readonly relay: FakeRelay;
-  readonly app: TestApp;
-  readonly connector: Connector;
-  readonly metrics: Metrics;
-  readonly log: string[];
-  /** Settles when the connector has ended. */
-  readonly running: Promise<void>;
-  readonly stop: () => Promise<void>;
-}
-
-/** A connector that serves one app through a relay of the test's own, once it is ready. */
-async function start(
-  t: ExecutionContext,
-  options: { streams?: StreamBudget; version?: number; wedgedAfterMs?: number } = {},
-): Promise<Running> {
-  const relay = await FakeRelay.start();
-  const { streams = new StreamBudget(), version = 1, wedgedAfterMs } = options;
-  relay.version = version;
-  const app = await TestApp.start();
-  const log: string[] = [];
-  const logger = createLogger({
-    program: 'test',
-    level: 'debug',
-    format: 'json',
-    write: (line) => log.push(line),
-  });
-  const keeper = new IdentityKeeper({
-    dir: '/nowhere',
-    identity: relay.identity(),
-    logger,
-    save: () => Promise.resolve(),
-    onRevoked: () => undefined,
-  });
-  const metrics = new Metrics();
-  const ready = Promise.withResolvers<undefined>();
-  const connector = new Connector({
-    keeper,
-    apps: parseAppArguments([`app=tcp://127.0.0.1:${app.port}`]),
-    metrics,
-    logger,
-    software: 'test',
-    isSealed: false,
-    streams,
-    ...(wedgedAfterMs === undefined ? {} : { wedgedAfterMs }),
-    checkApp: () => Promise.resolve(undefined),
-    onReady: () => {
-      ready.resolve(undefined);
-    },
-  });
-  const ending = new AbortController();
-  const running = connector.run(ending.signal);
-  const stop = async () => {
-    ending.abort();
-    await running.catch(() => undefined);
-  };
-  t.teardown(async () => {
-    await stop();
-    await app.stop();
-    await relay.stop();
-  });
-  await ready.promise;
-  return { relay, app, connector, metrics, log, running, stop };
-}
+import { startConnector } from './running-connector.ts';
+import { appOutcome } from './test-app.ts';
 
 test('Connector - says hello with its app names and keeps as many sockets idle as it is told', async (t) => {
-  const { relay, connector } = await start(t);
+  const { relay, connector } = await startConnector(t);
   const hello = await relay.heard('hello');
   t.deepEqual(hello.apps, ['app']);
   t.deepEqual(hello.tunnels, []);
@@ -91,7 +21,7 @@ test('Connector - says hello with its app names and keeps as many sockets idle a
 });
 
 test('Connector - carries bytes both ways and half-close as half-close', async (t) => {
-  const { relay, app } = await start(t);
+  const { relay, app } = await startConnector(t);
   const client = await relay.tunnel();
   const arriving = app.next();
   const stream = client.open(Buffer.from('question'));
@@ -113,7 +43,7 @@ test('Connector - carries bytes both ways and half-close as half-close', async (
 });
 
 test('Connector - tells the control plane of a tunnel once it is open', async (t) => {
-  const { relay, connector, metrics } = await start(t);
+  const { relay, connector, metrics } = await startConnector(t);
   const client = await relay.tunnel();
   t.is((await relay.heard('tunnel_opened')).tunnel, client.grant.tunnel);
   t.is(connector.status().tunnels, 1);
@@ -121,7 +51,7 @@ test('Connector - tells the control plane of a tunnel once it is open', async (t
 });
 
 test('Connector - replaces a socket that was used', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   const before = [...relay.idle];
   await relay.tunnel();
   await relay.until(() => relay.idle.some((slot) => !before.includes(slot)));
@@ -129,7 +59,7 @@ test('Connector - replaces a socket that was used', async (t) => {
 });
 
 test('Connector - serves what the client sent right behind its handshake', async (t) => {
-  const { relay, app } = await start(t);
+  const { relay, app } = await startConnector(t);
   const arriving = app.next();
   const client = await relay.client(relay.grant(), Buffer.from('at once'));
   const connection = await arriving;
@@ -140,7 +70,7 @@ test('Connector - serves what the client sent right behind its handshake', async
 
 test('Connector - one device has so many connections and no more, until one of them ends', async (t) => {
   const streams = new StreamBudget({ perDevice: 1 });
-  const { relay, app } = await start(t, { streams });
+  const { relay, app } = await startConnector(t, { streams });
   const arriving = app.next();
   const first = (await relay.tunnel()).open(Buffer.from('x'));
   const connection = await arriving;
@@ -155,7 +85,7 @@ test('Connector - one device has so many connections and no more, until one of t
 });
 
 test('Connector - resets the app at the end of the lease and says so to all', async (t) => {
-  const { relay, app } = await start(t);
+  const { relay, app } = await startConnector(t);
   const client = await relay.tunnel();
   const arriving = app.next();
   const stream = client.open(Buffer.from('x'));
@@ -175,7 +105,7 @@ test('Connector - resets the app at the end of the lease and says so to all', as
 });
 
 test('Connector - takes no renewal that is older than what it knows', async (t) => {
-  const { relay, app, metrics } = await start(t);
+  const { relay, app, metrics } = await startConnector(t);
   const client = await relay.tunnel({ sequence: [3, 7] });
   relay.pushLeases([[client.grant.tunnel, [3, 6], relay.nowMs()]]);
   relay.pushLeases([[client.grant.tunnel, [2, 9], relay.nowMs()]]);
@@ -190,7 +120,7 @@ test('Connector - takes no renewal that is older than what it knows', async (t) 
 });
 
 test('Connector - drops a channel that brings another connector’s leases', async (t) => {
-  const { relay, connector } = await start(t);
+  const { relay, connector } = await startConnector(t);
   const client = await relay.tunnel();
   const channel = relay.channel;
   relay.pushLeases([[client.grant.tunnel, [1, 2], relay.nowMs()]], {
@@ -202,7 +132,7 @@ test('Connector - drops a channel that brings another connector’s leases', asy
 });
 
 test('Connector - ends the tunnels that a log entry names, with its reason, and no others', async (t) => {
-  const { relay, app } = await start(t);
+  const { relay, app } = await startConnector(t);
   const [kept, revoked] = [await relay.tunnel(), await relay.tunnel()];
   const arriving = app.next();
   revoked.open(Buffer.from('x'));
@@ -232,7 +162,7 @@ test('Connector - ends the tunnels that a log entry names, with its reason, and 
 });
 
 test('Connector - lets a grant that runs ahead of the log wait for it', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   const client = await relay.client(relay.grant({ position: 5 }));
   relay.pushLog({ completeTo: 5 });
   await client.accepted;
@@ -240,7 +170,7 @@ test('Connector - lets a grant that runs ahead of the log wait for it', async (t
 });
 
 test('Connector - refuses a grant that was revoked before it came', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   const grant = relay.grant({ position: 3 });
   const entry = {
     position: 4,
@@ -264,7 +194,7 @@ const refusals = [
 ] as const;
 for (const [code, closeCode, changes] of refusals) {
   test(`Connector - refuses with ${code} a grant with another ${Object.keys(changes)[0] ?? ''} and dials nothing`, async (t) => {
-    const { relay, app } = await start(t);
+    const { relay, app } = await startConnector(t);
     const grant = relay.grant();
     // The device would not present such a grant; a client that cheats does.
     const shown = relay.parties.signGrant({ ...grant, ...changes });
@@ -279,7 +209,7 @@ for (const [code, closeCode, changes] of refusals) {
 }
 
 test('Connector - takes a grant once', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   const grant = relay.grant();
   const first = await relay.client(grant);
   await first.accepted;
@@ -292,7 +222,7 @@ test('Connector - takes a grant once', async (t) => {
 });
 
 test('Connector - refuses an assignment whose grant nobody signed', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   const grant = relay.grant();
   const slot = await relay.assign(grant, relay.parties.signGrant(grant, relay.parties.rosterKey));
   t.deepEqual(slot.answer, {
@@ -304,7 +234,7 @@ test('Connector - refuses an assignment whose grant nobody signed', async (t) =>
 });
 
 test('Connector - refuses a client whose message 3 was tampered with', async (t) => {
-  const { relay, app } = await start(t);
+  const { relay, app } = await startConnector(t);
   const grant = relay.grant();
   const statement = relay.parties.signGrant(grant);
   const slot = await relay.assign(grant, statement);
@@ -318,14 +248,14 @@ test('Connector - refuses a client whose message 3 was tampered with', async (t)
 });
 
 test('Connector - says when the app refuses', async (t) => {
-  const { relay, app } = await start(t);
+  const { relay, app } = await startConnector(t);
   await app.stop();
   const client = await relay.tunnel();
   t.is(await client.open(Buffer.from('x')).outcome(), 'reset refused');
 });
 
 test('Connector - loses its idle sockets with the channel, keeps its tunnels and lists them again', async (t) => {
-  const { relay, app, connector } = await start(t);
+  const { relay, app, connector } = await startConnector(t);
   const client = await relay.tunnel();
   const idle = [...relay.idle];
   relay.told.length = 0;
@@ -341,7 +271,7 @@ test('Connector - loses its idle sockets with the channel, keeps its tunnels and
 });
 
 test('Connector - tells what ended while the channel was away once it is back', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   const client = await relay.tunnel();
   const idle = [...relay.idle];
   relay.channel?.terminate();
@@ -351,7 +281,7 @@ test('Connector - tells what ended while the channel was away once it is back', 
 });
 
 test('Connector - ends the tunnels of an app that left the map', async (t) => {
-  const { relay, app, connector } = await start(t);
+  const { relay, app, connector } = await startConnector(t);
   const client = await relay.tunnel();
   const arriving = app.next();
   client.open(Buffer.from('x'));
@@ -365,7 +295,7 @@ test('Connector - ends the tunnels of an app that left the map', async (t) => {
 });
 
 test('Connector - serves an app as soon as the relay gives it an id', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   relay.send({ type: 'app_ids', appIds: [] });
   const before = await relay.client(relay.grant());
   t.is((await before.ended).code, 'ERR_GRANT_MISMATCH');
@@ -375,7 +305,7 @@ test('Connector - serves an app as soon as the relay gives it an id', async (t) 
 });
 
 test('Connector - when told to stop ends its tunnels with that reason and resets the app', async (t) => {
-  const { relay, app, stop } = await start(t);
+  const { relay, app, stop } = await startConnector(t);
   const client = await relay.tunnel();
   const arriving = app.next();
   client.open(Buffer.from('x'));
@@ -388,7 +318,7 @@ test('Connector - when told to stop ends its tunnels with that reason and resets
 });
 
 test('Connector - ends for good when the relay has revoked it, and only then', async (t) => {
-  const { relay, connector, running } = await start(t);
+  const { relay, connector, running } = await startConnector(t);
   const client = await relay.tunnel();
   relay.channel?.close(4410, 'ERR_IDENTITY_REVOKED');
   const error = await t.throwsAsync(running, { instanceOf: ZtnaError });
@@ -398,7 +328,7 @@ test('Connector - ends for good when the relay has revoked it, and only then', a
 });
 
 test('Connector - ends for good when a newer process of it has taken its place', async (t) => {
-  const { relay, running } = await start(t);
+  const { relay, running } = await startConnector(t);
   const client = await relay.tunnel();
   relay.channel?.close(4409, 'ERR_CONNECTOR_REPLACED');
   const error = await t.throwsAsync(running, { instanceOf: ZtnaError });
@@ -407,7 +337,7 @@ test('Connector - ends for good when a newer process of it has taken its place',
 });
 
 test('Connector - tells what it found of its apps where that is understood', async (t) => {
-  const { relay } = await start(t, { version: 2 });
+  const { relay } = await startConnector(t, { version: 2 });
   await relay.heard('app_health', ({ apps }) =>
     apps.some(([name, isUp]) => name === 'app' && isUp),
   );
@@ -415,7 +345,7 @@ test('Connector - tells what it found of its apps where that is understood', asy
 });
 
 test('Connector - names what keeps it from being ready, and nothing when it is', async (t) => {
-  const { relay, connector } = await start(t);
+  const { relay, connector } = await startConnector(t);
   t.deepEqual(connector.problems(), []);
   relay.channel?.terminate();
   await relay.until(() => !connector.isReady);
@@ -423,7 +353,7 @@ test('Connector - names what keeps it from being ready, and nothing when it is',
 });
 
 test('Connector - is not ready while a relay gives it no sockets, names it, and is ready again after', async (t) => {
-  const { relay, connector } = await start(t, { wedgedAfterMs: 0 });
+  const { relay, connector } = await startConnector(t, { wedgedAfterMs: 0 });
   relay.refusesSlots = true;
   for (const slot of [...relay.idle]) slot.ws.terminate();
   await relay.until(() => relay.refused > 0);
@@ -438,7 +368,7 @@ test('Connector - is not ready while a relay gives it no sockets, names it, and 
 });
 
 test('Connector - drains: takes nothing new, lets tunnels in use go on, and is done with the last', async (t) => {
-  const { relay, app, connector, log } = await start(t, { version: 2 });
+  const { relay, app, connector, log } = await startConnector(t, { version: 2 });
   const client = await relay.tunnel();
   const arriving = app.next();
   const stream = client.open(Buffer.from('before'));
@@ -460,21 +390,21 @@ test('Connector - drains: takes nothing new, lets tunnels in use go on, and is d
 });
 
 test('Connector - drains for no longer than it may', async (t) => {
-  const { relay, connector } = await start(t, { version: 2 });
+  const { relay, connector } = await startConnector(t, { version: 2 });
   await relay.tunnel();
   await connector.drain(10);
   t.is(connector.status().tunnels, 1);
 });
 
 test('Connector - closes all its idle sockets when a relay does not know that it stops', async (t) => {
-  const { relay, connector } = await start(t);
+  const { relay, connector } = await startConnector(t);
   await connector.drain(10);
   await relay.until(() => relay.idle.length === 0);
   t.false(relay.told.some(({ type }) => type === 'stopping'));
 });
 
 test('Connector - names the code when the relay closes a path without a word', async (t) => {
-  const { relay } = await start(t);
+  const { relay } = await startConnector(t);
   const client = await relay.tunnel();
   client.slot.ws.close(4503, 'ERR_RELAY_DRAINING');
   const closed = await relay.heard('tunnel_closed');
@@ -483,7 +413,7 @@ test('Connector - names the code when the relay closes a path without a word', a
 });
 
 test('Connector - writes no key, grant or payload to its log', async (t) => {
-  const { relay, app, log } = await start(t);
+  const { relay, app, log } = await startConnector(t);
   const grant = relay.grant();
   const client = await relay.client(grant);
   const arriving = app.next();

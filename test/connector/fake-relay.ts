@@ -1,10 +1,13 @@
 import {
   ClientHandshake,
+  ClientResume,
   controlProtocol,
   dataProtocol,
   decodeMessage,
   encodeMessage,
+  newId,
   rawPublicKey,
+  resumeSecretOf,
   fromConnector,
   fromSlot,
   signStatement,
@@ -20,6 +23,8 @@ import {
   type Grant,
   type LeaseBatch,
   type LogBatch,
+  type NoiseKeyPair,
+  type ResumeSecret,
   type ToConnector,
   type TunnelStream,
   type Transport,
@@ -73,12 +78,14 @@ export class FakeRelay extends Waiting {
   channel: WebSocket | undefined;
   bundle!: Bundle;
   #bundleStatement = '';
+  readonly #clients: FakeClient[] = [];
   #control!: TestServer;
   #data!: TestServer;
   readonly #startedAtMs = performance.now();
 
-  static async start(): Promise<FakeRelay> {
+  static async start(version = 1): Promise<FakeRelay> {
     const relay = new FakeRelay();
+    relay.version = version;
     const { ca, parties } = relay;
     relay.#bundleStatement = parties.signBundle({ authorities: [ca.certificatePem] });
     const pinned = { rootId: parties.bundle.rootId, minVersion: 0 };
@@ -170,7 +177,9 @@ export class FakeRelay extends Waiting {
     const statement = this.parties.signGrant(grant);
     const slot = await this.assign(grant, statement);
     const permit = this.parties.permitOf(statement, this.nowMs());
-    return FakeClient.connect(this.parties, slot, permit, early);
+    const client = await FakeClient.connect(this.parties, slot, permit, early);
+    this.#clients.push(client);
+    return client;
   }
 
   /** A whole tunnel, accepted. */
@@ -181,6 +190,7 @@ export class FakeRelay extends Waiting {
   }
 
   async stop(): Promise<void> {
+    for (const client of this.#clients) client.close();
     await Promise.all([this.#control.stop(), this.#data.stop()]);
   }
 
@@ -266,10 +276,25 @@ export class Slot extends Waiting {
   };
 }
 
+/** What a client does otherwise when it takes its tunnel up again. */
+export interface ResumeChanges {
+  readonly grant?: Partial<Grant>;
+  /** As signed before, in place of another grant. */
+  readonly statement?: string;
+  readonly deviceKeys?: NoiseKeyPair;
+  readonly secret?: ResumeSecret;
+  /** Runs when the handshake is through, before the proof. */
+  readonly beforeProof?: () => Promise<void> | void;
+}
+
 /** A client's end of a tunnel, straight on the data plane's end of the connector's socket. */
 export class FakeClient {
-  readonly grant: Grant;
-  readonly slot: Slot;
+  grant: Grant;
+  slot: Slot;
+  /** What proves it to be the tunnel's. */
+  readonly secret: ResumeSecret;
+  /** The grant of its present path. */
+  statement: string;
   /** Resolves when the connector accepted. */
   readonly accepted: Promise<void>;
   /** Why the tunnel ended. */
@@ -297,6 +322,8 @@ export class FakeClient {
     early: Buffer | undefined,
   ) {
     this.grant = permit.grant;
+    this.statement = permit.grant.statement;
+    this.secret = resumeSecretOf(transport);
     this.slot = slot;
     const accepted = Promise.withResolvers<undefined>();
     const ended = Promise.withResolvers<ZtnaError>();
@@ -323,6 +350,48 @@ export class FakeClient {
     });
     this.#keeper.start();
     if (early) this.open(early);
+  }
+
+  get isDetached(): boolean {
+    return this.#keeper.isDetached;
+  }
+
+  /** Asks for another path; answers the code with which the connector refused it, or undefined once it is taken. */
+  async resume(relay: FakeRelay, changes: ResumeChanges = {}): Promise<string | undefined> {
+    const { parties } = relay;
+    const nowMs = relay.nowMs();
+    const [fencing, counter] = this.grant.sequence;
+    const grant: Grant = {
+      ...this.grant,
+      id: newId('grant'),
+      generation: this.grant.generation + 1,
+      sequence: [fencing, counter + 1],
+      issuedAtMs: nowMs,
+      expiresAtMs: nowMs + 60_000,
+      untilMs: nowMs + 60_000,
+      ...changes.grant,
+    };
+    const statement = changes.statement ?? parties.signGrant(withoutStatement(grant));
+    const slot = await relay.assign(grant, statement);
+    const handshake = parties.uncheckedHandshake(statement, changes.deviceKeys);
+    slot.ws.send(handshake.message1());
+    const { message3, transport } = handshake.receiveMessage2(await slot.nextBinary());
+    slot.ws.send(message3);
+    await changes.beforeProof?.();
+    const { sealer, opener } = transport;
+    const resume = new ClientResume({ secret: changes.secret ?? this.secret, transport });
+    slot.ws.send(Buffer.concat(sealer.seal(resume.request())));
+    await slot.until(() => slot.binary.length > 0 || slot.ending !== undefined);
+    const answer = slot.binary.shift();
+    if (answer === undefined) return slot.ending?.text;
+    const resumed = resume.receive(opener.open(answer));
+    slot.release();
+    const early = slot.binary.splice(0);
+    this.#keeper.replace({ webSocket: slot.ws, sealer, opener, early }, resumed);
+    this.slot = slot;
+    this.grant = grant;
+    this.statement = statement;
+    return undefined;
   }
 
   open(firstBytes?: Buffer): FakeStream {
@@ -370,4 +439,10 @@ export class FakeStream extends Waiting {
   outcome(): Promise<string> {
     return this.until(() => this.#log.events.find((event) => event !== 'writable'));
   }
+}
+
+/** A grant as it is signed; what verified it has added its text. */
+function withoutStatement(grant: Grant): Grant {
+  const entries = Object.entries(grant).filter(([name]) => name !== 'statement');
+  return Object.fromEntries(entries) as unknown as Grant;
 }

@@ -9,6 +9,7 @@ import {
   type Grant,
   type LeaseBatch,
   type LogBatch,
+  type NoiseKeyPair,
   type ProvedClient,
   type Transport,
   type VerifiedPermit,
@@ -57,7 +58,10 @@ export class Parties extends TestAuthority {
   }
 
   /** As `clientHandshake`, of a client that does not check what it was granted. */
-  uncheckedHandshake(grantStatement: string): ClientHandshake {
+  uncheckedHandshake(
+    grantStatement: string,
+    deviceKeys: NoiseKeyPair = this.deviceKeys,
+  ): ClientHandshake {
     const [, , payload = ''] = grantStatement.split('.');
     const claimed = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Grant;
     const permit = this.permit();
@@ -69,7 +73,7 @@ export class Parties extends TestAuthority {
       } as unknown as VerifiedPermit,
       rootId: this.bundle.rootId,
       relay: this.relay,
-      deviceKeys: this.deviceKeys,
+      deviceKeys,
     });
   }
 

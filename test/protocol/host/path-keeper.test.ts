@@ -97,7 +97,10 @@ test('PathKeeper - moves to another path while bytes are under way, and retires 
   const { link, served } = tunnel;
   const sent = pattern(5, 0, 4_000_000);
   const log = new StreamLog(link.client.endpoint.open());
-  const oldClosed = Promise.all([once(link.clientSocket, 'close'), once(link.connectorSocket, 'close')]);
+  const oldClosed = Promise.all([
+    once(link.clientSocket, 'close'),
+    once(link.connectorSocket, 'close'),
+  ]);
   for (let at = 0; at < sent.length; at += 500_000) {
     log.stream.write(sent.subarray(at, at + 500_000));
     await until(() => (served[0]?.receivedBytes ?? 0) > at);
