@@ -2,10 +2,10 @@ import type { WebSocket } from 'ws';
 import { ZtnaError } from '../errors.ts';
 
 export const pingEveryMs = 4_000;
-export const deadAfterMs = 10_000;
+export const deadAfterMs = 9_000;
 
 /**
- * Pings a WebSocket every 4 s and reports it dead once nothing at all was heard for 10 s. For both ends of a
+ * Pings a WebSocket every 4 s and reports it dead once nothing at all was heard for 9 s. For both ends of a
  * control channel. Returns what stops it.
  */
 export function startLiveness(
