@@ -40,7 +40,7 @@ test('Liveness - gives up an idle peer that does not answer its ping within 10 s
     run(new Liveness(0), 120_000, () => quiet),
     [
       [50_000, 'ping'],
-      [60_000, 'dead'],
+      [59_000, 'dead'],
     ],
   );
 });
