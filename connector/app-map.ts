@@ -3,6 +3,7 @@ import { isName, ZtnaError, type AppId } from '../protocol/index.ts';
 import { defaultCheck, type CheckOptions } from './app-check.ts';
 import { maxApps } from './limits.ts';
 import { isSameTarget, parseTarget, type Target } from './target.ts';
+import type { Logger } from '../protocol/host/index.ts';
 
 /** One app that the operator published. */
 export interface PublishedApp {
@@ -85,4 +86,18 @@ export function servedApps(
     if (app) served.set(id, { id, name, target: app.target });
   }
   return served;
+}
+
+/** Names the apps that the control plane does not know: nobody is sent to them. */
+export function warnOfUnrouted(
+  apps: AppMap,
+  appIds: readonly (readonly [string, AppId])[],
+  logger: Logger,
+): void {
+  const missing = [...apps.keys()].filter((name) => !appIds.some(([known]) => known === name));
+  if (missing.length === 0) return;
+  logger.warn('apps_not_routed', {
+    apps: missing.join(' '),
+    fix: 'add them on the relay: ztna-relay app add NAME --site SITE',
+  });
 }

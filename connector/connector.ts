@@ -1,9 +1,6 @@
 import {
   ByteBudget,
-  dataProtocol,
-  instanceHeader,
   newId,
-  slotPath,
   toZtnaError,
   type AppId,
   type ConnectorId,
@@ -12,15 +9,16 @@ import {
 import {
   ControlClock,
   describeProxy,
-  dialWebSocket,
   KnownRelays,
   RevocationFeed,
   type Logger,
 } from '../protocol/host/index.ts';
 import { AppHealth } from './app-health.ts';
-import { servedApps, type AppMap, type ServedApp } from './app-map.ts';
+import { servedApps, warnOfUnrouted, type AppMap, type ServedApp } from './app-map.ts';
 import { ControlLinks } from './control-links.ts';
+import { dialSlot } from './dial-slot.ts';
 import { leaseTickMs, maxReplayGrowthBytes, maxSlots, maxWindowGrowthBytes } from './limits.ts';
+import { describeLink, findProblems } from './readiness.ts';
 import { RelaySlots } from './relay-slots.ts';
 import { RoundTripReporter } from './round-trip-reporter.ts';
 import { StreamBudget } from './stream-budget.ts';
@@ -34,7 +32,6 @@ import type { Tunnel } from './tunnel.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
 import type { Metrics } from './metrics.ts';
 import type { ConnectorStatus } from './status-socket.ts';
-import type { WebSocket } from 'ws';
 
 export interface ConnectorOptions {
   readonly keeper: IdentityKeeper;
@@ -45,9 +42,8 @@ export interface ConnectorOptions {
   readonly isSealed: boolean;
   /** The deployment's relays, as kept from before. */
   readonly known?: KnownRelays;
-  /** The usual one unless a test says otherwise. */
+  /** The usual ones unless a test says otherwise. */
   readonly streams?: StreamBudget;
-  /** The usual one unless a test says otherwise. */
   readonly checkApp?: typeof checkApp;
   /** For tests: the usual time after which a relay is wedged. */
   readonly wedgedAfterMs?: number;
@@ -100,7 +96,9 @@ export class Connector {
       options.known ?? new KnownRelays({ bundle: () => keeper.identity.bundle, logger });
     this.#links = this.#newLinks();
     this.#slots = new RelaySlots({
-      dial: (url, signal) => this.#dialSlot(url, signal),
+      // The certificate is read at each dial, so that a renewed one is in use as soon as sockets are replaced.
+      dial: (url, signal) =>
+        dialSlot(url, { identity: keeper.identity, instance: this.#instance }, signal),
       onAssign: (socket, assign, relay) => {
         this.#opener.open(socket, assign, relay);
       },
@@ -147,24 +145,8 @@ export class Connector {
   /** What keeps the connector from being ready, a line each. */
   problems(): string[] {
     if (this.#isStopping) return ['the connector is stopping'];
-    const links = this.#links.states;
-    const bad = this.#isLinked ? links.filter(({ state }) => state === 'wedged') : links;
-    const unlinked = bad.map(({ url, error }) => {
-      const why = error ? `: ${error.message} [${error.code}]` : '';
-      return `no control channel to ${url}${why}`;
-    });
-    if (unlinked.length > 0) return unlinked;
-    if (this.#clock.nowMs() === undefined) return ['control time is unknown'];
-    const relays = this.#slots.states;
-    const wedged = relays.filter(({ state }) => state === 'wedged');
-    const counted = wedged.length > 0 ? wedged : relays;
-    const isServing = relays.some(({ state }) => state === 'filled');
-    if (isServing && wedged.length === 0) return [];
-    if (relays.length === 0) return ['no relay is assigned'];
-    return counted.map(
-      ({ id, url, idle, wanted, state }) =>
-        `relay ${id} ${url} is ${state}: ${idle} of ${wanted} idle sockets stand`,
-    );
+    const isTimeKnown = this.#clock.nowMs() !== undefined;
+    return findProblems(this.#links.states, this.#slots.states, isTimeKnown);
   }
 
   /**
@@ -248,11 +230,7 @@ export class Connector {
       tunnels: this.#table.total,
       detached: this.#table.detachedCount,
       streams: this.#table.streamCount,
-      links: this.#links.states.map((each) => ({
-        url: each.url,
-        state: each.state,
-        error: each.error ? { code: each.error.code, message: each.error.message } : null,
-      })),
+      links: this.#links.states.map(describeLink),
       relays: this.#slots.states,
       problems: this.problems(),
       apps: [...this.#apps].map(([name, { target, check }]) => ({
@@ -351,19 +329,6 @@ export class Connector {
     this.#slots.use(listed.length > 0 ? listed : named, Math.min(slots, maxSlots));
   }
 
-  /** The certificate is read at each dial, so that a renewed one is in use as soon as sockets are replaced. */
-  #dialSlot(url: string, signal: AbortSignal): Promise<WebSocket> {
-    return dialWebSocket({
-      url,
-      alpn: dataProtocol,
-      serverRole: 'data-plane',
-      identity: this.#options.keeper.identity,
-      path: slotPath,
-      headers: { [instanceHeader]: this.#instance },
-      signal,
-    });
-  }
-
   /**
    * Begins the end: the control plane sends no new tunnels here. What was granted before and what is taken up again may
    * still come where it knows that word, and finds one socket at each relay.
@@ -394,15 +359,7 @@ export class Connector {
 
   #serve(): void {
     this.#served = servedApps(this.#apps, this.#appIds);
-    const missing = [...this.#apps.keys()].filter(
-      (name) => !this.#appIds.some(([known]) => known === name),
-    );
-    if (missing.length > 0) {
-      this.#options.logger.warn('apps_not_routed', {
-        apps: missing.join(' '),
-        fix: 'add them on the relay: ztna-relay app add NAME --site SITE',
-      });
-    }
+    warnOfUnrouted(this.#apps, this.#appIds, this.#options.logger);
   }
 
   /** How each tunnel stands: what was said just before the last channel was lost may not have arrived. */

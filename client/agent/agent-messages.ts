@@ -1,4 +1,4 @@
-import type { FromDevice, ToDevice } from '../../protocol/index.ts';
+import { ZtnaError, type FromDevice, type ToDevice } from '../../protocol/index.ts';
 
 /** Requests an agent makes, and the type of the answer to each. `done` answers those that have nothing to tell. */
 interface AnswerTypes {
@@ -45,4 +45,10 @@ export function isAnswerTo<T extends RequestType>(
   message: ToDevice,
 ): message is Answer<T> {
   return answerTypes[type].includes(message.type);
+}
+
+/** The answer, if it is of the kind that the request asks for. Throws ERR_MESSAGE_UNEXPECTED. */
+export function expectAnswer<T extends RequestType>(type: T, answer: ToDevice): Answer<T> {
+  if (isAnswerTo(type, answer)) return answer;
+  throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
 }

@@ -3,14 +3,11 @@ import {
   ByteBudget,
   controlProtocol,
   errorRow,
-  fromDevice,
   isAbout,
   leaseBatchSchema,
   maxAvoidedRelays,
-  toDevice,
   toZtnaError,
   verifyStatement,
-  wireVersions,
   ZtnaError,
   type FromDevice,
   type RelayId,
@@ -18,20 +15,19 @@ import {
   type TunnelId,
 } from '../../protocol/index.ts';
 import {
-  ControlChannel,
   ControlClock,
   type DialOptions,
-  fullJitterDelayMs,
   KnownRelays,
   RevocationFeed,
-  softwareVersion,
   type Identity,
   type Logger,
   type RequestOf,
 } from '../../protocol/host/index.ts';
-import { isAnswerTo, type Answer, type Request, type RequestType } from './agent-messages.ts';
+import { expectAnswer, type Answer, type Request, type RequestType } from './agent-messages.ts';
 import { dialControl } from './control-dial.ts';
 import { ControlLink } from './control-link.ts';
+import { openDeviceChannel, type DeviceChannel } from './device-channel.ts';
+import { watchDraining } from './drain-watch.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { PathOpener } from './path-opener.ts';
 import { checkNextPath, readPermit, type Permit } from './permit.ts';
@@ -42,16 +38,11 @@ import { Tunnel, type RekeyLimits } from './tunnel.ts';
 /** How often every tunnel's lease is looked at. */
 const tickEveryMs = 250;
 
-/** Agents leave a relay that drains within this time. */
-const leaveWithinMs = 1_000;
-
 /** How long the end of a tunnel may take when the agent stops. */
 const closeWithinMs = 2_000;
 
 /** Growth of what all tunnels together keep to be sent again on a later path. */
 const replayBudgetBytes = 268_435_456;
-
-type Channel = ControlChannel<ToDevice, FromDevice>;
 
 export interface AgentOptions {
   readonly profile: Profile;
@@ -87,8 +78,8 @@ export class Agent {
   readonly #paths: PathOpener;
   /** Where the control channel is. */
   #controlUrl: string | undefined;
-  #leaving: NodeJS.Timeout | undefined;
-  #link!: ControlLink<Channel>;
+  #stopWatching: () => void = () => undefined;
+  #link!: ControlLink<DeviceChannel>;
   #ticker: NodeJS.Timeout | undefined;
 
   /** Connects. Throws ERR_RELAY_UNREACHABLE, or what the relay refused this machine with. */
@@ -217,7 +208,7 @@ export class Agent {
     for (const tunnel of [...this.#permitted]) this.#giveUp(tunnel);
     this.#stopping.abort();
     clearInterval(this.#ticker);
-    clearTimeout(this.#leaving);
+    this.#stopWatching();
     this.#keeper.stop();
     this.#paths.drop();
     await this.#link.stop();
@@ -246,9 +237,13 @@ export class Agent {
       await this.#keeper.renew();
       await this.#startLink();
     }
-    this.#known.onChange(() => {
-      this.#leaveDraining();
-    });
+    this.#stopWatching = watchDraining(
+      this.#known,
+      () => this.#controlUrl,
+      () => {
+        this.#link.redial();
+      },
+    );
     this.#keeper.onRenewed = () => {
       this.#link.redial();
     };
@@ -264,7 +259,7 @@ export class Agent {
   }
 
   async #startLink(): Promise<void> {
-    this.#link = await ControlLink.start<Channel>({
+    this.#link = await ControlLink.start<DeviceChannel>({
       logger: this.#logger,
       dial: (signal) => this.#dialChannel(signal),
     });
@@ -276,24 +271,8 @@ export class Agent {
     });
   }
 
-  /** Leaves a control plane that is about to stop for another, not all agents in the same moment. */
-  #leaveDraining(): void {
-    const { relays } = this.#known;
-    const isLeaving = relays.some(({ url, isDraining }) => isDraining && url === this.#controlUrl);
-    const isOther = relays.some(({ isControl, isDraining }) => isControl && !isDraining);
-    clearTimeout(this.#leaving);
-    if (!isLeaving || !isOther) return;
-    this.#leaving = setTimeout(
-      () => {
-        this.#link.redial();
-      },
-      fullJitterDelayMs(0, { baseMs: leaveWithinMs }),
-    );
-    this.#leaving.unref(); // losing the channel does as well
-  }
-
-  async #dialChannel(signal: AbortSignal): Promise<Channel> {
-    const { url, channel } = await dialControl<Channel>({
+  async #dialChannel(signal: AbortSignal): Promise<DeviceChannel> {
+    const { url, channel } = await dialControl<DeviceChannel>({
       urls: this.#book.controlUrls(this.identity.relayUrl),
       book: this.#book,
       dial: (to) => this.#controlDial(to),
@@ -313,28 +292,14 @@ export class Agent {
     return { url, alpn: controlProtocol, serverRole: 'control-plane', identity: this.identity };
   }
 
-  async #openChannel(url: string, socket: TLSSocket, signal: AbortSignal): Promise<Channel> {
-    const { identity } = this;
+  async #openChannel(url: string, socket: TLSSocket, signal: AbortSignal): Promise<DeviceChannel> {
     const app = this.#ahead?.app;
-    const channel = await ControlChannel.open<ToDevice, FromDevice>({
+    const channel = await openDeviceChannel({
       dial: { ...this.#controlDial(url), socket, signal },
-      fromSchema: fromDevice,
-      toSchema: toDevice,
-      hello: {
-        type: 'hello',
-        versions: wireVersions,
-        software: `ztna/${softwareVersion()}`,
-        bundleVersion: identity.bundle.version,
-        tunnels: [...this.#tunnels.keys()],
-      },
-      requests: app === undefined ? [] : [{ type: 'grant', app }],
+      app,
+      tunnels: [...this.#tunnels.keys()],
+      keeper: this.#keeper,
       clock: this.clock,
-      bundle: () => this.identity.bundle,
-      onBundle: (bundle) => {
-        this.#keeper.keepBundle(bundle).catch((error: unknown) => {
-          this.#logger.warn('bundle_not_kept', { code: toZtnaError(error).code });
-        });
-      },
       onMessage: (message) => {
         this.#onMessage(message);
       },
@@ -432,9 +397,4 @@ export class Agent {
     });
     this.#endRevoked(); // what was revoked while it was being opened
   }
-}
-
-function expectAnswer<T extends RequestType>(type: T, answer: ToDevice): Answer<T> {
-  if (isAnswerTo(type, answer)) return answer;
-  throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
 }
