@@ -29,7 +29,7 @@ export async function unlessLeaving(): Promise<void> {
   if (isLeaving) await new Promise(() => undefined);
 }
 
-export async function undoAll(): Promise<void> {
+async function undoAll(): Promise<void> {
   for (let undo = undone.pop(); undo; undo = undone.pop()) {
     try {
       await undo();

@@ -28,6 +28,8 @@ export interface Run {
 
 export interface Scenario {
   readonly name: string;
+  /** It waits more than it works, so a quick run has it beside others. */
+  readonly isPatient?: boolean;
   /** Why it cannot be run here; undefined when it can. */
   readonly missing?: () => string | undefined;
   readonly run: (run: Run) => Promise<void>;
@@ -42,21 +44,22 @@ export async function runScenario(
   const { name } = scenario;
   const add = (bound: string, measured: string, verdict: Verdict): void => {
     rows.push({ scenario: name, bound, measured, verdict });
-    console.error(`  ${verdict}: ${bound}: ${measured}`);
+    tell(`${verdict}: ${bound}: ${measured}`);
   };
-  console.error(`${name} …`);
+  const startedAtMs = performance.now();
+  const tell = (line: string): void => {
+    const seconds = ((performance.now() - startedAtMs) / 1_000).toFixed(1);
+    console.error(`${name.padEnd(22)} ${seconds.padStart(6)} s  ${line}`);
+  };
   const missing = scenario.missing?.();
   if (missing !== undefined) {
     add('whole scenario', missing, 'skipped');
     return rows;
   }
-  const startedAtMs = performance.now();
-  const say = (line: string): void =>
-    console.error(`  ${((performance.now() - startedAtMs) / 1_000).toFixed(1)} s  ${line}`);
   try {
     await scenario.run({
       ...options,
-      say,
+      say: tell,
       check: (bound, measured, holds) => {
         add(bound, String(measured), holds ? 'passed' : 'failed');
       },
@@ -72,9 +75,9 @@ export async function runScenario(
     });
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
-    console.error(text);
+    tell(text);
     add('runs to its end', text.split('\n')[0] ?? '', 'failed');
   }
-  say('done');
+  tell('done');
   return rows;
 }

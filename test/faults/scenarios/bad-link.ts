@@ -133,6 +133,7 @@ async function endure(run: Run, bad: BadLink): Promise<void> {
 
 export const badLinkScenarios: readonly Scenario[] = badLinks.map((bad) => ({
   name: bad.name,
+  isPatient: true,
   missing: missingNetwork,
   run: (run) => endure(run, bad),
 }));

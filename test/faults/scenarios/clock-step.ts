@@ -28,6 +28,7 @@ const tenMinutesMs = 600_000;
 /** The wall clock of one program at a time is set forward and back while a tunnel lives. */
 export const clockStep: Scenario = {
   name: 'clock-step',
+  isPatient: true,
   run: async (run) => {
     const dir = await mkdtemp(join(tmpdir(), 'ztna-faults-clock-'));
     const fileOf = (place: string): string => join(dir, place);

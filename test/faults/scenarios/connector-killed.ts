@@ -66,6 +66,7 @@ async function loseConnector(run: Run, rig: Rig, signal: 'SIGKILL' | 'SIGSTOP'):
 
 export const connectorKilled: Scenario = {
   name: 'connector-killed',
+  isPatient: true,
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 2 }, async (rig) => {
       await loseConnector(run, rig, 'SIGKILL');

@@ -14,6 +14,7 @@ const slackMs = 750;
 /** The control plane decides nothing any more, and nobody tells the enforcers. */
 export const controlPlaneFrozen: Scenario = {
   name: 'control-plane-frozen',
+  isPatient: true,
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 1, relayConfig }, async (rig) => {
       const { fleet } = rig;
@@ -47,6 +48,7 @@ export const controlPlaneFrozen: Scenario = {
 /** A user is revoked while the path is out, and the path comes back. */
 export const revokedDuringOutage: Scenario = {
   name: 'revoked-during-outage',
+  isPatient: true,
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 1, relayConfig }, async (rig) => {
       const { fleet, traffic } = rig;

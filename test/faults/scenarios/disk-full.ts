@@ -28,6 +28,7 @@ async function fill(dir: string): Promise<string> {
 /** The file system of the relay's state has no room for one more record. */
 export const diskFull: Scenario = {
   name: 'disk-full',
+  isPatient: true,
   missing: missingNetwork,
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 1, relayDiskMib: 16 }, async (rig) => {

@@ -10,6 +10,7 @@ const cuts = ['relay to connector', 'connector to relay', 'both ways'] as const;
 /** Packets between relay and connector vanish, without a word, one way and both. */
 export const partition: Scenario = {
   name: 'partition',
+  isPatient: true,
   missing: missingNetwork,
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 1 }, async (rig) => {

@@ -69,9 +69,10 @@ async function transferUnderKills(
   { fleet, traffic }: Rig,
   kill: (relay: Relay) => Promise<void>,
   mostMs: number,
+  quick: { readonly kills: number; readonly mib: number },
 ): Promise<void> {
-  const kills = run.rounds ?? (run.isQuick ? 5 : 20);
-  const bytes = (run.mib ?? (run.isQuick ? 2_048 : 10_240)) * mebibyte;
+  const kills = run.rounds ?? (run.isQuick ? quick.kills : 20);
+  const bytes = (run.mib ?? (run.isQuick ? quick.mib : 10_240)) * mebibyte;
   const machine = await fleet.enrol();
   const { port } = await fleet.connect(machine);
   const half = { cellBytes, intervalMs: 0 };
@@ -114,6 +115,9 @@ async function transferUnderKills(
   run.checkTime(`longest resume ≤ ${mostMs / 1_000} s`, Math.max(...gaps), mostMs);
 }
 
+/** What a quick run has of all but one of these. */
+const smaller = { kills: 3, mib: 512 };
+
 async function restart(fleet: Fleet, relay: Relay): Promise<void> {
   await fleet.killRelay(relay);
   await fleet.startRelay(relay);
@@ -123,7 +127,7 @@ export const relayKilledAlone: Scenario = {
   name: 'relay-killed-alone',
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 1 }, (rig) =>
-      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 5_000),
+      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 5_000, smaller),
     ),
 };
 
@@ -133,7 +137,10 @@ export const relayKilled: Scenario = {
   missing: missingServer,
   run: (run) =>
     withRig(run, { relays: ['full', 'joined'], connectors: 1, onPostgres: true }, (rig) =>
-      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 1_500),
+      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 1_500, {
+        kills: 5,
+        mib: 2_048,
+      }),
     ),
 };
 
@@ -154,6 +161,7 @@ export const dataPlaneKilled: Scenario = {
           if (pid !== undefined) signalProcess(pid, 'SIGKILL');
         },
         1_500,
+        smaller,
       ),
     ),
 };

@@ -12,6 +12,7 @@ const slackMs = 750;
 /** The database server stops under the control plane and comes back. */
 export const storeDown: Scenario = {
   name: 'store-down',
+  isPatient: true,
   missing: missingServer,
   run: (run) =>
     withRig(
