@@ -30,7 +30,7 @@ import { openDeviceChannel, type DeviceChannel } from './device-channel.ts';
 import { watchDraining } from './drain-watch.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { PathOpener } from './path-opener.ts';
-import { checkNextPath, readPermit, type Permit } from './permit.ts';
+import { checkNextPath, readPermit, type Permit, type PermitAnswer } from './permit.ts';
 import type { Profile } from './profile.ts';
 import { RelayBook } from './relay-book.ts';
 import { Tunnel, type RekeyLimits } from './tunnel.ts';
@@ -169,7 +169,7 @@ export class Agent {
           noteLost: (relay, error) => {
             this.#paths.noteLost(relay.url, error);
           },
-          openPath: async (next) => this.#paths.open(next),
+          openPath: async (answer) => this.#paths.open(this.#readNextPath(app, tunnel, answer)),
         },
       });
       this.#permitted.delete(verified.grant.tunnel);
@@ -358,8 +358,12 @@ export class Agent {
     return { identity: this.identity, nowMs: this.clock.require() };
   }
 
-  /** Permission for another path of a tunnel. Throws the refusal, or why nobody could be asked. */
-  async #requestPath(app: string, { grant }: Tunnel, avoid: readonly RelayId[]): Promise<Permit> {
+  /** Asks for another path of a tunnel. Throws the refusal, or why nobody could be asked. */
+  async #requestPath(
+    app: string,
+    { grant }: Tunnel,
+    avoid: readonly RelayId[],
+  ): Promise<PermitAnswer> {
     const { tunnel } = grant;
     const channel = await this.#link.channel();
     if (channel.welcome.version < 2) {
@@ -367,7 +371,11 @@ export class Agent {
     }
     const all = [...new Set([...avoid, ...this.#book.avoided()])].slice(0, maxAvoidedRelays);
     const request: Request<'path'> = { type: 'path', app, tunnel, avoid: all };
-    const answer = expectAnswer('path', await channel.request(request as RequestOf<FromDevice>));
+    return expectAnswer('path', await channel.request(request as RequestOf<FromDevice>));
+  }
+
+  /** Throws for permission that does not hold here, or is for something else than the tunnel's next path. */
+  #readNextPath(app: string, { grant }: Tunnel, answer: PermitAnswer): Permit {
     const permit = readPermit(app, answer, this.#readingAt());
     checkNextPath(permit.verified, grant);
     return permit;

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { errorRow, toZtnaError, type RelayId, type ZtnaError } from '../../protocol/index.ts';
 import { fullJitterDelayMs, machineNetwork, redialCapMs } from '../../protocol/host/index.ts';
-import type { PathRelay, Permit } from './permit.ts';
+import type { PathRelay, PermitAnswer } from './permit.ts';
 import type { Path } from './path.ts';
 
 /** The first ceiling of the delays: one retry at a relay that is just starting costs little. */
@@ -13,11 +13,11 @@ const awayForMs = 20_000;
 /** Where a tunnel's paths come from. */
 export interface PathSource {
   /** Asks for permission for another path. Throws the control plane's refusal, or why it could not be asked. */
-  requestPath(avoid: readonly RelayId[]): Promise<Permit>;
+  requestPath(avoid: readonly RelayId[]): Promise<PermitAnswer>;
   /** Hears why the present one, by this relay, was lost. */
   noteLost(relay: PathRelay, error: ZtnaError): void;
-  /** Opens one under the permit. Throws why none could be opened. */
-  openPath(permit: Permit): Promise<Path>;
+  /** Verifies the permission and opens a path under it. Throws why none could be opened. */
+  openPath(answer: PermitAnswer): Promise<Path>;
 }
 
 export interface PathSearchOptions {
@@ -106,16 +106,16 @@ export class PathSearch {
   /** True when the tunnel has been taken up, or is not to be any more. */
   async #attempt(avoid: readonly RelayId[]): Promise<boolean> {
     const { source, takeUp, onFailed } = this.#options;
-    let permit: Permit;
+    let answer: PermitAnswer;
     try {
-      permit = await source.requestPath(avoid);
+      answer = await source.requestPath(avoid);
     } catch (error) {
       return this.#refused(toZtnaError(error));
     }
     this.#awaySinceMs = undefined;
     if (this.#isStopped()) return true;
     try {
-      await takeUp(await source.openPath(permit));
+      await takeUp(await source.openPath(answer));
       return true;
     } catch (error) {
       if (!this.#isStopped()) onFailed(toZtnaError(error));

@@ -1,4 +1,5 @@
 import {
+  toZtnaError,
   verifyPermit,
   ZtnaError,
   type Grant,
@@ -23,16 +24,20 @@ export interface Permit {
   readonly portHint: number | undefined;
 }
 
-type PermitAnswer = Extract<ToDevice, { readonly type: 'permit' | 'path_permit' }>;
+/** What the control plane answers a request with: not verified yet. */
+export type PermitAnswer = Extract<ToDevice, { readonly type: 'permit' | 'path_permit' }>;
 
-/** Verifies what the control plane answered. Throws as `verifyPermit`. */
+/**
+ * Verifies what the control plane answered. Throws as `verifyPermit`, but ERR_RELAY_UNAVAILABLE for a grant that is not of
+ * our time: the relay's clock was set, and the next exchange will tell us.
+ */
 export function readPermit(
   app: string,
   answer: PermitAnswer,
   at: { readonly identity: Identity; readonly nowMs: number },
 ): Permit {
   const { id, bundle, noisePublicKey } = at.identity;
-  const verified = verifyPermit(
+  const verified = verifyInTime(
     { grant: answer.grant, roster: answer.roster },
     { bundle, device: id, deviceKey: noisePublicKey, nowMs: at.nowMs },
   );
@@ -42,6 +47,22 @@ export function readPermit(
     relays: answer.relays.filter((relay) => verified.grant.relays.includes(relay.id)),
     portHint: answer.portHint ?? undefined,
   };
+}
+
+function verifyInTime(...args: Parameters<typeof verifyPermit>): VerifiedPermit {
+  try {
+    return verifyPermit(...args);
+  } catch (error) {
+    const { code } = toZtnaError(error);
+    if (code !== 'ERR_GRANT_REFUSED' && code !== 'ERR_GRANT_EXPIRED') throw error;
+    throw new ZtnaError('ERR_RELAY_UNAVAILABLE', {
+      message: 'the time of the relay and ours differ at present',
+      hint: 'try again in a few seconds',
+      hop: 'relay',
+      reason: 'time_differs',
+      cause: error,
+    });
+  }
 }
 
 /** Throws ERR_GRANT_MISMATCH for permission that is not for a later path of the very tunnel that `present` opened. */
