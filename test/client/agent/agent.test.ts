@@ -213,7 +213,7 @@ const refusedPermits: readonly [
   ],
   [
     'that has expired',
-    'ERR_GRANT_EXPIRED',
+    'ERR_RELAY_UNAVAILABLE',
     (rig) =>
       rig.permit(rig.grant({ issuedAtMs: Date.now() - 60_000, expiresAtMs: Date.now() - 1 })),
   ],
