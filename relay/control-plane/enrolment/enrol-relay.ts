@@ -11,8 +11,8 @@ export const relayInviteDetails = v.strictObject({ url: v.string(), isControl: v
 export type RelayInviteDetails = v.InferOutput<typeof relayInviteDetails>;
 
 /**
- * Enrols a data plane. It counts as one without a control plane until a control plane has started beside it, so that a
- * code that would allow both cannot draw control channels to where nobody answers. What it holds afterwards is a certificate for the host of its own address: it can sign nothing
+ * Enrols a data plane. Also one that may have a control plane is listed without until that has started: else a code for
+ * both would draw control channels to where nobody answers. What it holds afterwards is a certificate for the host of its own address: it can sign nothing
  * that anyone believes. Throws ERR_CONFIG_EXISTS when its name or address was taken meanwhile.
  */
 export async function enrolRelay(
@@ -25,10 +25,11 @@ export async function enrolRelay(
   const { authority, clock, audit } = services;
   const details = v.safeParse(relayInviteDetails, JSON.parse(invite.detailsJson));
   if (!details.success) throw new ZtnaError('ERR_IDENTITY_CODE_REFUSED', { reason: 'code_kind' });
-  const { url } = details.output;
+  const { url, isControl } = details.output;
   const relay = await addRelay(tx, {
     name: invite.subject,
     url,
+    isControl,
     signingKey: request.signingKey,
     nowMs: clock.nowMs(),
   });
@@ -50,7 +51,7 @@ export async function enrolRelay(
       subject: relay.id,
       outcome: 'ok',
       ref: invite.id,
-      details: { name: relay.name, url, hostname: request.hostname, address },
+      details: { name: relay.name, url, isControl, hostname: request.hostname, address },
     },
     tx,
   );

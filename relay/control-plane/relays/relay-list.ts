@@ -5,7 +5,15 @@ import {
   type RelayId,
 } from '../../../protocol/index.ts';
 import type { Services } from '../services.ts';
-import { raiseCounter, readCounter, type Reader, type Tx } from '../store/index.ts';
+import {
+  raiseCounter,
+  readCounter,
+  readMeta,
+  writeMeta,
+  type Reader,
+  type Tx,
+} from '../store/index.ts';
+import { controlStartedName } from './relay.ts';
 
 /** The signed word on which relays there are, and its version. */
 export interface SignedRelayList {
@@ -23,15 +31,21 @@ export async function readRelayList(
   const version = await readCounter(db, 'relaysVersion');
   const rows = await db
     .selectFrom('relays')
-    .select(['id', 'url', 'isControl', 'isDraining'])
+    .select(['id', 'url', 'isDraining'])
     .where('state', '=', 'enrolled')
     .orderBy('id')
     .limit(maxRelays)
     .execute();
-  const relays = rows.map(({ id, url, isControl, isDraining }) => ({
+  const beside = await db
+    .selectFrom('meta')
+    .select('key')
+    .where('key', 'like', controlStartedName('%'))
+    .execute();
+  const started = new Set(beside.map(({ key }) => key));
+  const relays = rows.map(({ id, url, isDraining }) => ({
     id,
     url,
-    isControl: isControl === 1,
+    isControl: started.has(controlStartedName(id)),
     isDraining: isDraining === 1,
   }));
   const statement = signStatement(
@@ -102,17 +116,18 @@ export async function setDraining(
   });
 }
 
-/** Notes that the relay of this control plane's own address has one: this. */
+/** Notes that this control plane has started beside the relay of its address: from then on the list says so. */
 export async function noteControl(services: Services): Promise<void> {
   await services.store.write(async (tx) => {
-    const changed = await tx
-      .updateTable('relays')
-      .set({ isControl: 1 })
+    const row = await tx
+      .selectFrom('relays')
+      .select('id')
       .where('url', '=', services.settings.url)
       .where('state', '=', 'enrolled')
-      .where('isControl', '=', 0)
-      .returning('id')
+      .where('isControl', '=', 1)
       .executeTakeFirst();
-    if (changed) await raiseRelayList(services, tx);
+    if (!row || (await readMeta(tx, controlStartedName(row.id))) !== undefined) return;
+    await writeMeta(tx, controlStartedName(row.id), '1');
+    await raiseRelayList(services, tx);
   });
 }

@@ -1,11 +1,16 @@
 import { maxRelays, newId, ZtnaError, type RelayId } from '../../../protocol/index.ts';
-import type { Relay } from '../store/database.ts';
+import type { Flag, Relay } from '../store/database.ts';
 import type { Reader, Tx } from '../store/index.ts';
 import { writeMeta } from '../store/index.ts';
 
 /** Where the store keeps the Ed25519 key of a data plane. */
 export function relayKeyName(id: string): string {
   return `relay_signing_key:${id}`;
+}
+
+/** Where the store keeps that a control plane has started beside a relay that may have one. */
+export function controlStartedName(id: string): string {
+  return `relay_control_started:${id}`;
 }
 
 /** Refuses a name or an address that a relay has, and one relay too many. Throws ERR_CONFIG_EXISTS or ERR_CONFIG_USAGE. */
@@ -35,14 +40,16 @@ export async function refuseTaken(
 export interface NewRelay {
   readonly name: string;
   readonly url: string;
+  /** It may have a control plane. */
+  readonly isControl: boolean;
   /** Ed25519, base64url. */
   readonly signingKey: string;
   readonly nowMs: number;
 }
 
-/** Adds a relay without a control plane. Throws as `refuseTaken`. */
+/** Adds a relay. Throws as `refuseTaken`. */
 export async function addRelay(tx: Tx, relay: NewRelay): Promise<Relay> {
-  const { name, url, signingKey, nowMs } = relay;
+  const { name, url, isControl, signingKey, nowMs } = relay;
   await refuseTaken(tx, relay);
   await freeName(tx, name);
   const row: Relay = {
@@ -54,7 +61,7 @@ export async function addRelay(tx: Tx, relay: NewRelay): Promise<Relay> {
     certificateNotAfterMs: null,
     createdAtMs: nowMs,
     lastSeenAtMs: null,
-    isControl: 0,
+    isControl: Number(isControl) as Flag,
     isDraining: 0,
   };
   await tx.insertInto('relays').values(row).execute();

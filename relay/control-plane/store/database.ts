@@ -124,7 +124,7 @@ export interface RelaysTable {
   certificateNotAfterMs: number | null;
   createdAtMs: number;
   lastSeenAtMs: number | null;
-  isControl: Flag; // a control plane is there too
+  isControl: Flag; // it may have a control plane
   isDraining: Flag; // takes no new tunnels
 }
 
