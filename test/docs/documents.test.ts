@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
+import { scenarios } from '../faults/scenarios/index.ts';
 import { errorRows } from '../../protocol/errors.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
@@ -50,4 +51,17 @@ test('threat-model.md - names a test that exists for every guarantee', (t) => {
       );
     }
   }
+});
+
+test('reliability.md - names a scenario that exists for every promise, and every scenario', (t) => {
+  const [, table = ''] = read('docs/reliability.md').split('## Promises');
+  const promises = [...(table.split('Held by')[0] ?? '').matchAll(/^\| [a-z0-9].*$/gm)].slice(1);
+  t.true(promises.length > 10);
+  const named = promises.flatMap(([row]) => {
+    const last = row.split(' | ').at(-1) ?? '';
+    const names = [...last.matchAll(/`([^`]+)`/g)].map(([, name = '']) => name);
+    t.true(names.length > 0, row);
+    return names;
+  });
+  t.deepEqual(new Set(named), new Set(scenarios.map(({ name }) => name)));
 });
