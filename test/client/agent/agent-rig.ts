@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import type { WebSocket } from 'ws';
 import { Agent } from '../../../client/agent/agent.ts';
+import type { RekeyLimits } from '../../../client/agent/tunnel.ts';
 import { createLogger, type Identity } from '../../../protocol/host/index.ts';
 import {
   dataProtocol,
@@ -28,7 +29,7 @@ import {
   type TestServer,
 } from '../../support/control-server.ts';
 import { TestPki } from '../../support/pki.ts';
-import { ConnectorEnd, type ConnectorRole } from './fake-connector.ts';
+import { ConnectorEnd, type ConnectorRole, type KeptEnd } from './fake-connector.ts';
 
 type Message = Record<string, unknown>;
 
@@ -61,12 +62,17 @@ export class AgentRig {
   readonly hellos: Message[] = [];
   /** Ends of the paths that the agent opened. */
   readonly paths: ConnectorEnd[] = [];
+  /** Of the wire, on channels that open from here on. */
+  version = 1;
+  /** What each end of them is to do otherwise. */
+  role: Partial<ConnectorRole> = {};
   /** Answers a request; what it returns is sent with the request's id. */
   answer: (message: Message) => Message | undefined = () => undefined;
   control!: TestServer;
   data!: TestServer;
   dir = '';
   #grantStatement = '';
+  readonly #kept = new Map<string, KeptEnd>();
   readonly #channels = new Set<WebSocket>();
   readonly #wakes = new Set<() => void>();
 
@@ -78,12 +84,13 @@ export class AgentRig {
   }
 
   /** An agent of the device, connected, that asks for `app` ahead when there is one. */
-  async agent(t: ExecutionContext, app?: string): Promise<Agent> {
+  async agent(t: ExecutionContext, app?: string, rekey?: RekeyLimits): Promise<Agent> {
     const agent = await Agent.start({
       profile: { name: 'default', dir: this.dir },
       identity: this.identity(),
       logger: createLogger({ program: 'test', write: () => undefined }),
       ...(app === undefined ? {} : { app }),
+      ...(rekey && { rekey }),
     });
     t.teardown(() => agent.stop());
     return agent;
@@ -155,6 +162,33 @@ export class AgentRig {
     };
   }
 
+  /** As `permit`, for another path. */
+  pathPermit(grant: Grant): Message {
+    const { grant: statement, roster, portHint } = this.permit(grant);
+    const relays = [{ id: this.relay, url: this.data.url, connectorMs: null }];
+    return { type: 'path_permit', grant: statement, roster, relays, portHint };
+  }
+
+  /** The connector knows no tunnel any more. */
+  forget(): void {
+    for (const { keeper } of this.#kept.values()) keeper.close('ERR_TUNNEL_CLOSED', 'test_over');
+    this.#kept.clear();
+  }
+
+  /** The grant for the next path of a tunnel. */
+  nextGrant(grant: Grant, changes: Partial<Grant> = {}): Grant {
+    const [fencing, counter] = grant.sequence;
+    return this.grant({
+      ...grant,
+      id: newId('grant'),
+      generation: grant.generation + 1,
+      sequence: [fencing, counter + 1],
+      issuedAtMs: Date.now(),
+      expiresAtMs: Date.now() + 60_000,
+      ...changes,
+    });
+  }
+
   leases(entries: LeaseBatch['entries'], changes: Partial<LeaseBatch> = {}): ToDevice {
     const batch = { connector: this.connector, entries, ...changes };
     const statement = signStatement('lease', leaseBatchSchema, batch, this.pki.grantKey);
@@ -222,7 +256,10 @@ export class AgentRig {
     const { relay, connector, instance, connectorKeys } = this;
     const { bundle } = this.pki;
     const grantStatement = this.#grantStatement;
-    return { bundle, relay, connector, instance, connectorKeys, grantStatement, nowMs: Date.now() };
+    const nowMs = Date.now();
+    const kept = this.#kept;
+    const role = { bundle, relay, connector, instance, connectorKeys, grantStatement, nowMs, kept };
+    return { ...role, ...this.role };
   }
 
   #serveChannel(ws: WebSocket): void {
@@ -234,6 +271,7 @@ export class AgentRig {
       this.#wake();
     });
     actAsControlPlane(ws, this.pki, {
+      welcome: { version: this.version },
       onMessage: (message) => {
         const answer = this.answer(message);
         if (answer) ws.send(JSON.stringify(withId(answer, message['id'])));
@@ -248,6 +286,7 @@ export class AgentRig {
   }
 
   async #stop(): Promise<void> {
+    this.forget();
     await this.control.stop();
     await this.data.stop();
     await rm(this.dir, { recursive: true, force: true });

@@ -3,7 +3,9 @@ import type { AddressInfo } from 'node:net';
 import { WebSocket, WebSocketServer } from 'ws';
 import {
   ConnectorHandshake,
+  ConnectorResume,
   errorRow,
+  resumeSecretOf,
   toCloseFrame,
   TunnelEndpoint,
   verifyGrantAtConnector,
@@ -14,9 +16,10 @@ import {
   type NoiseKeyPair,
   type ProvedClient,
   type RelayId,
+  type ResumeSecret,
   type TunnelStream,
 } from '../../../protocol/index.ts';
-import { PathKeeper } from '../../../protocol/host/index.ts';
+import { PathInbox, PathKeeper } from '../../../protocol/host/index.ts';
 
 /** Who the connector is, and what is to happen. */
 export interface ConnectorRole {
@@ -33,6 +36,14 @@ export interface ConnectorRole {
   /** Answers message 1 with this instead of message 2; null says nothing. */
   readonly message2?: Buffer | string | null;
   readonly onStream?: (stream: TunnelStream) => void;
+  /** Tunnels that outlive their paths, by id: what a later path takes up. */
+  readonly kept?: Map<string, KeptEnd>;
+}
+
+/** The connector's end of a tunnel between two paths. */
+export interface KeptEnd {
+  readonly keeper: PathKeeper;
+  readonly secret: ResumeSecret;
 }
 
 /** The connector's end of one path. */
@@ -63,6 +74,11 @@ export class ConnectorEnd {
     this.#webSocket.terminate();
   }
 
+  /** Says something as the relay on the way. */
+  say(text: string): void {
+    this.#webSocket.send(text);
+  }
+
   /** Closes the path as a data plane does: with a code and no reason. */
   close(code: ErrorCode): void {
     this.#webSocket.close(errorRow(code).closeCode, code);
@@ -75,15 +91,26 @@ export class ConnectorEnd {
     this.#webSocket.send(message2 ?? handshake.receiveMessage1(message1));
     this.#webSocket.once('message', (message3: Buffer) => {
       if (refusal) this.close(refusal);
-      else this.#accept(handshake.receiveMessage3(message3));
+      else this.#accept(handshake.receiveMessage3(message3)).catch(() => this.cut());
     });
   }
 
-  #accept(client: ProvedClient): void {
-    const { onStream = () => undefined } = this.#role;
+  async #accept(client: ProvedClient): Promise<void> {
+    const { onStream = () => undefined, kept } = this.#role;
     const { peerStatic } = client;
     const grant = verifyGrantAtConnector(client.grantStatement, { ...this.#role, peerStatic });
-    const { sealer, opener } = client.admit(grant);
+    const transport = client.admit(grant);
+    const { sealer, opener } = transport;
+    const before = kept?.get(grant.tunnel);
+    if (before) {
+      const inbox = new PathInbox(this.#webSocket);
+      const request = opener.open(await inbox.next(5_000));
+      const resumed = new ConnectorResume({ secret: before.secret, transport }).receive(request);
+      const early = inbox.take().records;
+      this.keeper = before.keeper;
+      this.keeper.replace({ webSocket: this.#webSocket, sealer, opener, early }, resumed);
+      return;
+    }
     this.keeper = new PathKeeper({
       path: { webSocket: this.#webSocket, sealer, opener },
       holdMs: grant.holdMs,
@@ -95,6 +122,7 @@ export class ConnectorEnd {
         this.#ended.resolve({ code, reason });
       },
     });
+    kept?.set(grant.tunnel, { keeper: this.keeper, secret: resumeSecretOf(transport) });
     this.keeper.start();
   }
 }
