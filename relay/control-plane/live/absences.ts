@@ -3,14 +3,19 @@ import { connectorAwayMs, connectorReturnMs } from '../limits.ts';
 
 /**
  * How long each connector has been away, in control time: for a while its tunnels wait for it, then they end. After a
- * start of this process all of them are away, and get longer to come back.
+ * start of this process, or of the store, all of them are away, and get longer to come back.
  */
 export class Absences {
-  readonly #startedAtMs: number;
+  #startedAtMs: number;
   readonly #leftAtMs = new Map<ConnectorId, number>();
 
   constructor(startedAtMs: number) {
     this.#startedAtMs = startedAtMs;
+  }
+
+  /** The store is back: while it was away nobody could be greeted, nor any report be taken. */
+  restart(nowMs: number): void {
+    this.#startedAtMs = nowMs;
   }
 
   leave(connector: ConnectorId, nowMs: number): void {

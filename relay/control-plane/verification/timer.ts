@@ -3,7 +3,7 @@ import { flushConfirmations, revokeSubject } from '../access/end-tunnels.ts';
 import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
 import { pruneEveryMs } from '../limits.ts';
-import { pruneStore } from '../store/index.ts';
+import { pruneStore, readCounter } from '../store/index.ts';
 import { markClock } from '../time/open-clock.ts';
 import { endOverdue } from './overdue.ts';
 import { verifyTunnels } from './verifier.ts';
@@ -25,8 +25,11 @@ const maxAtOnce = 512;
 /** Everything that the control plane does on a clock rather than on request. */
 export function startTimers(services: Services): { stop(): Promise<void> } {
   const { clock, schedule, feed, logger } = services;
+  // Once the store was away, nothing is found overdue before everybody got the time to come back.
+  let isStoreAway = false;
   const loops = [
     startLoop(verifyEveryMs, async () => {
+      if (isStoreAway) return;
       const due = schedule.takeDue(clock.nowMs(), maxAtOnce);
       if (due.length > 0) await verifyTunnels(services, due);
     }),
@@ -34,8 +37,10 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
       feed.beat();
       return Promise.resolve();
     }),
-    startLoop(clockMarkEveryMs, () => markClock(services)),
-    startLoop(overdueEveryMs, () => endOverdue(services, clock.nowMs())),
+    startLoop(clockMarkEveryMs, watchStore),
+    startLoop(overdueEveryMs, async () => {
+      if (!isStoreAway) await endOverdue(services, clock.nowMs());
+    }),
     startLoop(clockLearnEveryMs, () => services.learnClock()),
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
@@ -49,9 +54,19 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
       await renewBundle(services);
     }),
   ];
+  async function watchStore() {
+    await markClock(services);
+    if (!isStoreAway) return;
+    await readCounter(services.store.db, 'fencing');
+    services.absences.restart(clock.nowMs());
+    isStoreAway = false;
+  }
   function startLoop(everyMs: number, work: () => Promise<void>) {
     return repeat(everyMs, work, (error) => {
-      if (error.reason === 'store_unavailable') return; // the store says so itself, once
+      if (error.reason === 'store_unavailable') {
+        isStoreAway = true;
+        return; // the store says so itself, once
+      }
       logger.error('timer_failed', {
         code: error.code,
         error: error.message,

@@ -82,7 +82,10 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
 /** True for a grant that nobody used, and for a tunnel whose lease ran out while its connector was away. */
 function isLost(services: Services, tunnel: LiveTunnel, nowMs: number): boolean {
   if (tunnel.state === 'granted') return nowMs > tunnel.grantExpiresAtMs + openReportMs;
-  return tunnel.state === 'open' && !isReachable(services, tunnel) && nowMs >= tunnel.untilMs;
+  if (tunnel.state !== 'open' || isReachable(services, tunnel)) return false;
+  // One that outlives its path is detached by now, which its connector will tell when it is back.
+  const isKept = tunnel.version >= 2 && nowMs < services.absences.untilMs(tunnel.connector);
+  return nowMs >= tunnel.untilMs && !isKept;
 }
 
 function isReachable(services: Services, tunnel: LiveTunnel): boolean {
