@@ -272,6 +272,7 @@ export class DataPlane {
     if (left > 0) await wait(limits.closeGraceMs);
     const tookMs = Math.round(performance.now() - startedAtMs);
     logger.info('drained', { left, tookMs });
+    this.#links.stop(); // the control plane ends next, and there is nothing left to tell it
   }
 
   /** Some at a time, so that not all of them ask for another path in the same moment. */
