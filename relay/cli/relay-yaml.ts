@@ -23,11 +23,15 @@ store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 #  absolute: 24h
 
 # How often each open tunnel is verified again (1s to 20s). It may move bytes for max(5s, 3 × interval) at most
-# without a new verdict.
+# without a new verdict. A tunnel that lost its path is held for so long (1s to 1h), with its connections.
 #verification:
 #  interval: 20s
+#  holdFor: 5m
 
-# Apps with an interval of their own.
+# How long tunnels may take to move to another relay when this one stops (1s to 10m).
+#drainFor: 25s
+
+# Apps with an interval or a hold of their own.
 #apps:
 #  NAME:
 #    verification:
