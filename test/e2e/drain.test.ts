@@ -1,0 +1,128 @@
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import test, { type ExecutionContext } from 'ava';
+import { Deployment } from '../support/deployment.ts';
+import type { RunningProgram } from '../support/program.ts';
+import { addDataPlane, listRelays, type DataPlaneRelay } from '../support/relays.ts';
+
+async function start(t: ExecutionContext): Promise<Deployment> {
+  t.timeout(120_000);
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.pipe(socket);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const deployment = await Deployment.start({
+    apps: [{ name: 'echo', target: `tcp://127.0.0.1:${port}` }],
+    relayConfig: { verification: '{ interval: 5s }', drainFor: '60s' },
+  });
+  t.teardown(async () => {
+    await deployment.stop();
+    server.close();
+  });
+  return deployment;
+}
+
+/** One connection to the app, for the whole test. */
+class Echo {
+  readonly #socket: Socket;
+  #received = '';
+
+  constructor(t: ExecutionContext, port: number) {
+    this.#socket = connect({ port, host: '127.0.0.1' });
+    this.#socket.on('data', (chunk: Buffer) => (this.#received += chunk.toString()));
+    t.teardown(() => this.#socket.destroy());
+  }
+
+  /** Resolves once exactly this has come back behind everything before. */
+  async say(text: string): Promise<void> {
+    const expected = this.#received + text;
+    this.#socket.write(text);
+    while (this.#received !== expected) {
+      if (!expected.startsWith(this.#received)) throw new Error(`it said ${this.#received}`);
+      await once(this.#socket, 'data');
+    }
+  }
+}
+
+/** What a line of a relay's log says under that event. */
+function logged(program: RunningProgram, event: string): Record<string, unknown>[] {
+  return program.errorLines
+    .filter((line) => line.includes(`"${event}"`))
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+}
+
+/** Waits for the end without a deadline of its own. */
+async function sigterm(program: RunningProgram): Promise<number | null> {
+  program.child.kill('SIGTERM');
+  return (await program.ended).code;
+}
+
+async function carrierOf(deployment: Deployment): Promise<string> {
+  for (;;) {
+    const [line = '{}'] = (await deployment.admin('tunnel', 'list', '--json')).split('\n');
+    const { relay } = JSON.parse(line) as { relay: string | null };
+    if (relay !== null) return relay;
+  }
+}
+
+test('drain - the only relay keeps nobody waiting, and its tunnels go on when it is back', async (t) => {
+  const deployment = await start(t);
+  // The door opens behind the control plane, so nobody looks for it in vain.
+  t.deepEqual(logged(deployment.relay, 'control_link_lost'), []);
+  const machine = await deployment.enrol();
+  const { program, port } = await deployment.connect(machine, 'echo');
+  const echo = new Echo(t, port);
+  await echo.say('before');
+  const { relay } = deployment;
+  t.is(await sigterm(relay), 0);
+  const [drained] = logged(relay, 'drained');
+  t.is(drained?.['left'], 1);
+  for (const event of ['child_killed', 'child_not_drained', 'stop_failed']) {
+    t.deepEqual(logged(relay, event), []);
+  }
+  const seen = program.lines.length;
+  const said = echo.say('meanwhile');
+  await deployment.startRelay();
+  await program.event('resumed', Math.max(0, seen - 2));
+  await said;
+  await echo.say('after');
+  await program.stop();
+});
+
+test('drain - a relay that stops sends its tunnels to another, and waits until they have left', async (t) => {
+  const deployment = await start(t);
+  const planes: DataPlaneRelay[] = [];
+  t.teardown(() => Promise.all(planes.map(({ program }) => program.stop('SIGKILL'))));
+  for (const name of ['b', 'c']) planes.push(await addDataPlane(deployment, name));
+  const machine = await deployment.enrol();
+  const { program, port } = await deployment.connect(machine, 'echo');
+  const echo = new Echo(t, port);
+  await echo.say('first');
+  const passed = new Set<string>();
+  // Each that carries it stops in turn, as in a rolling upgrade.
+  for (let round = 0; round < 3; round++) {
+    const carrier = await carrierOf(deployment);
+    passed.add(carrier);
+    const relays = await listRelays(deployment);
+    const plane = planes.find(({ name }) => relays.get(name)?.['id'] === carrier);
+    const seen = program.lines.length;
+    const stopping = plane ? plane.program : deployment.relay;
+    const ended = sigterm(stopping);
+    await program.event('moved', seen);
+    await echo.say(`round ${round}`);
+    t.is(await ended, 0);
+    t.is(logged(stopping, 'drained')[0]?.['left'], 0);
+    if (plane) await plane.restart();
+    else await deployment.startRelay();
+    await echo.say(`round ${round} again`);
+    t.deepEqual(
+      program.lines.slice(seen).filter((line) => /"event":"(?:closed|detached)"/.test(line)),
+      [],
+    );
+  }
+  t.true(passed.size > 1);
+  await program.stop();
+});
