@@ -39,7 +39,7 @@ import {
 } from './store/index.ts';
 import { openClock } from './time/open-clock.ts';
 import { VerificationSchedule } from './verification/schedule.ts';
-import { startTimers } from './verification/timer.ts';
+import { keepCarriers, startTimers } from './verification/timer.ts';
 import { randomInt } from 'node:crypto';
 
 export interface ControlPlaneOptions {
@@ -150,6 +150,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       upgrades.stop();
       await listener.stop();
       try {
+        await keepCarriers(services);
         await audit.append({
           actor: 'system',
           action: 'relay.stop',

@@ -218,6 +218,7 @@ function toLiveTunnel(path: NewPath): LiveTunnel {
     generation: path.generation,
     pathGeneration: 0,
     relay: onlyRelay(path),
+    keptRelay: onlyRelay(path),
     grantExpiresAtMs: path.expiresAtMs,
     address: subject.address,
     decision: path.decisionId,

@@ -46,6 +46,7 @@ export async function loadTunnels(services: Services): Promise<void> {
       generation: row.generation,
       pathGeneration: 0, // its connector tells
       relay: row.relayId,
+      keptRelay: row.relayId,
       grantExpiresAtMs: row.grantExpiresAtMs,
       address: addressIn(row.inputsJson),
       decision: row.decisionId,

@@ -33,6 +33,8 @@ export interface LiveTunnel {
   pathGeneration: number;
   /** The relay that carries its newest path, where that is known. */
   relay: RelayId | null;
+  /** The same as the store knows it. */
+  keptRelay: RelayId | null;
   /** Of the newest grant. */
   grantExpiresAtMs: number;
   /** Of the agent's newest control channel, as the data plane told it. */

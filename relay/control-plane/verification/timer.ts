@@ -109,6 +109,25 @@ function repeat(
   };
 }
 
+/** Writes down which relays carry tunnels now: all that changed in one transaction. */
+export async function keepCarriers({
+  store,
+  tunnels,
+}: Pick<Services, 'store' | 'tunnels'>): Promise<void> {
+  const due = [...tunnels.all()]
+    .filter(({ state, relay, keptRelay }) => state !== 'closed' && relay !== keptRelay)
+    .map((tunnel) => ({ tunnel, relay: tunnel.relay }));
+  if (due.length === 0) return;
+  await store.write(async (tx) => {
+    for (const { tunnel, relay } of due) {
+      await tx.updateTable('tunnels').set({ relayId: relay }).where('id', '=', tunnel.id).execute();
+      store.afterCommit(tx, () => {
+        tunnel.keptRelay = relay;
+      });
+    }
+  });
+}
+
 /** Ends sessions that ran out, and forgets closed tunnels whose grant can no longer be used. */
 async function sweep(services: Services): Promise<void> {
   const { store, clock, tunnels, peers, audit } = services;
@@ -117,6 +136,7 @@ async function sweep(services: Services): Promise<void> {
     if (tunnel.state === 'closed' && tunnel.grantExpiresAtMs <= nowMs) tunnels.delete(tunnel.id);
   }
   services.absences.sweep(nowMs);
+  await keepCarriers(services);
   const ended = await store.db
     .selectFrom('sessions')
     .select('id')
@@ -163,7 +183,7 @@ async function keepBooks(services: Services): Promise<void> {
         await flushConfirmations(store, tx, tunnel, nowMs);
         await tx
           .updateTable('tunnels')
-          .set({ untilMs: tunnel.untilMs, relayId: tunnel.relay })
+          .set({ untilMs: tunnel.untilMs })
           .where('id', '=', tunnel.id)
           .where('state', '!=', 'closed')
           .execute();
