@@ -284,3 +284,70 @@ test('KeptTunnel - keeps to a connector that stops until there is another', asyn
   t.is(kept.current, second);
   await kept.close('test');
 });
+
+test('KeptTunnel - lets new connections wait for a detached tunnel, and tells of it', async (t) => {
+  const first = new FakeTunnel('tun_1');
+  const { kept, events } = keep(new FakeAgent(first));
+  await kept.start();
+  first.isDetached = true;
+  first.holdLeftMs = 60_000;
+  first.watcher.onDetached?.('path_lost', 1_900_000_000_000);
+  t.is(kept.current, undefined);
+  t.is(kept.holdLeftMs, 60_000);
+  const waiting = kept.whenOpen(new AbortController().signal);
+  first.isDetached = false;
+  first.watcher.onResumed?.();
+  t.is(await waiting, first);
+  t.deepEqual(names(events), ['open', 'detached', 'resumed']);
+  t.deepEqual(events[1], {
+    event: 'detached',
+    reason: 'path_lost',
+    until: new Date(1_900_000_000_000).toISOString(),
+  });
+  await kept.close('done');
+});
+
+test('KeptTunnel - gives those who wait a tunnel to another connector while the own one is away', async (t) => {
+  const [first, second] = [new FakeTunnel('tun_1'), new FakeTunnel('tun_2')];
+  const agent = new FakeAgent(first, second);
+  const { kept, events } = keep(agent);
+  await kept.start();
+  first.streamCount = 1;
+  first.isDetached = true;
+  first.watcher.onAway?.();
+  t.is(agent.asked, 1); // nobody waits yet
+  t.is(await kept.whenOpen(new AbortController().signal), second);
+  t.true(first.isOpen, 'what it carried may still be taken up');
+  first.end('ERR_TUNNEL_RESUME_REFUSED', 'connector_gone');
+  await first.closed;
+  t.is(kept.current, second);
+  t.deepEqual(names(events), ['open', 'open']);
+  await kept.close('done');
+});
+
+test('KeptTunnel - hands back a permission for the very connector that was away, which is back', async (t) => {
+  const [first, same] = [new FakeTunnel('tun_1'), new FakeTunnel('tun_1')];
+  const agent = new FakeAgent(first, same);
+  const { kept } = keep(agent);
+  await kept.start();
+  first.isDetached = true;
+  first.watcher.onAway?.();
+  const waiting = kept.whenOpen(new AbortController().signal);
+  while (first.hurried === 0) await new Promise(setImmediate);
+  t.is(agent.given, 1);
+  first.isDetached = false;
+  first.watcher.onResumed?.();
+  t.is(await waiting, first);
+  await kept.close('done');
+});
+
+test('KeptTunnel - opens another tunnel when one cannot be taken up again', async (t) => {
+  const [first, second] = [new FakeTunnel('tun_1'), new FakeTunnel('tun_2')];
+  const rig = keep(new FakeAgent(first, second));
+  await rig.kept.start();
+  first.end('ERR_TUNNEL_RESUME_REFUSED', 'connector_gone');
+  await rig.opened(2);
+  t.deepEqual(names(rig.events), ['open', 'closed', 'open']);
+  t.is(rig.kept.current, second);
+  await rig.kept.close('done');
+});
