@@ -76,9 +76,10 @@ export class ControlLinks {
   /** Where control planes are, each with the socket that stands for its address on this host. */
   #wanted(): Map<string, string | undefined> {
     const { controlSocket, identity, known } = this.#options;
-    const { id, relayUrl } = identity();
+    const { id, relayUrl, profile } = identity();
     const wanted = new Map<string, string | undefined>();
-    if (controlSocket !== undefined) wanted.set(relayUrl, controlSocket);
+    // One that joined was enrolled at another relay than its own.
+    if (controlSocket !== undefined) wanted.set(profile['url'] ?? relayUrl, controlSocket);
     const isOther = (relay: ListedRelay) => relay.isControl && relay.id !== id;
     for (const { url } of known.relays.filter(isOther)) {
       if (!wanted.has(url)) wanted.set(url, undefined);
