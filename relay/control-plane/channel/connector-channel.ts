@@ -352,6 +352,7 @@ async function noteOpened(services: Services, id: TunnelId): Promise<void> {
   const tunnel = tunnels.get(id);
   if (tunnel?.state !== 'granted') return;
   tunnel.state = 'open';
+  tunnel.pathGeneration = 1;
   try {
     await store.write(async (tx) => {
       await tx

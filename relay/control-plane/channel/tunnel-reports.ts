@@ -55,6 +55,10 @@ export async function noteResumed(
   const isKnown = tunnel && report.generation <= tunnel.generation;
   if (!isKnown || report.generation < tunnel.pathGeneration) return;
   const { store, clock, schedule } = services;
+  if (tunnel.state === 'open' && [0, report.generation].includes(tunnel.pathGeneration)) {
+    tunnel.pathGeneration = report.generation; // said again, behind a welcome
+    return;
+  }
   await store.write(async (tx) => {
     if (tunnel.state === 'closed') return;
     const heldMs = tunnel.detachedAtMs === null ? null : clock.nowMs() - tunnel.detachedAtMs;

@@ -46,10 +46,30 @@ export async function resumeTunnel(
   request: ResumeRequest,
 ): Promise<PathPermit> {
   const outcome = await services.store.write((tx) => decideInside(services, tx, asker, request));
-  if ('error' in outcome) throw outcome.error;
+  if ('error' in outcome) {
+    if (outcome.error.code === 'ERR_TUNNEL_RESUME_REFUSED') {
+      await noteRefused(services, asker, request, outcome.error);
+    }
+    throw outcome.error;
+  }
   const tunnel = services.tunnels.get(request.tunnel);
   if (tunnel) tellConnector(services, tunnel);
   return outcome.permit;
+}
+
+async function noteRefused(
+  services: Services,
+  asker: Asker,
+  request: ResumeRequest,
+  { code, reason = null }: { readonly code: string; readonly reason?: string | undefined | null },
+): Promise<void> {
+  await services.refusals.record(asker.address, {
+    actor: `device:${asker.device}`,
+    action: 'tunnel.resume',
+    subject: request.tunnel,
+    app: request.app,
+    details: { code, reason, address: asker.address },
+  });
 }
 
 async function decideInside(

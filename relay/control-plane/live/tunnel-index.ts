@@ -28,7 +28,7 @@ export interface LiveTunnel {
   readonly version: number;
   /** How long its ends keep it while it is detached. */
   readonly holdMs: number;
-  /** The highest path generation that was granted, and the one that its connector last told of; 0 for none. */
+  /** The highest path generation that was granted, and the one that its connector last told this process of; 0: none. */
   generation: number;
   pathGeneration: number;
   /** The relay that carries its newest path, where that is known. */

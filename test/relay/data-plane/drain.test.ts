@@ -125,3 +125,10 @@ test('drain - a control plane that comes back meanwhile is told again', async (t
   await draining;
   t.pass();
 });
+
+test('drain - with nothing to move it is over at once', async (t) => {
+  const { rig } = await startWithOther();
+  t.teardown(() => rig.stop());
+  await rig.plane.drain(longMs);
+  t.is(await (await rig.slot()).closeCode(), 'ERR_RELAY_DRAINING');
+});

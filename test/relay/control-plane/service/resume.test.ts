@@ -153,14 +153,15 @@ test('reports - detached and resumed are states of the row, on record, and no le
   // A late word about the path that was replaced changes nothing.
   const late = { type: 'tunnel_detached', tunnel, generation: 1, reason: 'path_lost' } as const;
   connector.channel.send(late);
+  // Nor does the same word again, as it is said behind each welcome.
   connector.channel.send({ type: 'tunnel_resumed', tunnel, generation: 2 });
-  await until(async () => (await actionsOf(rig, tunnel)).length >= 4);
-  t.deepEqual(await actionsOf(rig, tunnel), [
-    'tunnel.open',
-    'tunnel.detach',
-    'tunnel.resume',
-    'tunnel.resume',
-  ]);
+  const relay = t.context.relay.identity.id as RelayId;
+  connector.channel.send({ type: 'round_trips', relays: [[relay, 3]] }); // handled behind those
+  const { peers } = rig.plane.services;
+  await until(() =>
+    Promise.resolve(peers.connectors.get(connector.identity.id)?.roundTrips.get(relay) === 3),
+  );
+  t.deepEqual(await actionsOf(rig, tunnel), ['tunnel.open', 'tunnel.detach', 'tunnel.resume']);
 });
 
 async function until(condition: () => Promise<boolean>): Promise<void> {
@@ -238,6 +239,12 @@ test('path - another device, another app and an unknown tunnel are refused alike
   ] as const) {
     t.is(await refusalOf(askPath(who, id, [], app)), 'ERR_TUNNEL_RESUME_REFUSED');
   }
+  const records = await rig.plane.services.audit.read();
+  const refused = records.filter((row) => row.action === 'tunnel.resume');
+  t.deepEqual(
+    refused.map(({ actor, outcome }) => [actor, outcome]),
+    [other, device, device].map(({ identity }) => [`device:${identity.id}`, 'refused']),
+  );
   t.is((await askPath(device, tunnel.tunnel)).grant.generation, 2);
 });
 
