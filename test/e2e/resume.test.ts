@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
@@ -115,5 +116,72 @@ test.serial(
   async (t) => {
     t.timeout(120_000);
     await assertSurvives(t, (deployment) => process.kill(dataPlaneOf(deployment), 'SIGKILL'));
+  },
+);
+
+test.serial('relay killed - what goes through standard input and output goes on too', async (t) => {
+  t.timeout(120_000);
+  const { deployment } = t.context;
+  const machine = await deployment.enrol(`user-${randomBytes(4).toString('hex')}`);
+  const { ztna } = deployment.commands;
+  const child = spawn(ztna, ['connect', 'echo', '--stdio', '--json'], {
+    env: { PATH: process.env['PATH'], ZTNA_NO_INPUT: '1', ...machine.env },
+    stdio: 'pipe',
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  const talk: Buffer[] = [];
+  child.stderr.on('data', (chunk: Buffer) => talk.push(chunk));
+  const sent = createHash('sha256');
+  const received = createHash('sha256');
+  const total = 24 * 1_048_576;
+  let back = 0;
+  let isKilled = false;
+  child.stdout.on('data', (chunk: Buffer) => {
+    received.update(chunk);
+    back += chunk.length;
+    if (isKilled || back < total / 3) return;
+    isKilled = true;
+    process.kill(dataPlaneOf(deployment), 'SIGKILL');
+  });
+  const closed = once(child, 'close');
+  for (let written = 0; written < total; written += blockBytes) {
+    sent.update(block);
+    if (!child.stdin.write(block)) await once(child.stdin, 'drain');
+  }
+  child.stdin.end();
+  const [code] = (await closed) as [number | null];
+  t.is(code, 0, Buffer.concat(talk).toString());
+  t.is(received.digest('hex'), sent.digest('hex'));
+  t.regex(Buffer.concat(talk).toString(), /"detached".*"resumed"/s);
+});
+
+test.serial(
+  'connector killed - connections are reset, and never end as if the app had finished',
+  async (t) => {
+    t.timeout(120_000);
+    const { deployment } = t.context;
+    const machine = await deployment.enrol(`user-${randomBytes(4).toString('hex')}`);
+    const { program, port } = await deployment.connect(machine, 'echo');
+    const socket = connect({ port, host: '127.0.0.1' });
+    const ending = new Promise<string>((resolve) => {
+      socket.once('end', () => resolve('end'));
+      socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    });
+    socket.write('hello');
+    await once(socket, 'data');
+    const killedAtMs = performance.now();
+    await deployment.connector.stop('SIGKILL');
+    t.is(await ending, 'ECONNRESET');
+    t.log(`reset after ${Math.round(performance.now() - killedAtMs)} ms`);
+    await program.event('detached');
+    const seen = program.lines.length;
+    await deployment.startConnector();
+    await program.event('open', seen); // another tunnel, through the process that took its place
+    const again = connect({ port, host: '127.0.0.1' });
+    again.on('error', () => undefined); // the program ends before it does
+  t.teardown(() => again.destroy());
+    again.write('again');
+    t.is(String((await once(again, 'data'))[0]), 'again');
+    t.is((await program.stop('SIGINT')).code, 130);
   },
 );
