@@ -265,7 +265,8 @@ export class Fleet {
       await overlayYaml(join(dir, 'relay.yaml'), { ...settings, ...relayConfig });
     } else if (kind === 'joined') {
       const code = await this.admin(['invite', 'relay', name, '--url', url, '--control-plane']);
-      await mustRun(launchers.relay, ['init', '--dir', dir, '--join', '-'], {
+      const where = store === undefined ? [] : ['--store', store];
+      await mustRun(launchers.relay, ['init', '--dir', dir, '--join', '-', ...where], {
         place: place.namespace,
         input: code,
       });
