@@ -71,13 +71,11 @@ export class Supervisor {
   }
 
   start(): void {
-    if (this.#control) this.#control.start();
-    else this.#data.start();
+    this.#control?.start();
+    this.#data.start();
   }
 
   #childReady(): void {
-    // The door opens once there is somebody to hand on to.
-    if (!this.#data.isStarted) this.#data.start();
     if (this.#isReady || this.#control?.isReady === false || !this.#data.isReady) return;
     this.#isReady = true;
     notifySystemd();
@@ -116,7 +114,6 @@ class Child {
   #failures = 0;
   #isStopping = false;
   #onDrained: () => void = () => undefined;
-  isStarted = false;
   isReady = false;
   port: number;
 
@@ -130,7 +127,6 @@ class Child {
   start(): void {
     const { dir, listen, adminListen, drainMs, logger, isDataPlaneAlone = false } = this.#options;
     const startedAtMs = performance.now();
-    this.isStarted = true;
     // A port that the system chose stays the same over restarts.
     const settings: ChildSettings = {
       dir,

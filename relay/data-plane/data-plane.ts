@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -178,6 +179,17 @@ export class DataPlane {
         this.#admission.sweep();
       }, limits.sweepMs),
     ];
+    if (controlSocket !== undefined) void this.#dialControl(controlSocket);
+    else this.#links.start();
+  }
+
+  /** Begins to dial once there is a control plane on this host, or should be: both start at the same time. */
+  async #dialControl(socketPath: string): Promise<void> {
+    const startedAtMs = performance.now();
+    while (!existsSync(socketPath)) {
+      if (performance.now() - startedAtMs >= limits.controlStartMs) break;
+      await wait(limits.controlStartCheckMs);
+    }
     this.#links.start();
   }
 

@@ -18,6 +18,9 @@ export const limits = {
   /** Connections handed on to the control plane; each holds a second descriptor. */
   forwarded: 3_000,
   forwardConnectMs: 5_000,
+  /** The control plane of the same host is looked for this often at a start, and dialled after that in any case. */
+  controlStartCheckMs: 50,
+  controlStartMs: 10_000,
   /** A relay with a control plane that is silent for so long gets company; one that failed comes last for a while. */
   forwardStaggerMs: 1_000,
   forwardSuspectMs: 10_000,

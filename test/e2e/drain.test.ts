@@ -73,7 +73,7 @@ test.serial(
   'drain - the only relay keeps nobody waiting, and its tunnels go on when it is back',
   async (t) => {
     const deployment = await start(t);
-    // The door opens behind the control plane, so nobody looks for it in vain.
+    // The data plane waits for the control plane, so nobody dials it in vain.
     t.deepEqual(logged(deployment.relay, 'control_link_lost'), []);
     const machine = await deployment.enrol();
     const { program, port } = await deployment.connect(machine, 'echo');

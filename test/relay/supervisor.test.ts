@@ -103,8 +103,6 @@ async function isGone(pid: number): Promise<void> {
 test('supervisor - says ready once both serve, and stops the control plane between drain and stop of the data plane', async (t) => {
   const run = await start(t);
   await run.ready;
-  const starts = (await run.notes()).map(({ name }) => name);
-  t.deepEqual(starts, ['control-plane', 'data-plane']);
   run.process.kill('SIGTERM');
   const [code] = (await once(run.process, 'exit')) as [number];
   t.is(code, 0);
