@@ -23,10 +23,12 @@ const maxWaiting = 10_000;
 const numberTypes: readonly number[] = [20, 1_700];
 
 /** Parses them into numbers; ours are below 2^53. */
-const types = {
-  getTypeParser: (oid: number, format?: 'text' | 'binary'): unknown =>
-    numberTypes.includes(oid) ? parseNumber : pg.types.getTypeParser(oid, format),
-} as pg.CustomTypesConfig;
+const types: pg.CustomTypesConfig = {
+  getTypeParser: ((oid, format) =>
+    numberTypes.includes(oid)
+      ? parseNumber
+      : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
+};
 
 function parseNumber(text: string): number {
   const value = Number(text);
