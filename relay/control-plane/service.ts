@@ -23,7 +23,8 @@ import { Throttle } from './listener/throttle.ts';
 import { Absences } from './live/absences.ts';
 import { LogFeed } from './live/log-feed.ts';
 import { Peers } from './live/peers.ts';
-import { loadTunnels } from './live/load-tunnels.ts';
+import { leave, registerSelf } from './live/ownership.ts';
+import { followOthers } from './live/refresh.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
 import { noteControl, readRelayList } from './relays/relay-list.ts';
@@ -37,6 +38,7 @@ import {
   recoverFromRestore,
   type Store,
 } from './store/index.ts';
+import { readControlPlaneId } from './control-plane-id.ts';
 import { openClock } from './time/open-clock.ts';
 import { VerificationSchedule } from './verification/schedule.ts';
 import { keepCarriers, startTimers } from './verification/timer.ts';
@@ -80,7 +82,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   try {
     const services = await createServices(options, store);
     const { audit } = services;
-    await loadTunnels(services);
+    await registerSelf(services);
     const certificate = await ServerCertificate.open(services, join(dir, 'control-plane'));
     const upgrades = new Upgrades(services);
     const listener = await startSecureListener({
@@ -132,6 +134,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     store.onAvailable(() => {
       verifySoon(services);
     });
+    const stopFollowing = followOthers(services);
     await audit.append({
       actor: 'system',
       action: 'relay.start',
@@ -145,12 +148,14 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       isReady = false;
       await certificate.stop();
       await timers.stop();
+      await stopFollowing();
       for (const peer of services.peers.all()) peer.close(new ZtnaError('ERR_RELAY_DRAINING'));
       await Promise.all([admin.stop(), health?.stop()]);
       upgrades.stop();
       await listener.stop();
       try {
         await keepCarriers(services);
+        await leave(services);
         await audit.append({
           actor: 'system',
           action: 'relay.stop',
@@ -184,23 +189,33 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   await chmod(join(dir, 'run'), 0o700);
   await rm(join(dir, 'admin.sock'), { force: true });
   const authority = await loadAuthority(directory);
+  const selfId = await readControlPlaneId(directory);
   await refuseOtherUrl(store, settings.url);
   const regression = await recoverFromRestore(store, directory);
   const { clock, learn: learnClock } = await openClock(store);
-  const audit = createAuditLog({ store, key: authority.auditKey, writer: 'cp', clock });
+  const audit = createAuditLog({ store, key: authority.auditKey, writer: selfId, clock });
   const revocations = await openRevocationLog(store, clock);
   const head = await revocations.head(store.db);
   const tunnels = new TunnelIndex();
   const peers = new Peers();
   const feed = new LogFeed({
+    store,
+    revocations,
     peers,
-    tunnels,
+    clock,
     grantKey: authority.grantKey,
-    incarnation: head.incarnation,
-    position: head.position,
+    head,
+    onRegression: () => {
+      void recoverFromRestore(store, directory).then(
+        (reason) => {
+          if (reason) logger.warn('store_restored', { reason });
+        },
+        () => undefined, // the next turn tries again
+      );
+    },
   });
-  revocations.onAppend((entry) => {
-    feed.push(entry);
+  revocations.onAppend(() => {
+    void feed.wake();
   });
   const policy = new PolicyEngine();
   const active = await readPolicy(store.db);
@@ -240,6 +255,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     greetings: new Greetings(limits.greetingsAtOnce),
     enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),
     settings,
+    self: { id: selfId },
     tunnels,
     peers,
     absences: new Absences(clock.nowMs()),

@@ -51,6 +51,8 @@ export interface Services {
   readonly enrolmentThrottle: Throttle;
   readonly greetings: Greetings;
   readonly settings: Settings;
+  /** This control plane among those that share the store. */
+  readonly self: { readonly id: string };
   readonly tunnels: TunnelIndex;
   readonly peers: Peers;
   readonly absences: Absences;
@@ -64,7 +66,7 @@ export interface Services {
 
 /** Hands out the order of renewals: [fencing number of this process, counter]. */
 export class SequenceSource {
-  readonly #fencing: number;
+  #fencing: number;
   #counter = 0;
 
   constructor(fencing: number) {
@@ -73,6 +75,13 @@ export class SequenceSource {
 
   get fencing(): number {
     return this.#fencing;
+  }
+
+  /** What is handed out from here on counts above all under lower numbers: this process took something over. */
+  raise(fencing: number): void {
+    if (fencing <= this.#fencing) return;
+    this.#fencing = fencing;
+    this.#counter = 0;
   }
 
   /** Taken before the inputs of a decision are read, so that a slow one cannot outbid a newer one. */

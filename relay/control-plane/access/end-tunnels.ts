@@ -1,4 +1,10 @@
-import type { DecisionId, ErrorCode, Subject } from '../../../protocol/index.ts';
+import {
+  ZtnaError,
+  type DecisionId,
+  type ErrorCode,
+  type Subject,
+} from '../../../protocol/index.ts';
+import { knowTunnels } from '../live/replica.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Store, Tx } from '../store/index.ts';
@@ -19,7 +25,7 @@ export async function revokeSubject(
   reason: string,
 ): Promise<number> {
   await services.revocations.append(tx, { action: 'revoke', subject, reason });
-  const tunnels = services.tunnels.about(subject.kind, subject.id);
+  const tunnels = await knowTunnels(services, tx, subject.kind, subject.id);
   await endTunnels(services, tx, tunnels, { reason, code: 'ERR_TUNNEL_REVOKED' });
   return tunnels.length;
 }
@@ -86,10 +92,22 @@ export async function endTunnels(
   }
   if (tunnels.length === 0) return;
   store.afterCommit(tx, () => {
-    // Who hears of an entry is decided by the index, so what is pending goes out before the index changes.
-    services.feed.flush();
     for (const tunnel of tunnels) forget(services, tunnel, ending);
   });
+}
+
+/** Cuts off who was revoked, once it was told why. */
+export function closeWhenTold(
+  { feed }: Pick<Services, 'feed'>,
+  find: () => Closable | readonly Closable[] | undefined,
+): void {
+  void feed.wake().then(() => {
+    for (const peer of [find() ?? []].flat()) peer.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
+  });
+}
+
+interface Closable {
+  close(error: unknown): void;
 }
 
 /** Writes down how often a decision was confirmed since it was written last. */
@@ -114,7 +132,12 @@ export async function flushConfirmations(
     .execute();
 }
 
-function forget(services: Services, tunnel: LiveTunnel, ending: Ending): void {
+/** What is closed for good: no more verification, and its agent is told. */
+export function forget(
+  services: Services,
+  tunnel: LiveTunnel,
+  ending: Pick<Ending, 'reason' | 'code'>,
+): void {
   tunnel.state = 'closed';
   services.schedule.delete(tunnel.id);
   for (const device of services.peers.devices(tunnel.device)) {

@@ -40,5 +40,8 @@ export async function runCommand(
   const command = commandTable.get(name);
   if (!command) throw new ZtnaError('ERR_CONFIG_USAGE', { message: `there is no command ${name}` });
   authorize(actor, command);
-  return command.run(services, args, actor);
+  const result = await command.run(services, args, actor);
+  // What ended permission was told to everyone here before the answer.
+  if (command.access === 'change') await services.feed.wake();
+  return result;
 }

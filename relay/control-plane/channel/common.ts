@@ -7,6 +7,7 @@ import {
   type RevocationEntry,
   type Subject,
 } from '../../../protocol/index.ts';
+import { mayMatter, tunnelColumns } from '../live/audience.ts';
 import type { LogFeed } from '../live/log-feed.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
@@ -51,6 +52,7 @@ async function missedEntries(
   services: Services,
   tunnels: readonly string[],
   concerns: (entry: RevocationEntry) => boolean,
+  upTo: number,
 ): Promise<RevocationEntry[]> {
   const { store, clock, feed } = services;
   const horizonMs = clock.nowMs() - grantHorizonMs;
@@ -80,7 +82,7 @@ async function missedEntries(
   let position = first.position - 1;
   for (;;) {
     const page = await services.revocations.since(store.db, position, pageEntries);
-    missed.push(...page.filter(concerns));
+    missed.push(...page.filter((entry) => entry.position <= upTo && concerns(entry)));
     position = page.at(-1)?.position ?? position;
     if (page.length < pageEntries) return missed;
   }
@@ -88,20 +90,20 @@ async function missedEntries(
 
 /**
  * Makes a peer known and tells it what it missed, with nothing in between: an entry that becomes durable while the
- * store is read is either read or pushed. `register` makes the peer known and welcomes it.
+ * store is read is either read or pushed. `readOwn` reads what names the peer's own, `register` makes it known and
+ * welcomes it.
  */
 export async function registerPeer<P extends Parameters<LogFeed['catchUp']>[0]>(
   services: Services,
   tunnels: readonly string[],
-  concerns: (entry: RevocationEntry) => boolean,
+  readOwn: () => Promise<(entry: RevocationEntry) => boolean>,
   register: () => P,
 ): Promise<P> {
   const { feed } = services;
   for (;;) {
     const { head } = feed;
-    const missed = await missedEntries(services, tunnels, concerns);
+    const missed = await missedEntries(services, tunnels, await readOwn(), head);
     if (feed.head !== head) continue;
-    feed.flush();
     const peer = register();
     feed.catchUp(peer, missed);
     return peer;
@@ -121,6 +123,28 @@ export function concernsAny(
 
 /** The ids that a tunnel can be revoked by. */
 export type TunnelSubjects = Readonly<Record<Subject['kind'], string>>;
+
+/** The tunnels of a connector or device that entries may have to reach it for. */
+export async function readOwnTunnels(
+  { store, clock }: Services,
+  kind: 'connector' | 'device',
+  id: string,
+): Promise<TunnelSubjects[]> {
+  const rows = await store.db
+    .selectFrom('tunnels')
+    .select(['id', 'userId', 'sessionId', 'deviceId', 'appId', 'connectorId'])
+    .where(tunnelColumns[kind], '=', id as never)
+    .where(mayMatter(clock.nowMs()))
+    .execute();
+  return rows.map((row) => ({
+    user: row.userId,
+    session: row.sessionId,
+    device: row.deviceId,
+    app: row.appId,
+    connector: row.connectorId,
+    tunnel: row.id,
+  }));
+}
 
 /** Reads what the store knows of tunnels by id; unknown ids are left out. */
 export async function readTunnelSubjects(
@@ -146,10 +170,4 @@ export async function readTunnelSubjects(
     });
   }
   return found;
-}
-
-/** A live tunnel's ids in the same shape. */
-export function subjectsOf(tunnel: LiveTunnel): TunnelSubjects {
-  const { user, session, device, app, connector, id } = tunnel;
-  return { user, session, device, app, connector, tunnel: id };
 }

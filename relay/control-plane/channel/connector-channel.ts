@@ -13,6 +13,8 @@ import {
 } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
 import { dropTunnel, noteDetached, noteResumed } from './tunnel-reports.ts';
+import { forgetLink, isOwn, noteLink } from '../live/ownership.ts';
+import { lookUp } from '../live/replica.ts';
 import type { ConnectorPeer } from '../live/peers.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
@@ -25,9 +27,9 @@ import {
   chooseVersion,
   concernsAny,
   newerBundle,
+  readOwnTunnels,
   readTunnelSubjects,
   registerPeer,
-  subjectsOf,
 } from './common.ts';
 import { ServerChannel } from './server-channel.ts';
 
@@ -69,6 +71,8 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
     if (!peer || !services.peers.removeConnector(peer)) return;
     logger.info('connector_offline');
     services.absences.leave(peer.id, services.clock.nowMs());
+    // What cannot be written down ends with our own lease.
+    forgetLink(services, peer.id, peer.instance).catch(() => undefined);
   });
 }
 
@@ -88,7 +92,7 @@ async function greet(
   hello: Hello,
   onRegistered: (peer: ConnectorPeer) => void,
 ): Promise<void> {
-  const { store, peers, tunnels } = services;
+  const { store, peers } = services;
   const version = chooseVersion(hello.versions);
   const id = dialler.id as ConnectorId;
   const row = await store.write((tx) => takeInstance(services, tx, id, hello.instance));
@@ -98,13 +102,14 @@ async function greet(
   );
   const appIds = await readAppIds(store.db, row.siteId);
   const relays = await readRelays(services);
-  const concerns = (entry: RevocationEntry) => {
-    const own = tunnels.everAbout('connector', id).map(subjectsOf);
-    return concernsAny(entry, { kind: 'connector', id }, [...known, ...own]);
+  const readOwn = async () => {
+    const own = await readOwnTunnels(services, 'connector', id);
+    return (entry: RevocationEntry) =>
+      concernsAny(entry, { kind: 'connector', id }, [...known, ...own]);
   };
   const since = known.map(({ tunnel }) => tunnel);
   let isDuplicate = false as boolean;
-  const peer = await registerPeer(services, since, concerns, () => {
+  const peer = await registerPeer(services, since, readOwn, () => {
     channel.throwIfOver();
     if (!peers.isNewest(id, hello.instance)) throw new ZtnaError('ERR_CONNECTOR_REPLACED');
     const registered: ConnectorPeer = {
@@ -179,6 +184,7 @@ async function takeInstance(
     lastSeenAtMs: services.clock.nowMs(),
   };
   await tx.updateTable('connectors').set(change).where('id', '=', id).execute();
+  await noteLink(services, tx, id, instance);
   services.store.afterCommit(tx, () => {
     services.peers.noteNewest(id, instance);
   });
@@ -219,7 +225,8 @@ async function reconcile(
     .about('connector', peer.id)
     .filter(
       (tunnel) =>
-        tunnel.instance !== peer.instance || (tunnel.state !== 'granted' && !there.has(tunnel.id)),
+        tunnel.instance !== peer.instance ||
+        (tunnel.state !== 'granted' && !there.has(tunnel.id) && !mayBeNew(services, tunnel)),
     );
   // Closed here but open there: an entry ends it at once, where a missing lease would only in a while.
   const closed = known.filter(
@@ -231,7 +238,7 @@ async function reconcile(
         reason: 'connector_restarted',
         code: 'ERR_CONNECTOR_OFFLINE',
       });
-      for (const row of closed) await dropTunnel(services, tx, peer.id, row.tunnel as TunnelId);
+      for (const row of closed) await dropTunnel(services, tx, row.tunnel as TunnelId);
     });
   }
   for (const id of reported) {
@@ -241,6 +248,13 @@ async function reconcile(
     schedule.hasten(id, clock.nowMs());
   }
 }
+
+/** Opened, on another control plane's word, perhaps after the connector had begun its hello. */
+function mayBeNew(services: Services, tunnel: LiveTunnel): boolean {
+  return !isOwn(services, tunnel) && services.clock.nowMs() < tunnel.grantExpiresAtMs + newMs;
+}
+
+const newMs = 10_000;
 
 async function handle(
   services: Services,
@@ -253,7 +267,7 @@ async function handle(
       peer.apps = new Set(message.apps);
       return;
     case 'tunnel_opened': {
-      const tunnel = tunnels.get(message.tunnel);
+      const tunnel = await lookUp(services, message.tunnel);
       if (tunnel?.connector !== peer.id) return;
       if (tunnel.state === 'closed') {
         await refuseOpened(services, tunnel);
@@ -266,6 +280,7 @@ async function handle(
     }
     case 'tunnel_closed': {
       const { bytesUp, bytesDown, reason, code } = message;
+      await lookUp(services, message.tunnel);
       await services.store.write(async (tx) => {
         // The data plane may have told of the end before; only the connector knows what reached the app.
         await tx
@@ -281,7 +296,7 @@ async function handle(
       return;
     }
     case 'grant_refused': {
-      const tunnel = tunnels.get(message.tunnel);
+      const tunnel = await lookUp(services, message.tunnel);
       const isOurs = tunnel?.connector === peer.id;
       await audit.append({
         actor: `connector:${peer.id}`,
@@ -330,7 +345,7 @@ function tellDraining(services: Services, tunnel: LiveTunnel): void {
 async function refuseOpened(services: Services, tunnel: LiveTunnel): Promise<void> {
   const { store, audit } = services;
   await store.write(async (tx) => {
-    await dropTunnel(services, tx, tunnel.connector, tunnel.id);
+    await dropTunnel(services, tx, tunnel.id);
     await audit.append(
       {
         actor: `connector:${tunnel.connector}`,
@@ -355,12 +370,15 @@ async function noteOpened(services: Services, id: TunnelId): Promise<void> {
   tunnel.pathGeneration = 1;
   try {
     await store.write(async (tx) => {
-      await tx
+      const opened = await tx
         .updateTable('tunnels')
         .set({ state: 'open', openedAtMs: clock.nowMs() })
         .where('id', '=', id)
         .where('state', '=', 'granted')
-        .execute();
+        .returning('id')
+        .executeTakeFirst();
+      if (!opened) return; // another control plane was told before
+      store.announce(tx, 'tunnels');
       await audit.append(
         {
           actor: `connector:${tunnel.connector}`,

@@ -8,10 +8,13 @@ import {
   type FromDevice,
   type RevocationEntry,
   type ToDevice,
+  type TunnelId,
 } from '../../../protocol/index.ts';
 import { endTunnels, revokeTunnels } from '../access/end-tunnels.ts';
 import { findLiveSession } from '../identity/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
+import { claimTunnels } from '../live/ownership.ts';
+import { lookUp } from '../live/replica.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import { tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
@@ -20,9 +23,9 @@ import {
   chooseVersion,
   concernsAny,
   newerBundle,
+  readOwnTunnels,
   readTunnelSubjects,
   registerPeer,
-  subjectsOf,
 } from './common.ts';
 import { closeAtCertificateEnd } from './connector-channel.ts';
 import { answerDevice, sessionFactsOf } from './device-requests.ts';
@@ -104,12 +107,13 @@ async function greet(
   );
   const session = await findLiveSession(store.db, id, clock.nowMs());
   const facts = session ? await sessionFactsOf(services, session) : null;
-  const concerns = (entry: RevocationEntry) => {
-    const own = tunnels.everAbout('device', id).map(subjectsOf);
-    return concernsAny(entry, { kind: 'device', id }, [...known, ...own]);
+  const readOwn = async () => {
+    const own = await readOwnTunnels(services, 'device', id);
+    return (entry: RevocationEntry) =>
+      concernsAny(entry, { kind: 'device', id }, [...known, ...own]);
   };
   const since = known.map(({ tunnel }) => tunnel);
-  const peer = await registerPeer(services, since, concerns, () => {
+  const peer = await registerPeer(services, since, readOwn, () => {
     channel.throwIfOver();
     const registered: DevicePeer = {
       id,
@@ -135,6 +139,8 @@ async function greet(
     tellRelays(services, registered);
     return registered;
   });
+  // Its leases come by this channel from here on, so this is who has to send them.
+  await claimTunnels(services, hello.tunnels, { device: id });
   for (const tunnel of known) {
     const isOver = tunnel.state === 'closed' || !tunnels.get(tunnel.tunnel);
     if (isOver) {
@@ -190,10 +196,10 @@ function refusalOf(services: Services, id: number, error: unknown): ToDevice {
 async function noteClosed(
   services: Services,
   device: DeviceId,
-  id: string,
+  id: TunnelId,
   reason: string,
 ): Promise<void> {
-  const tunnel = services.tunnels.get(id);
+  const tunnel = await lookUp(services, id);
   if (tunnel?.device !== device || tunnel.state === 'closed') return;
 
   await services.store.write((tx) => {

@@ -81,7 +81,7 @@ async function greet(
   await registerPeer(
     services,
     hello.tunnels,
-    () => true,
+    () => Promise.resolve(() => true),
     () => {
       channel.throwIfOver();
       const registered: RelayPeer = {

@@ -1,6 +1,8 @@
-import type { ConnectorId, FromConnector, TunnelId } from '../../../protocol/index.ts';
+import type { FromConnector, TunnelId } from '../../../protocol/index.ts';
 import { revokeTunnels } from '../access/end-tunnels.ts';
 import { maxDetachedPerDevice } from '../limits.ts';
+import { isOwn } from '../live/ownership.ts';
+import { lookUp } from '../live/replica.ts';
 import type { ConnectorPeer } from '../live/peers.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
@@ -22,14 +24,19 @@ export async function noteDetached(
   await store.write(async (tx) => {
     if (tunnel.state === 'closed') return;
     const detachedAtMs = clock.nowMs();
-    await tx
+    const detached = await tx
       .updateTable('tunnels')
       .set({ state: 'detached', detachedAtMs })
       .where('id', '=', tunnel.id)
-      .where('state', '!=', 'closed')
-      .execute();
+      .where('state', 'in', ['granted', 'open'])
+      .returning('id')
+      .executeTakeFirst();
     const { generation, reason } = report;
-    await audit(services, tx, tunnel, 'tunnel.detach', { generation, reason });
+    // Another control plane may have been told before.
+    if (detached) {
+      store.announce(tx, 'tunnels');
+      await audit(services, tx, tunnel, 'tunnel.detach', { generation, reason });
+    }
     store.afterCommit(tx, () => {
       tunnel.state = 'detached';
       tunnel.detachedAtMs = detachedAtMs;
@@ -62,14 +69,19 @@ export async function noteResumed(
   await store.write(async (tx) => {
     if (tunnel.state === 'closed') return;
     const heldMs = tunnel.detachedAtMs === null ? null : clock.nowMs() - tunnel.detachedAtMs;
-    await tx
+    const resumed = await tx
       .updateTable('tunnels')
       .set({ state: 'open', detachedAtMs: null })
       .where('id', '=', tunnel.id)
-      .where('state', '!=', 'closed')
-      .execute();
+      .where('state', 'in', ['granted', 'detached'])
+      .returning('id')
+      .executeTakeFirst();
     const { generation } = report;
-    await audit(services, tx, tunnel, 'tunnel.resume', { generation, heldMs });
+    if (resumed) store.announce(tx, 'tunnels');
+    // A move that was no loss is on record once, too.
+    if (resumed || isOwn(services, tunnel)) {
+      await audit(services, tx, tunnel, 'tunnel.resume', { generation, heldMs });
+    }
     store.afterCommit(tx, () => {
       tunnel.state = 'open';
       tunnel.detachedAtMs = null;
@@ -82,13 +94,7 @@ export async function noteResumed(
 }
 
 /** Has a connector let go of a tunnel that is over here: an entry ends it at once, a missing lease in a while. */
-export async function dropTunnel(
-  services: Services,
-  tx: Tx,
-  connector: ConnectorId,
-  id: TunnelId,
-): Promise<void> {
-  services.feed.concern(id, connector);
+export async function dropTunnel(services: Services, tx: Tx, id: TunnelId): Promise<void> {
   const subject = { kind: 'tunnel', id } as const;
   await services.revocations.append(tx, { action: 'revoke', subject, reason: 'tunnel_closed' });
 }
@@ -99,8 +105,8 @@ async function findReported(
   peer: ConnectorPeer,
   report: Detached | Resumed,
 ): Promise<LiveTunnel | undefined> {
-  const { store, tunnels } = services;
-  const tunnel = tunnels.get(report.tunnel);
+  const { store } = services;
+  const tunnel = await lookUp(services, report.tunnel);
   if (tunnel && tunnel.state !== 'closed') {
     return tunnel.connector === peer.id && tunnel.instance === peer.instance ? tunnel : undefined;
   }
@@ -110,7 +116,7 @@ async function findReported(
     .where('id', '=', report.tunnel)
     .executeTakeFirst();
   if (row?.connectorId === peer.id) {
-    await store.write((tx) => dropTunnel(services, tx, peer.id, report.tunnel));
+    await store.write((tx) => dropTunnel(services, tx, report.tunnel));
   }
   return undefined;
 }

@@ -34,8 +34,27 @@ export async function ensureBundle(
     const notAfterMs = clock.nowMs() + bundleLifeMs;
     const statement = authority.signBundle({ version, notAfterMs });
     await writeMeta(tx, 'bundle', JSON.stringify({ version, statement, notAfterMs }));
+    store.announce(tx, 'bundle');
     return { version, statement };
   });
+}
+
+/** Takes the bundle in the store, where another control plane put a newer one. */
+export async function refreshBundle(services: Services): Promise<void> {
+  const kept = await readMeta(services.store.db, 'bundle');
+  if (kept === undefined) return;
+  const { version, statement } = JSON.parse(kept) as SignedBundle;
+  useBundle(services, { version, statement });
+}
+
+function useBundle(services: Services, bundle: SignedBundle): boolean {
+  if (bundle.version <= services.bundle.version) return false;
+  services.bundle = bundle; // in one turn with the sends: who registers later is welcomed with it
+  for (const peer of services.peers.all()) {
+    peer.send({ type: 'bundle', statement: bundle.statement });
+  }
+  services.logger.info('bundle_renewed', { version: bundle.version });
+  return true;
 }
 
 /** Signs the bundle anew when it is due, and then tells everyone who has a channel. Answers whether it was. */
@@ -43,12 +62,9 @@ export async function renewBundle(
   services: Services,
   clock: { nowMs(): number } = services.clock,
 ): Promise<boolean> {
-  const { store, authority, audit, peers, logger } = services;
+  const { store, authority, audit } = services;
   const bundle = await ensureBundle(store, authority, clock);
-  if (bundle.version <= services.bundle.version) return false;
-  services.bundle = bundle; // in one turn with the sends: who registers later is welcomed with it
-  for (const peer of peers.all()) peer.send({ type: 'bundle', statement: bundle.statement });
-  logger.info('bundle_renewed', { version: bundle.version });
+  if (!useBundle(services, bundle)) return false;
   await audit.append({
     actor: 'system',
     action: 'bundle.renew',

@@ -6,6 +6,7 @@ import {
   type RelayId,
   type SessionId,
 } from '../../../protocol/index.ts';
+import { refreshPolicy } from '../live/refresh.ts';
 import { verificationOf } from '../settings.ts';
 import { chooseRoute } from './choose-connector.ts';
 import { decideAccess, recordDecision, recordUnknownApp } from './decide.ts';
@@ -46,25 +47,11 @@ export async function grantTunnel(
   asker: Asker,
   request: TunnelRequest,
 ): Promise<PathPermit> {
-  const { store, tunnels } = services;
-  let added = undefined as LiveTunnel | undefined;
-  let outcome: Outcome;
-  try {
-    outcome = await store.write(async (tx) => {
-      const decided = await decideInside(services, tx, asker, request);
-      added = decided.tunnel;
-      return decided.outcome;
-    });
-  } catch (error) {
-    // The index must name it before the commit, so that no later entry misses it; without a commit it is none.
-    if (added) {
-      tunnels.delete(added.id);
-      services.schedule.delete(added.id);
-    }
-    throw error;
-  }
+  const { outcome, tunnel } = await services.store.write((tx) =>
+    decideInside(services, tx, asker, request),
+  );
   if ('error' in outcome) throw outcome.error;
-  if (added) tellConnector(services, added);
+  if (tunnel) tellConnector(services, tunnel);
   return outcome.permit;
 }
 
@@ -72,6 +59,7 @@ export async function grantTunnel(
 export function tellConnector({ peers, feed }: Services, tunnel: LiveTunnel): void {
   const connector = peers.connectors.get(tunnel.connector);
   if (connector && connector.toldTo < feed.head) feed.tellHead(connector);
+  void feed.wake(); // its grant may be ahead of what was told here
 }
 
 interface Decided {
@@ -85,7 +73,11 @@ async function decideInside(
   asker: Asker,
   request: TunnelRequest,
 ): Promise<Decided> {
-  const { clock, policy, revocations, settings } = services;
+  const { clock, revocations, settings, store } = services;
+  // Whoever changes what permission rests on waits for us, and then sees this tunnel; or we wait, and see the change.
+  await store.lockShared(tx, 'revocation');
+  await refreshPolicy(services, tx);
+  const { policy } = services;
   const sequence = services.sequence.next();
   const head = await revocations.head(tx);
   const nowMs = clock.nowMs();
@@ -113,7 +105,7 @@ async function decideInside(
     return { outcome: { error: remedyFor(services, subject, app, ref) ?? denied(ref) } };
   }
 
-  const refusal = checkLimits(services, subject);
+  const refusal = await checkLimits(services, tx, subject);
   const wish = {
     version: asker.version,
     leastVersion: oldestWireVersion,
@@ -146,10 +138,14 @@ async function decideInside(
     head,
   };
   const permit = await permitPath(services, tx, path);
-  await insertRow(tx, path);
-  const tunnel = toLiveTunnel(path);
-  services.tunnels.add(tunnel);
-  services.schedule.set(tunnelId, intervalMs, decision.endMs, nowMs);
+  const owner = services.self.id;
+  await insertRow(tx, path, owner);
+  const tunnel = toLiveTunnel(path, owner);
+  store.announce(tx, 'tunnels');
+  store.afterCommit(tx, () => {
+    services.tunnels.add(tunnel);
+    services.schedule.set(tunnelId, intervalMs, decision.endMs, nowMs);
+  });
   await auditDecision(
     services,
     tx,
@@ -161,7 +157,7 @@ async function decideInside(
   return { outcome: { permit }, tunnel };
 }
 
-async function insertRow(tx: Tx, path: NewPath): Promise<void> {
+async function insertRow(tx: Tx, path: NewPath, owner: string): Promise<void> {
   const { subject, app, route } = path;
   await tx
     .insertInto('tunnels')
@@ -178,6 +174,7 @@ async function insertRow(tx: Tx, path: NewPath): Promise<void> {
       version: route.version,
       generation: path.generation,
       fencing: path.sequence[0],
+      owner,
       state: 'granted',
       holdMs: path.holdMs,
       detachedAtMs: null,
@@ -200,7 +197,7 @@ export function onlyRelay({ route }: NewPath): RelayId | null {
   return first && !second ? first.id : null;
 }
 
-function toLiveTunnel(path: NewPath): LiveTunnel {
+function toLiveTunnel(path: NewPath, owner: string): LiveTunnel {
   const { subject, app, route, decision } = path;
   return {
     id: path.tunnel,
@@ -212,6 +209,7 @@ function toLiveTunnel(path: NewPath): LiveTunnel {
     userName: subject.user.name,
     connector: route.connector.id,
     instance: route.peer.instance,
+    owner,
     intervalMs: path.intervalMs,
     version: route.version,
     holdMs: path.holdMs,
@@ -232,16 +230,28 @@ function toLiveTunnel(path: NewPath): LiveTunnel {
   };
 }
 
-function checkLimits(services: Services, subject: SubjectFacts): ZtnaError | undefined {
-  const { tunnels, settings } = services;
+async function checkLimits(
+  { store, settings }: Services,
+  tx: Tx,
+  { user, device }: SubjectFacts,
+): Promise<ZtnaError | undefined> {
   const { tunnelsPerDevice, tunnelsPerUser } = settings.limits;
-  if (tunnels.about('device', subject.device.id).length >= tunnelsPerDevice) {
+  await store.lockOrder(tx, `user:${user.id}`); // two control planes must not both grant the last one
+  const count = async (column: 'deviceId' | 'userId', id: string) => {
+    const row = await tx
+      .selectFrom('tunnels')
+      .select((eb) => eb.fn.countAll<number>().as('count'))
+      .where(column, '=', id as never)
+      .where('state', 'in', ['granted', 'open', 'detached'])
+      .executeTakeFirstOrThrow();
+    return row.count;
+  };
+  if ((await count('deviceId', device.id)) >= tunnelsPerDevice) {
     return tooMany('device', tunnelsPerDevice);
   }
-  if (tunnels.about('user', subject.user.id).length >= tunnelsPerUser) {
-    return tooMany('user', tunnelsPerUser);
-  }
-  return undefined;
+  return (await count('userId', user.id)) >= tunnelsPerUser
+    ? tooMany('user', tunnelsPerUser)
+    : undefined;
 }
 
 function tooMany(whose: 'device' | 'user', limit: number): ZtnaError {

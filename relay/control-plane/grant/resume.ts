@@ -1,6 +1,8 @@
 import { leaseLengthMs, ZtnaError, type RelayId, type TunnelId } from '../../../protocol/index.ts';
 import { endTunnels, flushConfirmations, revokeTunnels } from '../access/end-tunnels.ts';
 import { findLiveSession } from '../identity/index.ts';
+import { claimTunnels, isHeldElsewhere } from '../live/ownership.ts';
+import { refreshPolicy } from '../live/refresh.ts';
 import { verificationOf } from '../settings.ts';
 import { routeTo } from './choose-connector.ts';
 import { decideAccess, recordDecision } from './decide.ts';
@@ -45,6 +47,7 @@ export async function resumeTunnel(
   asker: Asker,
   request: ResumeRequest,
 ): Promise<PathPermit> {
+  await claimTunnels(services, [request.tunnel], { device: asker.device });
   const outcome = await services.store.write((tx) => decideInside(services, tx, asker, request));
   if ('error' in outcome) {
     if (outcome.error.code === 'ERR_TUNNEL_RESUME_REFUSED') {
@@ -78,7 +81,10 @@ async function decideInside(
   asker: Asker,
   request: ResumeRequest,
 ): Promise<Outcome> {
-  const { clock, policy, revocations, settings, store } = services;
+  const { clock, revocations, settings, store } = services;
+  await store.lockShared(tx, 'revocation');
+  await refreshPolicy(services, tx);
+  const { policy } = services;
   const sequence = services.sequence.next();
   const head = await revocations.head(tx);
   const nowMs = clock.nowMs();
@@ -145,6 +151,7 @@ async function decideInside(
       sessionId: subject.session.id,
       decisionId,
       grantExpiresAtMs: path.expiresAtMs,
+      fencing: sequence[0],
     })
     .where('id', '=', tunnel.id)
     .execute();
@@ -154,6 +161,7 @@ async function decideInside(
     connector: route.connector.id,
     untilMs: path.untilMs,
   });
+  store.announce(tx, 'tunnels');
   store.afterCommit(tx, () => {
     takePath(services, tunnel, path);
   });
@@ -203,6 +211,7 @@ async function connectorOf(services: Services, tx: Tx, tunnel: LiveTunnel) {
     tunnel.isAwaited = true;
     return connectorAway(tunnel);
   }
+  if (!connector && (await isHeldElsewhere(services, tx, tunnel))) return connectorAway(tunnel);
   const reason = connector ? 'connector_restarted' : 'connector_lost';
   await endTunnels(services, tx, [tunnel], { reason, code: 'ERR_CONNECTOR_OFFLINE' });
   return refused('connector_gone');

@@ -1,36 +1,49 @@
 import { verificationOf } from '../settings.ts';
+import type { TunnelId } from '../../../protocol/index.ts';
 import type { Services } from '../services.ts';
+import type { Reader, Tx } from '../store/index.ts';
+import { tunnelColumns } from './audience.ts';
 import type { LiveTunnel } from './tunnel-index.ts';
 
-/**
- * Takes over the tunnels that the store knows, under this process's fencing number: restarting the control plane
- * cuts nobody. Each is verified as soon as its connector is back. Closed ones are known for as long as their grant
- * could be used, so that their ends hear what voids it.
- */
-export async function loadTunnels(services: Services): Promise<void> {
-  const { store, clock, tunnels, schedule, settings, sequence } = services;
-  const nowMs = clock.nowMs();
-  const rows = await store.db
+/** Which tunnels to read: those about a subject, those with these ids, or all that are live or may yet be opened. */
+export type Which =
+  | { readonly kind: keyof typeof tunnelColumns; readonly id: string }
+  | { readonly ids: readonly TunnelId[] }
+  | { readonly nowMs: number };
+
+/** Reads tunnels as this process keeps them. Of a subject's, those that are closed are left out. */
+export async function readTunnels(
+  { settings, clock }: Pick<Services, 'settings' | 'clock'>,
+  db: Reader | Tx,
+  which: Which,
+): Promise<LiveTunnel[]> {
+  let select = db
     .selectFrom('tunnels')
     .leftJoin('apps', 'apps.id', 'tunnels.appId')
     .leftJoin('users', 'users.id', 'tunnels.userId')
     .leftJoin('decisions', 'decisions.id', 'tunnels.decisionId')
     .selectAll('tunnels')
     .select(['apps.name as appName', 'users.name as userName'])
-    .select(['decisions.inputDigest', 'decisions.policyVersion', 'decisions.inputsJson'])
-    .where((eb) =>
+    .select(['decisions.inputDigest', 'decisions.policyVersion', 'decisions.inputsJson']);
+  if ('ids' in which) select = select.where('tunnels.id', 'in', which.ids);
+  else if ('kind' in which) {
+    select = select
+      .where(`tunnels.${tunnelColumns[which.kind]}`, '=', which.id as never)
+      .where('tunnels.state', '!=', 'closed');
+  } else {
+    const { nowMs } = which;
+    select = select.where((eb) =>
       eb.or([
         eb('tunnels.state', 'in', ['granted', 'open', 'detached']),
         eb('tunnels.grantExpiresAtMs', '>', nowMs),
       ]),
-    )
-    .execute();
-  for (const row of rows) {
+    );
+  }
+  const rows = await select.execute();
+  const nowMs = clock.nowMs();
+  return rows.map((row) => {
     const appName = row.appName ?? row.appId;
-    const { intervalMs } = verificationOf(settings, appName);
-    // The newest lease that was sent is not written down; none reaches further than this.
-    const untilMs = Math.max(row.untilMs, nowMs + maxLeaseMs);
-    const tunnel: LiveTunnel = {
+    return {
       id: row.id,
       user: row.userId,
       session: row.sessionId,
@@ -40,7 +53,8 @@ export async function loadTunnels(services: Services): Promise<void> {
       userName: row.userName ?? row.userId,
       connector: row.connectorId,
       instance: row.instance,
-      intervalMs,
+      owner: row.owner,
+      intervalMs: verificationOf(settings, appName).intervalMs,
       version: row.version,
       holdMs: row.holdMs,
       generation: row.generation,
@@ -54,23 +68,12 @@ export async function loadTunnels(services: Services): Promise<void> {
       state: row.state,
       detachedAtMs: row.detachedAtMs,
       isAwaited: false,
-      untilMs,
+      // The newest lease that was sent is not written down; none reaches further than this.
+      untilMs: Math.max(row.untilMs, nowMs + maxLeaseMs),
       inputDigest: row.inputDigest ?? '',
       confirmations: 0,
     };
-    tunnels.add(tunnel);
-    if (tunnel.state === 'closed') continue;
-    schedule.set(tunnel.id, intervalMs, Infinity, nowMs);
-    schedule.hasten(tunnel.id, nowMs);
-  }
-  if (rows.length === 0) return;
-  await store.write((tx) =>
-    tx
-      .updateTable('tunnels')
-      .set({ fencing: sequence.fencing })
-      .where('state', 'in', ['granted', 'open', 'detached'])
-      .execute(),
-  );
+  });
 }
 
 /** The longest lease there is: three of the longest intervals. */

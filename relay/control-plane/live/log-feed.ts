@@ -5,90 +5,113 @@ import {
   type SigningKey,
 } from '../../../protocol/index.ts';
 import { maxLogEntries } from '../limits.ts';
+import { readAudience } from './audience.ts';
+import type { LogHead, RevocationLog } from '../revocation/index.ts';
+import type { Store } from '../store/index.ts';
 import type { Peers } from './peers.ts';
-import type { TunnelIndex } from './tunnel-index.ts';
 
 export interface LogFeedOptions {
+  readonly store: Store;
+  readonly revocations: Pick<RevocationLog, 'head' | 'since'>;
   readonly peers: Peers;
-  readonly tunnels: TunnelIndex;
+  readonly clock: { nowMs(): number };
   readonly grantKey: SigningKey;
-  readonly incarnation: number;
-  /** The log's last position when this process began. */
-  readonly position: number;
+  /** Where the log stood when this process began. */
+  readonly head: LogHead;
+  /** The store went back: it was restored under our feet. */
+  readonly onRegression?: () => void;
 }
 
+/** Entries read and told at once. */
+const pageEntries = 256;
+/** When the log could not be read, it is tried again without a wake. */
+const retryMs = 1_000;
+
 /**
- * Tells everyone of revocations as soon as they are durable: data planes everything, connectors and devices only
- * what names their own tunnels and grants. Each batch says up to where its reader now knows all of its own.
+ * Tells everyone who has a channel here of revocations once they are durable, whichever control plane wrote them: data
+ * planes everything, connectors and devices only what names tunnels and grants that they have or may still use. Reads
+ * the log by position, so that a lost wake delays and never omits. Each batch says up to where its reader now knows
+ * all of its own.
  */
 export class LogFeed {
   readonly #options: LogFeedOptions;
-  readonly #pending: RevocationEntry[] = [];
-  /** Who hears of an entry about a tunnel beyond those that the index knows; until it was sent. */
-  readonly #concerned = new Map<string, string>();
-  #isScheduled = false;
+  #incarnation: number;
   #head: number;
+  #turn: Promise<void> | undefined;
+  #isWanted = false;
+  #retry: NodeJS.Timeout | undefined;
 
   constructor(options: LogFeedOptions) {
     this.#options = options;
-    this.#head = options.position;
+    this.#incarnation = options.head.incarnation;
+    this.#head = options.head.position;
   }
 
-  /** The last durable position. */
+  /** The last position that everyone here was told up to. */
   get head(): number {
     return this.#head;
   }
 
   get incarnation(): number {
-    return this.#options.incarnation;
+    return this.#incarnation;
   }
 
-  /** The next entry about a tunnel that is over here goes to this peer too, which may still have it. */
-  concern(tunnel: string, peer: string): void {
-    this.#concerned.set(tunnel, peer);
-  }
-
-  /** Takes a durable entry; those of one transaction go out together. */
-  push(entry: RevocationEntry): void {
-    this.#pending.push(entry);
-    this.#head = entry.position;
-    if (this.#isScheduled) return;
-    this.#isScheduled = true;
-    queueMicrotask(() => {
-      this.flush();
+  /** There may be new entries. Resolves when all that are durable by now were told, or could not be read. */
+  wake(): Promise<void> {
+    this.#isWanted = true;
+    this.#turn ??= this.#run().finally(() => {
+      this.#turn = undefined;
     });
+    return this.#turn;
   }
 
-  /** Sends what is pending now. Called before a tunnel leaves the index, which decides who hears of it. */
-  flush(): void {
-    this.#isScheduled = false;
-    const entries = this.#pending.splice(0);
-    if (entries.length === 0) return;
-    const own = new Map<string, RevocationEntry[]>();
-    for (const entry of entries) {
-      const { tunnels } = this.#options;
-      const audience = new Set([...tunnels.connectorsOf(entry), ...tunnels.devicesOf(entry)]);
-      const concerned = this.#concerned.get(entry.subject.id);
-      if (concerned !== undefined) audience.add(concerned);
-      this.#concerned.delete(entry.subject.id);
-      for (const id of audience) {
-        const list = own.get(id);
-        if (list) list.push(entry);
-        else own.set(id, [entry]);
+  async #run(): Promise<void> {
+    while (this.#isWanted) {
+      this.#isWanted = false;
+      try {
+        while (await this.#readPage());
+      } catch {
+        clearTimeout(this.#retry); // the store tells of its own absence
+        this.#retry = setTimeout(() => void this.wake(), retryMs).unref();
+        return;
       }
     }
+  }
+
+  /** Answers whether there may be more. */
+  async #readPage(): Promise<boolean> {
+    const { store, revocations, clock, onRegression } = this.#options;
+    const { incarnation, position } = await revocations.head(store.db);
+    if (incarnation === this.#incarnation && position === this.#head) return false;
+    if (incarnation === this.#incarnation && position < this.#head) {
+      onRegression?.();
+      return false;
+    }
+    const from = incarnation === this.#incarnation ? this.#head : 0;
+    const entries = await revocations.since(store.db, from, pageEntries);
+    const audience = await readAudience(store.db, entries, clock.nowMs());
+    // From here on in one turn: who registers meanwhile is told before or after, and nothing in between.
+    this.#incarnation = incarnation;
+    this.#head = entries.at(-1)?.position ?? position;
+    this.#tellAll(entries, audience);
+    return entries.length === pageEntries;
+  }
+
+  #tellAll(
+    entries: readonly RevocationEntry[],
+    audience: ReadonlyMap<string, readonly RevocationEntry[]>,
+  ): void {
     const { peers } = this.#options;
     for (const peer of peers.relays.values()) this.#tell(peer, entries);
-    for (const peer of peers.connectors.values()) this.#tell(peer, own.get(peer.id) ?? []);
+    for (const peer of peers.connectors.values()) this.#tell(peer, audience.get(peer.id) ?? []);
     for (const peer of peers.allDevices()) {
-      const list = own.get(peer.id);
-      if (list) this.#tell(peer, list);
+      const own = audience.get(peer.id);
+      if (own) this.#tell(peer, own);
     }
   }
 
-  /** Tells a peer that has just said hello what it may have missed. */
-  catchUp(peer: Parameters<LogFeed['tellHead']>[0], entries: readonly RevocationEntry[]): void {
-    this.flush();
+  /** Tells a peer that has just said hello what it may have missed, up to the head. */
+  catchUp(peer: AnyPeer, entries: readonly RevocationEntry[]): void {
     this.#tell(peer, entries);
   }
 
@@ -99,17 +122,22 @@ export class LogFeed {
 
   /** The heartbeat: everyone learns that silence meant nothing to tell. */
   beat(): void {
-    this.flush();
+    void this.wake();
     for (const peer of this.#options.peers.all()) this.tellHead(peer);
   }
 
   #tell(peer: AnyPeer, entries: readonly RevocationEntry[]): void {
-    const { grantKey, incarnation } = this.#options;
+    const { grantKey } = this.#options;
     for (let at = 0; at === 0 || at < entries.length; at += maxLogEntries) {
       const part = entries.slice(at, at + maxLogEntries);
       const isLast = at + maxLogEntries >= entries.length;
       const completeTo = isLast ? this.#head : (part.at(-1)?.position ?? this.#head);
-      const batch = { audience: peer.id, incarnation, entries: part, completeTo };
+      const batch = {
+        audience: peer.id,
+        incarnation: this.#incarnation,
+        entries: part,
+        completeTo,
+      };
       const statement = signStatement('log', logBatchSchema, batch, grantKey);
       peer.send({ type: 'log', statement });
       peer.toldTo = completeTo;

@@ -23,6 +23,8 @@ export interface LiveTunnel {
   readonly userName: string;
   readonly connector: ConnectorId;
   readonly instance: InstanceId;
+  /** The control plane that verifies it; null for none. */
+  owner: string | null;
   readonly intervalMs: number;
   /** Of the wire: from 2 on it outlives its paths. */
   readonly version: number;
@@ -111,20 +113,6 @@ export class TunnelIndex {
   /** Live tunnels about one subject; those closed already are left out. */
   about(kind: RevocationEntry['subject']['kind'], id: string): LiveTunnel[] {
     return this.everAbout(kind, id).filter((tunnel) => tunnel.state !== 'closed');
-  }
-
-  /** The connectors whose tunnels or unexpired grants an entry names. */
-  connectorsOf(entry: RevocationEntry): Set<string> {
-    const { kind, id } = entry.subject;
-    const ids = this.everAbout(kind, id).map((tunnel): string => tunnel.connector);
-    return new Set(kind === 'connector' ? [...ids, id] : ids);
-  }
-
-  /** The devices that an entry concerns. */
-  devicesOf(entry: RevocationEntry): Set<string> {
-    const { kind, id } = entry.subject;
-    const ids = this.everAbout(kind, id).map((tunnel): string => tunnel.device);
-    return new Set(kind === 'device' ? [...ids, id] : ids);
   }
 
   /** The same with those closed whose grant could still be used: what entries must reach their ends for. */

@@ -63,6 +63,7 @@ export async function readRelayList(
  */
 export async function raiseRelayList(services: Services, tx: Tx): Promise<void> {
   await raiseCounter(tx, 'relaysVersion');
+  services.store.announce(tx, 'relays');
   const list = await readRelayList(services, tx);
   services.store.afterCommit(tx, () => {
     useRelayList(services, list);

@@ -67,6 +67,7 @@ export async function openRevocationLog(
           atMs: clock.nowMs(),
         })
         .execute();
+      store.announce(tx, 'revocation');
       store.afterCommit(tx, () => {
         for (const listener of listeners) listener(entry);
       });
@@ -92,6 +93,7 @@ export async function openRevocationLog(
 
     async raiseIncarnation(tx) {
       await store.lockOrder(tx, 'revocation');
+      store.announce(tx, 'revocation');
       return raiseCounter(tx, 'incarnation');
     },
 

@@ -34,6 +34,8 @@ export interface Database {
   policies: PoliciesTable;
   decisions: DecisionsTable;
   tunnels: TunnelsTable;
+  controlPlanes: ControlPlanesTable;
+  connectorLinks: ConnectorLinksTable;
   revocations: RevocationsTable;
   audit: AuditTable;
   checkpoints: CheckpointsTable;
@@ -204,7 +206,8 @@ export interface TunnelsTable {
   decisionId: DecisionId;
   version: number; // of the wire, signed into its grants
   generation: number; // highest that was granted
-  fencing: number;
+  fencing: number; // of the owner, when it took the tunnel
+  owner: string | null; // the control plane that verifies it; null for none
   state: 'granted' | 'open' | 'detached' | 'closed';
   holdMs: number; // how long it is kept while detached
   detachedAtMs: number | null;
@@ -217,6 +220,20 @@ export interface TunnelsTable {
   bytesUp: number;
   bytesDown: number;
   createdAtMs: number;
+}
+
+/** Control planes that run, or ran. */
+export interface ControlPlanesTable {
+  id: string; // `cp` for the first, else its relay's
+  fencing: number; // of its newest process
+  lastSeenAtMs: number; // one that is not seen for a while is dead; 0 for one that has stopped
+}
+
+/** Which control plane has a channel with which connector. */
+export interface ConnectorLinksTable {
+  controlPlane: string;
+  connectorId: ConnectorId;
+  instance: InstanceId;
 }
 
 export interface RevocationsTable {

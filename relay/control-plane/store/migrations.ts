@@ -9,6 +9,7 @@ export const migrations: Record<string, Migration> = {
   '0001_first': { up: createFirstTables },
   '0002_resume': { up: letTunnelsResume },
   '0003_relays': { up: describeRelays },
+  '0004_control_planes': { up: shareTunnels },
   '0005_replaced': { up: rememberReplaced },
 };
 
@@ -20,7 +21,7 @@ async function letTunnelsResume(db: Kysely<unknown>): Promise<void> {
     `alter table tunnels add column detached_at_ms bigint`,
     `alter table tunnels add column close_code text`,
   ];
-  for (const statement of statements) await sql.raw(statement).execute(db);
+  await runStatements(db, statements);
 }
 
 async function rememberReplaced(db: Kysely<unknown>): Promise<void> {
@@ -130,6 +131,23 @@ async function runStatements(db: Kysely<unknown>, statements: readonly string[])
     const text = isPostgres ? statement.replaceAll(/ text\b/g, ' text collate "C"') : statement;
     await sql.raw(text).execute(db);
   }
+}
+
+/** Tunnels get an owner among several control planes. */
+async function shareTunnels(db: Kysely<unknown>): Promise<void> {
+  await runStatements(db, [
+    `create table control_planes (
+      id text primary key, fencing bigint not null, last_seen_at_ms bigint not null)`,
+    `create table connector_links (
+      control_plane text not null, connector_id text not null, instance text not null,
+      primary key (control_plane, connector_id))`,
+    `create index connector_links_by_connector on connector_links (connector_id)`,
+    `alter table tunnels add column owner text`,
+    `create index tunnels_by_owner on tunnels (owner, state)`,
+    `create index tunnels_by_session on tunnels (session_id, state)`,
+    `create index tunnels_by_app on tunnels (app_id, state)`,
+    `create index tunnels_by_connector on tunnels (connector_id, state)`,
+  ]);
 }
 
 /** Until then there was one relay, with the control plane. */

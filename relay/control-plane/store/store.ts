@@ -18,7 +18,8 @@ export type Reader = Kysely<Database>;
 export type Order = 'revocation' | `audit:${string}` | `user:${string}`;
 
 /** What one control plane tells the others of; what has changed, they read for themselves. */
-export type Topic = 'revocation' | 'policy' | 'bundle' | 'tunnels';
+export type Topic =
+  'revocation' | 'policy' | 'bundle' | 'relays' | 'tunnels' | 'verify' | `verify:${string}`;
 
 /** The control plane's durable state. */
 export interface Store {

@@ -1,5 +1,6 @@
 import { endTunnels, revokeTunnels, type Ending } from '../access/end-tunnels.ts';
 import { holdMarginMs } from '../limits.ts';
+import { isOwn } from '../live/ownership.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 
@@ -15,6 +16,7 @@ export async function endOverdue(services: Services, nowMs: number): Promise<voi
   const expired: LiveTunnel[] = [];
   const lost: LiveTunnel[] = [];
   for (const tunnel of tunnels.all()) {
+    if (!isOwn(services, tunnel)) continue;
     if (isHoldOver(tunnel, nowMs)) expired.push(tunnel);
     else if (isConnectorLost(services, tunnel, nowMs)) lost.push(tunnel);
   }

@@ -3,6 +3,7 @@ import { revokeTunnels } from '../access/end-tunnels.ts';
 import { decideAccess, recordDecision, type AccessDecision } from '../grant/decide.ts';
 import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
 import type { PolicyEngine } from '../policy/index.ts';
+import { isOwn } from '../live/ownership.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Reader, Tx } from '../store/index.ts';
@@ -66,6 +67,9 @@ export class Evaluation {
   }
 }
 
+/** Tunnels of other control planes that are announced one by one; beyond, all are verified. */
+const maxNamed = 64;
+
 /**
  * Decides tunnels and unexpired grants anew inside the change that may end them: each that is denied gets an entry
  * in the revocation log. Those still allowed are verified at once, since their known end may have moved.
@@ -80,14 +84,17 @@ export async function reevaluate(
   policy?: PolicyEngine,
 ): Promise<number> {
   const { store, clock } = services;
+  await store.lockOrder(tx, 'revocation');
   const nowMs = clock.nowMs();
   const evaluation = new Evaluation(services, tx, nowMs, policy);
+  const foreign: string[] = [];
   let ended = 0;
   for (const tunnel of tunnels) {
     if (tunnel.state === 'closed') continue;
     const evaluated = await evaluation.evaluate(tunnel);
     if (evaluated?.decision.verdict === 'allow') {
-      services.schedule.hasten(tunnel.id, nowMs);
+      if (isOwn(services, tunnel)) services.schedule.hasten(tunnel.id, nowMs);
+      else foreign.push(tunnel.id);
       continue;
     }
     const reason = evaluated ? reasonOf(evaluated, cause, nowMs) : cause;
@@ -104,6 +111,8 @@ export async function reevaluate(
     });
     ended += 1;
   }
+  if (foreign.length > maxNamed) store.announce(tx, 'verify');
+  else for (const id of foreign) store.announce(tx, `verify:${id}`);
   return ended;
 }
 

@@ -21,6 +21,10 @@ export class VerificationSchedule {
     this.#random = random;
   }
 
+  has(tunnel: string): boolean {
+    return this.#tunnels.has(tunnel);
+  }
+
   get size(): number {
     return this.#tunnels.size;
   }

@@ -6,6 +6,7 @@ import { pruneEveryMs } from '../limits.ts';
 import { pruneStore, readCounter } from '../store/index.ts';
 import { markClock } from '../time/open-clock.ts';
 import { endOverdue } from './overdue.ts';
+import { adoptTunnels, beat } from '../live/ownership.ts';
 import { verifyTunnels } from './verifier.ts';
 import type { Services } from '../services.ts';
 
@@ -14,6 +15,7 @@ const heartbeatEveryMs = 5_000;
 const clockMarkEveryMs = 1_000;
 const overdueEveryMs = 500;
 const clockLearnEveryMs = 5_000;
+const lifeEveryMs = 1_000;
 const sweepEveryMs = 2_000;
 const bookkeepingEveryMs = 60_000;
 const bundleCheckEveryMs = 3_600_000;
@@ -24,9 +26,14 @@ const maxAtOnce = 512;
 
 /** Everything that the control plane does on a clock rather than on request. */
 export function startTimers(services: Services): { stop(): Promise<void> } {
-  const { clock, schedule, feed, logger } = services;
+  const { store, clock, schedule, feed, logger } = services;
   // Once the store was away, nothing is found overdue before everybody got the time to come back.
   let isStoreAway = false;
+  /** Since when the store was reached without a break. */
+  let aliveSinceMs = Infinity;
+  const forgetOnLoss = store.onAvailable(() => {
+    aliveSinceMs = Infinity;
+  });
   const loops = [
     startLoop(verifyEveryMs, async () => {
       if (isStoreAway) return;
@@ -42,6 +49,16 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
       if (!isStoreAway) await endOverdue(services, clock.nowMs());
     }),
     startLoop(clockLearnEveryMs, () => services.learnClock()),
+    startLoop(lifeEveryMs, async () => {
+      try {
+        await beat(services);
+      } catch (error) {
+        aliveSinceMs = Infinity;
+        throw error;
+      }
+      aliveSinceMs = Math.min(aliveSinceMs, performance.now());
+      await adoptTunnels(services, performance.now() - aliveSinceMs);
+    }),
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
     startLoop(keepMarksEveryMs, () => services.keepMarks()),
@@ -76,6 +93,7 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
   }
   return {
     stop: async () => {
+      forgetOnLoss();
       await Promise.all(loops.map((loop) => loop.stop()));
     },
   };
@@ -151,6 +169,7 @@ async function sweep(services: Services): Promise<void> {
     .executeTakeFirst();
   if (!ended) return;
   await store.write(async (tx) => {
+    await store.lockOrder(tx, 'revocation'); // one control plane ends them
     for (const session of await endExpiredSessions(tx, nowMs)) {
       const reason = nowMs >= session.absoluteEndAtMs ? 'session_expired' : 'session_idle';
       await revokeSubject(services, tx, { kind: 'session', id: session.id }, reason);

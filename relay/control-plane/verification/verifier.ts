@@ -10,6 +10,7 @@ import { recordDecision } from '../grant/decide.ts';
 import { touchSession } from '../identity/index.ts';
 import { maxLeaseEntries } from '../limits.ts';
 import { Evaluation, reevaluate, type Evaluated } from './reevaluate.ts';
+import { isOwn } from '../live/ownership.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Session } from '../store/index.ts';
@@ -37,7 +38,7 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
 
   for (const id of ids) {
     const tunnel = tunnels.get(id);
-    if (!tunnel || tunnel.state === 'closed') continue;
+    if (!tunnel || tunnel.state === 'closed' || !isOwn(services, tunnel)) continue;
     if (isLost(services, tunnel, nowMs)) {
       lost.push(tunnel);
       continue;
@@ -126,7 +127,10 @@ function sendLeases(
   list: readonly { tunnel: LiveTunnel; entry: Renewal }[],
 ): void {
   const { peers } = services;
-  const alive = list.filter(({ tunnel }) => tunnel.state === 'open' || tunnel.state === 'granted');
+  const alive = list.filter(
+    ({ tunnel }) =>
+      isOwn(services, tunnel) && (tunnel.state === 'open' || tunnel.state === 'granted'),
+  );
   for (const { tunnel, entry } of alive) tunnel.untilMs = entry[2];
   for (let at = 0; at < alive.length; at += maxLeaseEntries) {
     const entries = alive.slice(at, at + maxLeaseEntries).map(({ entry }) => entry);

@@ -4,6 +4,7 @@ import { revokeSubject } from '../../access/end-tunnels.ts';
 import { tellAppIds } from '../../channel/connector-apps.ts';
 import { connectorsServing, isAppOnline, isHealthyAt } from '../../grant/choose-connector.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
+import { knowTunnels } from '../../live/replica.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { alreadyThere, checkName, getApp, getSite } from '../lookup.ts';
 import { byName, none, word } from './schema.ts';
@@ -114,7 +115,8 @@ export const appCommands: readonly Command[] = [
           // The old site's connectors no longer serve it.
           await revokeSubject(services, tx, { kind: 'app', id: app.id }, 'app_moved');
         } else {
-          await reevaluate(services, tx, services.tunnels.about('app', app.id), 'app_changed');
+          const tunnels = await knowTunnels(services, tx, 'app', app.id);
+          await reevaluate(services, tx, tunnels, 'app_changed');
         }
         await audit.append(
           {

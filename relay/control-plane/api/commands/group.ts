@@ -4,9 +4,10 @@ import { reevaluate } from '../../verification/reevaluate.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { alreadyThere, checkName, getGroup, getUser } from '../lookup.ts';
 import { byName, instantMs, none, word } from './schema.ts';
+import { knowTunnels } from '../../live/replica.ts';
 import type { LiveTunnel } from '../../live/tunnel-index.ts';
 import type { Services } from '../../services.ts';
-import type { Group, Reader } from '../../store/index.ts';
+import type { Group, Reader, Tx } from '../../store/index.ts';
 
 async function readMembers(db: Reader, group: Group) {
   return db
@@ -18,8 +19,14 @@ async function readMembers(db: Reader, group: Group) {
     .execute();
 }
 
-function tunnelsOf(services: Services, users: readonly UserId[]): LiveTunnel[] {
-  return users.flatMap((id) => services.tunnels.about('user', id));
+async function tunnelsOf(
+  services: Services,
+  tx: Tx,
+  users: readonly UserId[],
+): Promise<LiveTunnel[]> {
+  const all: LiveTunnel[] = [];
+  for (const id of users) all.push(...(await knowTunnels(services, tx, 'user', id)));
+  return all;
 }
 
 const member = v.strictObject({ group: word, user: word });
@@ -46,8 +53,9 @@ export const groupCommands: readonly Command[] = [
       const group = await getGroup(tx, name);
       const members = await readMembers(tx, group);
       await tx.deleteFrom('groups').where('id', '=', group.id).execute();
-      const tunnels = tunnelsOf(
+      const tunnels = await tunnelsOf(
         services,
+        tx,
         members.map(({ id }) => id),
       );
       const tunnelsEnded = await reevaluate(services, tx, tunnels, 'group_removed');
@@ -105,7 +113,7 @@ export const groupCommands: readonly Command[] = [
           )
           .execute();
         // A forbid may name the group, and a place that was open-ended may now end.
-        await reevaluate(services, tx, services.tunnels.about('user', user.id), 'group_changed');
+        await reevaluate(services, tx, await tunnelsOf(services, tx, [user.id]), 'group_changed');
         await services.audit.append(
           {
             actor,
@@ -136,7 +144,7 @@ export const groupCommands: readonly Command[] = [
           message: `${user.name} is not in ${group.name}`,
         });
       }
-      const tunnels = services.tunnels.about('user', user.id);
+      const tunnels = await tunnelsOf(services, tx, [user.id]);
       const tunnelsEnded = await reevaluate(services, tx, tunnels, 'group_member_removed');
       await services.audit.append(
         {

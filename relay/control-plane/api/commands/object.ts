@@ -1,5 +1,5 @@
 import { ZtnaError } from '../../../../protocol/index.ts';
-import { revokeSubject } from '../../access/end-tunnels.ts';
+import { closeWhenTold, revokeSubject } from '../../access/end-tunnels.ts';
 import { isHealthyAt } from '../../grant/choose-connector.ts';
 import { endSessions, isSessionLive, sessionEndMs, sessionMethods } from '../../identity/index.ts';
 import { defineCommand, type Command } from '../command.ts';
@@ -151,8 +151,7 @@ export async function removeConnector(
   await tx.updateTable('connectors').set({ state: 'removed' }).where('id', '=', row.id).execute();
   const count = await revokeSubject(services, tx, { kind: 'connector', id: row.id }, reason);
   services.store.afterCommit(tx, () => {
-    services.feed.flush();
-    services.peers.connectors.get(row.id)?.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
+    closeWhenTold(services, () => services.peers.connectors.get(row.id));
   });
   return count;
 }
@@ -168,10 +167,7 @@ export async function revokeDevice(
   await endSessions(tx, { deviceId: row.id }, reason, services.clock.nowMs());
   const count = await revokeSubject(services, tx, { kind: 'device', id: row.id }, reason);
   services.store.afterCommit(tx, () => {
-    services.feed.flush();
-    for (const peer of services.peers.devices(row.id)) {
-      peer.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
-    }
+    closeWhenTold(services, () => services.peers.devices(row.id));
   });
   return count;
 }

@@ -11,6 +11,7 @@ import {
   storePolicy,
 } from '../../policy/index.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
+import { knowTunnels } from '../../live/replica.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { getApp, getDevice, getUser } from '../lookup.ts';
 import { none, word } from './schema.ts';
@@ -39,9 +40,10 @@ async function apply(
   actor: string,
   isDryRun: boolean,
 ): Promise<{ version: number; tunnelsEnded: number }> {
-  const { store, clock, audit, tunnels } = services;
+  const { store, clock, audit } = services;
   try {
     return await store.write(async (tx) => {
+      await store.lockOrder(tx, 'revocation');
       const { version, digest } = await storePolicy(tx, {
         files: checked.files,
         actor,
@@ -53,7 +55,8 @@ async function apply(
       store.afterCommit(tx, () => {
         services.policy = candidate;
       });
-      const all = [...tunnels.all()];
+      store.announce(tx, 'policy');
+      const all = await knowTunnels(services, tx, 'all');
       const tunnelsEnded = await reevaluate(services, tx, all, 'policy_changed', candidate);
       await audit.append(
         {

@@ -1,9 +1,10 @@
 import * as v from 'valibot';
-import { newId, ZtnaError } from '../../../../protocol/index.ts';
-import { revokeSubject } from '../../access/end-tunnels.ts';
+import { newId } from '../../../../protocol/index.ts';
+import { closeWhenTold, revokeSubject } from '../../access/end-tunnels.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { readGroups } from '../../grant/facts.ts';
 import { endSessions, hasTotp, preparePassword, removeTotp } from '../../identity/index.ts';
+import { knowTunnels } from '../../live/replica.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { alreadyThere, checkName, ensureGroup, getUser } from '../lookup.ts';
 import { byName, instantMs, none, word, words } from './schema.ts';
@@ -122,7 +123,8 @@ export const userCommands: readonly Command[] = [
       await change(services, tx, user, args, hash);
       if (args.resetOtp) await removeTotp(tx, user.id);
       await record(services, tx, actor, 'user.set', user, details(args));
-      await reevaluate(services, tx, services.tunnels.about('user', user.id), 'user_changed');
+      const tunnels = await knowTunnels(services, tx, 'user', user.id);
+      await reevaluate(services, tx, tunnels, 'user_changed');
     });
     return describe(services, await getUser(services.store.db, args.name));
   }),
@@ -176,12 +178,7 @@ export const userCommands: readonly Command[] = [
         .returning('id')
         .execute();
       services.store.afterCommit(tx, () => {
-        services.feed.flush();
-        for (const { id } of devices) {
-          for (const peer of services.peers.devices(id)) {
-            peer.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
-          }
-        }
+        closeWhenTold(services, () => devices.flatMap(({ id }) => services.peers.devices(id)));
       });
       await tx
         .deleteFrom('invites')

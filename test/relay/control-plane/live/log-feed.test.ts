@@ -20,7 +20,6 @@ import {
 import { maxLeaseEntries, maxLogEntries } from '../../../../relay/control-plane/limits.ts';
 import { LogFeed } from '../../../../relay/control-plane/live/log-feed.ts';
 import { Peers } from '../../../../relay/control-plane/live/peers.ts';
-import { TunnelIndex } from '../../../../relay/control-plane/live/tunnel-index.ts';
 
 const { privateKey } = generateKeyPairSync('ed25519');
 const grantKey = signingKey(privateKey);
@@ -56,11 +55,12 @@ function newPeer() {
 test('LogFeed - whole batches of the longest entries fit into a message', (t) => {
   const position = highest - 1;
   const feed = new LogFeed({
+    store: undefined as never, // nothing is read
+    revocations: undefined as never,
+    clock: { nowMs: () => 0 },
     peers: new Peers(),
-    tunnels: new TunnelIndex(),
     grantKey,
-    incarnation: highest,
-    position,
+    head: { incarnation: highest, position },
   });
   const { peer, batches } = newPeer();
   const entries = longestEntries(2 * maxLogEntries + 1);

@@ -53,6 +53,7 @@ async function addTunnel(store: Store, changes: Partial<Tunnel>): Promise<Tunnel
     version: 2,
     generation: 1,
     fencing: 1,
+    owner: null,
     state: 'open',
     holdMs: 300_000,
     detachedAtMs: null,

@@ -1,0 +1,95 @@
+import { refreshBundle } from '../enrolment/bundle.ts';
+import { checkPolicies, PolicyEngine, readPolicy } from '../policy/index.ts';
+import { refreshRelayList } from '../relays/relay-list.ts';
+import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
+import type { Services } from '../services.ts';
+import type { Reader, Topic, Tx } from '../store/index.ts';
+import { syncTunnels } from './replica.ts';
+
+/** Decides by the policy that is active in the store, which another control plane may have replaced. */
+export async function refreshPolicy(services: Services, db: Reader | Tx): Promise<void> {
+  const { store, policy } = services;
+  if (store.engine === 'sqlite') return;
+  const newest = await db
+    .selectFrom('policies')
+    .select((eb) => eb.fn.max('version').as('version'))
+    .executeTakeFirst();
+  // Lower, too: the store may have been restored.
+  if ((newest?.version ?? 0) === policy.version) return;
+  const active = await readPolicy(db);
+  const engine = new PolicyEngine({ extraChecks: policy.extraChecks });
+  if (active) engine.activate(await checkPolicies(active.files), active.version);
+  services.policy = engine;
+}
+
+/** Follows what other control planes do on the same store. Answers how to stop. */
+export function followOthers(services: Services): () => Promise<void> {
+  const { store, feed, logger } = services;
+  let isWanted = false;
+  let running: Promise<void> | undefined;
+  const run = async () => {
+    while (isWanted) {
+      isWanted = false;
+      try {
+        await feed.wake();
+        await refreshPolicy(services, store.db);
+        await refreshBundle(services);
+        await refreshRelayList(services);
+        await syncTunnels(services);
+        await closeRevoked(services);
+      } catch (error) {
+        const { code, reason, message } = toZtnaError(error);
+        if (reason !== 'store_unavailable') logger.error('follow_failed', { code, error: message });
+      }
+    }
+  };
+  const stop = store.onAnnounced((topic) => {
+    hasten(services, topic);
+    isWanted = true;
+    running ??= run().finally(() => {
+      running = undefined;
+    });
+  });
+  return async () => {
+    stop();
+    await running;
+  };
+}
+
+/** Something that permission rests on was changed elsewhere: its known end may have moved. */
+function hasten({ tunnels, schedule, clock }: Services, topic: Topic | null): void {
+  if (!topic?.startsWith('verify')) return;
+  const nowMs = clock.nowMs();
+  const [, id] = topic.split(':');
+  if (id !== undefined) schedule.hasten(id, nowMs);
+  else for (const tunnel of tunnels.all()) schedule.hasten(tunnel.id, nowMs);
+}
+
+/** Cuts off whoever was revoked elsewhere and still has a channel here. */
+async function closeRevoked({ store, peers }: Services): Promise<void> {
+  const devices = [...peers.allDevices()];
+  const connectors = [...peers.connectors.values()];
+  const alive = new Set<string>();
+  for (let at = 0; at < devices.length; at += idsAtOnce) {
+    const ids = devices.slice(at, at + idsAtOnce).map(({ id }) => id);
+    const rows = await store.db
+      .selectFrom('devices')
+      .select('id')
+      .where('id', 'in', ids)
+      .where('state', '!=', 'revoked')
+      .execute();
+    for (const { id } of rows) alive.add(id);
+  }
+  const rows = await store.db
+    .selectFrom('connectors')
+    .select('id')
+    .where('state', '=', 'enrolled')
+    .execute();
+  for (const { id } of rows) alive.add(id);
+  for (const peer of [...devices, ...connectors]) {
+    if (!alive.has(peer.id)) peer.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
+  }
+}
+
+/** Ids looked for in one query. */
+const idsAtOnce = 500;
