@@ -150,6 +150,19 @@ export {
   renewRequest,
 } from './messages/enrolment.ts';
 export {
+  controlPlaneSchema,
+  controlPlanesSchema,
+  joinAnswer,
+  joiningSchema,
+  joinPath,
+  joinRequest,
+  maxControlPlanes,
+  type ControlPlaneKeys,
+  type ControlPlanes,
+  type Joining,
+  type JoinRequest,
+} from './messages/control-planes.ts';
+export {
   type ListedRelay,
   maxRelays,
   type RelayList,

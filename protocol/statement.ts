@@ -23,6 +23,8 @@ export type StatementKind =
   | 'relays' // grant key: where relays are
   | 'enrolment' // new identity's own key: proves the keys it asks a certificate for
   | 'renewal' // identity's own key: asks for a new certificate
+  | 'control-planes' // root key: every control plane and its keys
+  | 'joining' // relay's own key and each key offered: a control plane that wants to join
   | 'checkpoint'; // audit key: head of the audit chain
 
 const context = 'ztna-statement-v1';

@@ -13,6 +13,7 @@ export {
 } from './control-channel.ts';
 export { dialForWebSocket, type DialOptions, dialWebSocket, webSocketOptions } from './dial.ts';
 export { enrol, fetchBundle, renewCertificate } from './enrolment.ts';
+export { requestEnrolment } from './enrolment-request.ts';
 export { environmentNames, warnUnknownEnvironment } from './environment.ts';
 export { type Identity, isSealed, loadIdentity, saveIdentity } from './identity.ts';
 export { askHidden, parseDurationMs, readSecretArgument } from './input.ts';

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
-import { notAvailableYet } from '../../protocol/host/index.ts';
-import { ZtnaError } from '../../protocol/index.ts';
-import { dirOf, talk, textOf, type Leaf } from './command.ts';
+import { readSecretArgument } from '../../protocol/host/index.ts';
+import { parseEnrolmentCode, ZtnaError } from '../../protocol/index.ts';
+import { dirOf, talk, textOf, type Arguments, type Leaf } from './command.ts';
 import { relayConfigText } from './relay-yaml.ts';
 
 /** `ztna-relay init`: everything that a relay needs to run, in a directory that holds none yet. */
@@ -11,10 +11,16 @@ export const initLeaf: Leaf = {
   options: {
     url: { type: 'string', describe: 'https://HOST:PORT by which agents and connectors reach it' },
     store: { type: 'string', describe: 'postgres://USER@HOST/DATABASE; else SQLite in DIR' },
-    join: { type: 'string', describe: 'join another control plane (not available yet)' },
+    join: {
+      type: 'string',
+      describe: 'code, - or file:PATH: a further control plane on the same --store',
+    },
   },
   run: async (argv) => {
-    if (argv['join'] !== undefined) notAvailableYet('init --join');
+    if (argv['join'] !== undefined) {
+      await joinByCode(argv);
+      return;
+    }
     if (typeof argv['url'] !== 'string') {
       throw new ZtnaError('ERR_CONFIG_USAGE', {
         message: 'init needs the address that agents and connectors will use',
@@ -36,3 +42,24 @@ export const initLeaf: Leaf = {
     talk(`      ztna-relay invite user NAME --group GROUP --dir ${dir}`);
   },
 };
+
+async function joinByCode(argv: Arguments): Promise<void> {
+  if (!/^postgres(?:ql)?:/.test(textOf(argv, 'store'))) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'a further control plane needs the store that the others use',
+      hint: 'add --store postgres://USER@HOST/DATABASE',
+    });
+  }
+  if (argv['url'] !== undefined) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'its address was named where the code was made',
+      hint: 'leave out --url',
+    });
+  }
+  const code = parseEnrolmentCode(await readSecretArgument(textOf(argv, 'join')));
+  const dir = resolve(dirOf(argv));
+  const { joinRelay } = await import('./join-relay.ts');
+  const { url } = await joinRelay(dir, code, textOf(argv, 'store'));
+  talk(`made a control plane for ${url} in ${dir}`);
+  talk(`next: ztna-relay run --dir ${dir}`);
+}

@@ -16,8 +16,8 @@ import { certificateLifeMs, hostOf } from '../control-plane/enrolment/certificat
 import { relayKeyName } from '../control-plane/relays/relay.ts';
 import { openStore, readMeta, writeMeta, type Store } from '../control-plane/store/index.ts';
 
-/** Refuses a directory that holds a relay, or anything at all of one. */
-async function refuseExisting(dir: string): Promise<void> {
+/** Refuses a directory that holds a relay, or anything at all of one. Throws ERR_CONFIG_EXISTS. */
+export async function refuseExisting(dir: string): Promise<void> {
   if (!existsSync(dir)) return;
   const names = ['control-plane', 'data-plane', configFileName, 'admin.sock'];
   const there = (await readdir(dir)).find((name) => names.includes(name));

@@ -2,7 +2,13 @@ import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { WebSocket } from 'ws';
 import { WebSocketServer } from 'ws';
-import { channelPath, toZtnaError, ZtnaError } from '../../protocol/index.ts';
+import {
+  channelPath,
+  toZtnaError,
+  verifyBundle,
+  ZtnaError,
+  type RelayId,
+} from '../../protocol/index.ts';
 import { openStateDir, refuseUpgrade, type Logger } from '../../protocol/host/index.ts';
 import { startAdminSocket } from './api/admin-socket.ts';
 import { runCommand } from './api/table.ts';
@@ -38,7 +44,7 @@ import {
   recoverFromRestore,
   type Store,
 } from './store/index.ts';
-import { readControlPlaneId } from './control-plane-id.ts';
+import { firstControlPlaneId, readControlPlaneId } from './control-plane-id.ts';
 import { openClock } from './time/open-clock.ts';
 import { VerificationSchedule } from './verification/schedule.ts';
 import { keepCarriers, startTimers } from './verification/timer.ts';
@@ -89,7 +95,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       socketPath: controlSocketPath(dir),
       keyPem: certificate.keyPem,
       certificatePem: certificate.certificatePem,
-      authorities: [services.authority.certificatePem],
+      authorities: authoritiesOf(services),
       logger,
       onControl: (peer, request, socket, head) => void upgrades.handle(peer, request, socket, head),
       onEnrolment: (address, request, response) => {
@@ -108,6 +114,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     undo.push(() => listener.stop());
     services.onRelaysChanged = () => {
       certificate.check();
+    };
+    services.onBundleChanged = () => {
+      listener.useAuthorities(authoritiesOf(services));
     };
     certificate.onRenewed((keyPem, pem) => {
       listener.useCertificate(keyPem, pem);
@@ -190,7 +199,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   await rm(join(dir, 'admin.sock'), { force: true });
   const authority = await loadAuthority(directory);
   const selfId = await readControlPlaneId(directory);
-  await refuseOtherUrl(store, settings.url);
+  await refuseOtherUrl(store, selfId, settings.url);
   const regression = await recoverFromRestore(store, directory);
   const { clock, learn: learnClock } = await openClock(store);
   const audit = createAuditLog({ store, key: authority.auditKey, writer: selfId, clock });
@@ -244,6 +253,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     bundle: await ensureBundle(store, authority, clock),
     relayList: await readRelayList({ authority }, store.db),
     onRelaysChanged: () => undefined,
+    onBundleChanged: () => undefined,
     policy,
     revocations,
     signInThrottle: new SignInThrottle(clock),
@@ -267,12 +277,20 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   };
 }
 
+/** Whose certificates open a channel here: those that any control plane has issued. */
+function authoritiesOf({ bundle, authority }: Services): readonly string[] {
+  const pinned = { rootId: authority.rootId, minVersion: 0 };
+  return verifyBundle(bundle.statement, pinned, 0).authorities;
+}
+
 /** Codes, certificates and connectors name the URL that the relay was made for. */
-async function refuseOtherUrl(store: Store, url: string): Promise<void> {
+async function refuseOtherUrl(store: Store, selfId: string, url: string): Promise<void> {
   const relay = await store.db
     .selectFrom('relays')
     .select('url')
-    .where('name', '=', 'local')
+    .where((eb) =>
+      selfId === firstControlPlaneId ? eb('name', '=', 'local') : eb('id', '=', selfId as RelayId),
+    )
     .executeTakeFirst();
   if (!relay || relay.url === url) return;
   throw new ZtnaError('ERR_CONFIG_INVALID', {

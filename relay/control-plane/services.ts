@@ -33,6 +33,8 @@ export interface Services {
   relayList: SignedRelayList;
   /** Called when `relayList` was replaced. */
   onRelaysChanged: () => void;
+  /** Called when another bundle counts. */
+  onBundleChanged: () => void;
   /** The active policy; replaced as a whole inside the transaction that makes another one active. */
   policy: PolicyEngine;
   readonly revocations: RevocationLog;

@@ -6,12 +6,17 @@ import type * as v from 'valibot';
 import { openStateDir } from '../../../protocol/host/index.ts';
 import {
   bundleSchema,
+  controlPlanesSchema,
   rawPublicKey,
   rootIdOf,
   rosterEntrySchema,
   signingKey,
   signStatement,
+  verifyingKey,
+  verifyStatement,
   ZtnaError,
+  type ControlPlaneKeys,
+  type ControlPlanes,
   type RosterEntry,
   type SigningKey,
 } from '../../../protocol/index.ts';
@@ -44,8 +49,19 @@ export interface Authority {
   readonly auditKey: SigningKey;
   /** True while the root's private key lies here, so that bundles can be signed. */
   readonly hasRoot: boolean;
-  /** Signs a bundle that names the keys of this authority. Throws ERR_CONFIG_NOT_FOUND when the root is elsewhere. */
-  signBundle(bundle: { readonly version: number; readonly notAfterMs: number }): string;
+  /** The public keys of this control plane, which is called `id`. */
+  publicKeys(id: ControlPlaneKeys['id']): ControlPlaneKeys;
+  /** Signs which control planes there are. Throws as `signBundle`. */
+  signControlPlanes(value: ControlPlanes): string;
+  /** Checks the root's word on which control planes there are. Throws ERR_STATEMENT_REFUSED. */
+  verifyControlPlanes(statement: string): ControlPlanes;
+  /** Signs a bundle that names the keys of `members`. Throws ERR_CONFIG_NOT_FOUND when the root is elsewhere. */
+  signBundle(bundle: {
+    readonly version: number;
+    readonly notAfterMs: number;
+    /** Default: this one alone. */
+    readonly members?: readonly ControlPlaneKeys[];
+  }): string;
   signRosterEntry(entry: RosterEntry): string;
   /**
    * Issues a certificate for the key of a PKCS#10 request whose own signature was verified.
@@ -57,12 +73,14 @@ export interface Authority {
 }
 
 /**
- * Makes root, grant, roster and audit keys and a certificate authority in `directory` (0700, files 0600).
- * Throws ERR_CONFIG_EXISTS and touches nothing when one of the files is there.
+ * Makes grant, roster and audit keys and a certificate authority in `directory` (0700, files 0600), and a root unless the
+ * raw public key of one that is elsewhere is given. Throws ERR_CONFIG_EXISTS and touches nothing when one of the
+ * files is there.
  */
 export async function createAuthority(options: {
   readonly directory: string;
   readonly nowMs: number;
+  readonly root?: Buffer;
 }): Promise<Authority> {
   const { nowMs } = options;
   const directory = await openStateDir(options.directory);
@@ -81,8 +99,10 @@ export async function createAuthority(options: {
     return result;
   };
   try {
-    const root = make(files.rootKey, createSigningKeyFile);
-    const rootPem = createPublicKey(root).export({ type: 'spki', format: 'pem' }).toString();
+    const root = options.root
+      ? fromRawPublicKey(options.root)
+      : createPublicKey(make(files.rootKey, createSigningKeyFile));
+    const rootPem = root.export({ type: 'spki', format: 'pem' }).toString();
     make(files.rootPublicKey, (path) => createFile(path, rootPem, 0o644));
     for (const name of [files.grantKey, files.rosterKey, files.auditKey])
       make(name, createSigningKeyFile);
@@ -121,6 +141,13 @@ export async function loadAuthority(directory: string): Promise<Authority> {
   const certificatePem = certificate.toString();
   const authority = { certificatePem, privateKey: authorityKey };
   const encode = (key: KeyObject) => rawPublicKey(key).toString('base64url');
+  const publicKeys = (id: ControlPlaneKeys['id']): ControlPlaneKeys => ({
+    id,
+    grantKey: encode(grantKey.privateKey),
+    rosterKey: encode(rosterKey.privateKey),
+    auditKey: encode(auditKey.privateKey),
+    authority: certificatePem,
+  });
 
   return {
     rootId: rootIdOf(rootPublicKey),
@@ -130,23 +157,28 @@ export async function loadAuthority(directory: string): Promise<Authority> {
     auditKey,
     hasRoot: root !== undefined,
 
-    signBundle({ version, notAfterMs }) {
-      if (!root) {
-        throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
-          message: 'the root key is not on this machine',
-          hint: 'sign the bundle where the root key is',
-        });
-      }
+    publicKeys,
+
+    signControlPlanes: (value) =>
+      signStatement('control-planes', controlPlanesSchema, value, rootSigningKey(root)),
+
+    verifyControlPlanes: (statement) =>
+      verifyStatement('control-planes', controlPlanesSchema, statement, [
+        verifyingKey(rootPublicKey),
+      ]),
+
+    signBundle({ version, notAfterMs, members = [publicKeys('cp')] }) {
+      const key = rootSigningKey(root);
       const value: v.InferInput<typeof bundleSchema> = {
         version,
         root: rootPublicKey.toString('base64url'),
         nextRoot: null,
-        grantKeys: [encode(grantKey.privateKey)],
-        rosterKeys: [encode(rosterKey.privateKey)],
-        authorities: [certificatePem],
+        grantKeys: members.map((member) => member.grantKey),
+        rosterKeys: members.map((member) => member.rosterKey),
+        authorities: members.map((member) => member.authority),
         notAfterMs,
       };
-      return signStatement('bundle', bundleSchema, value, signingKey(root));
+      return signStatement('bundle', bundleSchema, value, key);
     },
 
     signRosterEntry: (entry) => signStatement('roster', rosterEntrySchema, entry, rosterKey),
@@ -158,6 +190,14 @@ export async function loadAuthority(directory: string): Promise<Authority> {
 
     issueForKey: (publicKey, leaf) => issueCertificate(authority, publicKey, leaf),
   };
+}
+
+function rootSigningKey(root: KeyObject | undefined): SigningKey {
+  if (root) return signingKey(root);
+  throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
+    message: 'the root key is not on this machine',
+    hint: 'sign the bundle where the root key is',
+  });
 }
 
 async function readPublicFile<T>(path: string, parse: (text: string) => T): Promise<T> {
@@ -172,4 +212,10 @@ async function readPublicFile<T>(path: string, parse: (text: string) => T): Prom
   } catch (cause) {
     throw new ZtnaError('ERR_CONFIG_INVALID', { message: `${path} could not be read`, cause });
   }
+}
+
+/** An Ed25519 key from its 32 bytes. */
+function fromRawPublicKey(raw: Buffer): KeyObject {
+  const x = raw.toString('base64url');
+  return createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' });
 }

@@ -1,6 +1,15 @@
 import type { Authority } from '../authority/index.ts';
 import type { Services } from '../services.ts';
-import { raiseCounter, readCounter, readMeta, writeMeta, type Store } from '../store/index.ts';
+import {
+  raiseCounter,
+  readCounter,
+  readMeta,
+  writeMeta,
+  type Reader,
+  type Store,
+  type Tx,
+} from '../store/index.ts';
+import type { ControlPlaneKeys, ControlPlanes } from '../../../protocol/index.ts';
 
 /** A bundle that was signed longer ago than half of this is signed anew. */
 const bundleLifeMs = 365 * 86_400_000;
@@ -32,10 +41,48 @@ export async function ensureBundle(
   return store.write(async (tx) => {
     const version = await raiseCounter(tx, 'bundleVersion');
     const notAfterMs = clock.nowMs() + bundleLifeMs;
-    const statement = authority.signBundle({ version, notAfterMs });
-    await writeMeta(tx, 'bundle', JSON.stringify({ version, statement, notAfterMs }));
-    store.announce(tx, 'bundle');
-    return { version, statement };
+    const { members } = await readControlPlanes(authority, tx);
+    return keepBundle(store, tx, authority, { version, notAfterMs, members });
+  });
+}
+
+/** Signs a bundle and keeps it. */
+async function keepBundle(
+  store: Store,
+  tx: Tx,
+  authority: Authority,
+  value: Parameters<Authority['signBundle']>[0],
+): Promise<SignedBundle> {
+  const { version, notAfterMs } = value;
+  const statement = authority.signBundle(value);
+  await writeMeta(tx, 'bundle', JSON.stringify({ version, statement, notAfterMs }));
+  store.announce(tx, 'bundle');
+  return { version, statement };
+}
+
+/** The root's word on which control planes there are; before there was a second, the first one alone. */
+export async function readControlPlanes(
+  authority: Authority,
+  db: Reader | Tx,
+): Promise<ControlPlanes> {
+  const statement = await readMeta(db, 'controlPlanes');
+  if (statement !== undefined) return authority.verifyControlPlanes(statement);
+  return { version: 0, members: [authority.publicKeys('cp')] };
+}
+
+/** Makes these the control planes, and signs a bundle of their keys. Needs the root. */
+export async function replaceControlPlanes(
+  { store, authority, clock }: Pick<Services, 'store' | 'authority' | 'clock'>,
+  tx: Tx,
+  members: readonly ControlPlaneKeys[],
+): Promise<SignedBundle> {
+  const { version } = await readControlPlanes(authority, tx);
+  const planes = { version: version + 1, members: [...members] };
+  await writeMeta(tx, 'controlPlanes', authority.signControlPlanes(planes));
+  return keepBundle(store, tx, authority, {
+    version: await raiseCounter(tx, 'bundleVersion'),
+    notAfterMs: clock.nowMs() + bundleLifeMs,
+    members,
   });
 }
 
@@ -47,12 +94,14 @@ export async function refreshBundle(services: Services): Promise<void> {
   useBundle(services, { version, statement });
 }
 
-function useBundle(services: Services, bundle: SignedBundle): boolean {
+/** From here on this bundle counts, and everyone who has a channel here is told. Answers whether it is newer. */
+export function useBundle(services: Services, bundle: SignedBundle): boolean {
   if (bundle.version <= services.bundle.version) return false;
   services.bundle = bundle; // in one turn with the sends: who registers later is welcomed with it
   for (const peer of services.peers.all()) {
     peer.send({ type: 'bundle', statement: bundle.statement });
   }
+  services.onBundleChanged();
   services.logger.info('bundle_renewed', { version: bundle.version });
   return true;
 }

@@ -7,6 +7,9 @@ import {
   enrolPath,
   enrolRefusal,
   enrolRequest,
+  joinAnswer,
+  joinPath,
+  joinRequest,
   errorRow,
   maxEnrolmentBytes,
   renewAnswer,
@@ -18,6 +21,7 @@ import {
 import { limitKeyOf } from '../../data-plane/address.ts';
 import type { Services } from '../services.ts';
 import { enrolIdentity } from './enrol.ts';
+import { joinControlPlane } from './join.ts';
 import { renewIdentity } from './renew.ts';
 
 /** Answers a request of ALPN `ztna-enrol/1`. What is refused is audited, and told as a code of the table. */
@@ -33,7 +37,7 @@ export async function answerEnrolment(
       reply(response, 200, 'text/plain; charset=utf-8', services.bundle.statement);
       return;
     }
-    if (method !== 'POST' || (url !== enrolPath && url !== renewPath)) {
+    if (method !== 'POST' || (url !== enrolPath && url !== renewPath && url !== joinPath)) {
       reply(response, 404, 'text/plain; charset=utf-8', 'not found\n');
       return;
     }
@@ -42,19 +46,24 @@ export async function answerEnrolment(
     }
     const body = await readBody(request);
     const text =
-      url === enrolPath
+      url === joinPath
         ? encodeMessage(
-            enrolAnswer,
-            await enrolIdentity(
-              services,
-              decodeMessage(enrolRequest, body, maxEnrolmentBytes),
-              address,
-            ),
+            joinAnswer,
+            await joinControlPlane(services, decodeMessage(joinRequest, body, maxEnrolmentBytes)),
           )
-        : encodeMessage(
-            renewAnswer,
-            await renewIdentity(services, decodeMessage(renewRequest, body, maxEnrolmentBytes)),
-          );
+        : url === enrolPath
+          ? encodeMessage(
+              enrolAnswer,
+              await enrolIdentity(
+                services,
+                decodeMessage(enrolRequest, body, maxEnrolmentBytes),
+                address,
+              ),
+            )
+          : encodeMessage(
+              renewAnswer,
+              await renewIdentity(services, decodeMessage(renewRequest, body, maxEnrolmentBytes)),
+            );
     reply(response, 200, 'application/json', text);
   } catch (error) {
     await refuse(services, address, url ?? '', response, toZtnaError(error));
@@ -86,7 +95,12 @@ async function refuse(
   reply(response, status >= 400 && status < 600 ? status : 400, 'application/json', text);
   await refusals.record(address, {
     actor: `address:${address}`,
-    action: path === renewPath ? 'certificate.renew' : 'identity.enrol',
+    action:
+      path === renewPath
+        ? 'certificate.renew'
+        : path === joinPath
+          ? 'control_plane.join'
+          : 'identity.enrol',
     subject: address,
     details: { code, reason: reason ?? null },
   });

@@ -55,6 +55,8 @@ export interface SecureListenerOptions {
 }
 
 export interface SecureListener {
+  /** New connections are opened by certificates of these. */
+  useAuthorities(authorities: readonly string[]): void;
   /** New connections get this certificate. */
   useCertificate(keyPem: string, certificatePem: string): void;
   stop(): Promise<void>;
@@ -196,12 +198,17 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   });
   await chmod(socketPath, 0o600);
 
+  let current = options;
   let stopping: Promise<void> | undefined;
   return {
+    useAuthorities: (authorities) => {
+      current = { ...current, authorities };
+      control.setSecureContext(tlsOptionsFor(current, [controlProtocol], authorities));
+    },
     useCertificate: (keyPem, certificatePem) => {
-      const renewed = { ...options, keyPem, certificatePem };
-      control.setSecureContext(tlsOptionsFor(renewed, [controlProtocol], options.authorities));
-      open.setSecureContext(tlsOptionsFor(renewed, [enrolmentProtocol, 'http/1.1'], null));
+      current = { ...current, keyPem, certificatePem };
+      control.setSecureContext(tlsOptionsFor(current, [controlProtocol], current.authorities));
+      open.setSecureContext(tlsOptionsFor(current, [enrolmentProtocol, 'http/1.1'], null));
     },
     stop: () =>
       (stopping ??= new Promise((resolve) => {

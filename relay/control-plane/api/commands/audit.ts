@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { rawPublicKey, verifyingKey } from '../../../../protocol/index.ts';
 import { exportRecord, verifyAudit } from '../../audit/index.ts';
+import { readControlPlanes } from '../../enrolment/bundle.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { instantMs, word } from './schema.ts';
 
@@ -56,7 +57,11 @@ export const auditCommands: readonly Command[] = [
     ({ audit }, { beforeMs }, actor) => audit.prune(beforeMs, actor),
   ),
 
-  defineCommand('audit.verify', 'read', v.strictObject({}), ({ store, authority }) =>
-    verifyAudit(store.db, [verifyingKey(rawPublicKey(authority.auditKey.privateKey))]),
-  ),
+  defineCommand('audit.verify', 'read', v.strictObject({}), async ({ store, authority }) => {
+    const own = verifyingKey(rawPublicKey(authority.auditKey.privateKey));
+    // Of every control plane, by the root's word.
+    const { members } = await readControlPlanes(authority, store.db);
+    const others = members.map(({ auditKey }) => verifyingKey(Buffer.from(auditKey, 'base64url')));
+    return verifyAudit(store.db, [own, ...others]);
+  }),
 ];

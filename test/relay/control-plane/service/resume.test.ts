@@ -386,6 +386,7 @@ test('overdue - a detached tunnel ends when its hold is over, and not before', a
     closeReason: 'hold_expired',
   });
   // Should its connector still hold it, it lets go.
+  await services.feed.wake();
   await connector.completeTo(services.feed.head);
   t.true(connector.entries().some((entry) => entry.subject.id === tunnel.tunnel));
   t.is(await refusalOf(askPath(device, tunnel.tunnel)), 'ERR_TUNNEL_RESUME_REFUSED');

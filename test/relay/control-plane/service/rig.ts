@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   controlProtocol,
   fromConnector,
@@ -381,6 +382,7 @@ export class Rig {
       ) {
         return;
       }
+      await delay(20); // a channel takes so many requests and no more
     }
   }
 }

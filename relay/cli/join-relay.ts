@@ -1,0 +1,120 @@
+import { writeFile } from 'node:fs/promises';
+import { hostname, release } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  decodeMessage,
+  encodeMessage,
+  joinAnswer,
+  joiningSchema,
+  joinPath,
+  joinRequest,
+  signingKey,
+  signStatement,
+  verifyBundle,
+  ZtnaError,
+  type Bundle,
+  type EnrolmentCode,
+  type Joining,
+} from '../../protocol/index.ts';
+import {
+  enrol,
+  openStateDir,
+  requestEnrolment,
+  saveIdentity,
+  type Identity,
+} from '../../protocol/host/index.ts';
+import { configFileName } from '../config.ts';
+import { createAuthority, type Authority } from '../control-plane/authority/index.ts';
+import { controlPlaneIdFile } from '../control-plane/control-plane-id.ts';
+import { keepMarks, openStore, readMeta, type Store } from '../control-plane/store/index.ts';
+import { refuseExisting } from './make-relay.ts';
+import { relayConfigText } from './relay-yaml.ts';
+
+/** How long the machines that have a channel get to learn of the new keys before those sign anything. */
+const spreadMs = 3_000;
+
+/** The answer holds a bundle of every control plane's certificate. */
+const maxAnswerBytes = 131_072;
+
+/**
+ * Makes a further control plane, with its data plane, in `dir`: keys of its own, which never leave this machine and
+ * which the root signs into the bundle, on the store that the others share. Throws ERR_CONFIG_EXISTS where there is one,
+ * ERR_CONFIG_INVALID for a store of another deployment, and as `enrol` and the answer to joining do.
+ */
+export async function joinRelay(
+  dir: string,
+  code: EnrolmentCode,
+  storeUrl: string,
+): Promise<{ readonly url: string }> {
+  await refuseExisting(dir);
+  await openStateDir(dir);
+  const directory = join(dir, 'control-plane');
+  const store = await openStore({ directory, url: storeUrl });
+  try {
+    const root = await readRoot(store, code);
+    const { identity } = await enrol({
+      code,
+      hostname: hostname().slice(0, 255),
+      platform: `${process.platform} ${release()}`.slice(0, 64),
+      password: null,
+      expectRole: 'data-plane',
+    });
+    const url = identity.profile['url'] ?? identity.relayUrl;
+    const authority = await createAuthority({ directory, nowMs: Date.now(), root });
+    const bundle = await offerKeys(identity, authority);
+    await writeFile(join(directory, controlPlaneIdFile), `${identity.id}\n`, {
+      flag: 'wx',
+      mode: 0o600,
+    });
+    await saveIdentity(join(dir, 'data-plane'), { ...identity, bundle });
+    await keepMarks(store, directory);
+    await delay(spreadMs);
+    // Last, because `run` begins with it: what is there without it was never finished.
+    await writeFile(join(dir, configFileName), relayConfigText(url, storeUrl), {
+      flag: 'wx',
+      mode: 0o600,
+    });
+    return { url };
+  } finally {
+    await store.close();
+  }
+}
+
+/** The root's key, of a store that is the deployment's whose code this is. */
+async function readRoot(store: Store, code: EnrolmentCode): Promise<Buffer> {
+  const kept = await readMeta(store.db, 'bundle');
+  try {
+    const { statement } = JSON.parse(kept ?? '{}') as { statement?: string };
+    verifyBundle(statement ?? '', { rootId: code.rootId, minVersion: 0 }, 0);
+    const payload = Buffer.from(statement?.split('.')[2] ?? '', 'base64url').toString('utf8');
+    return Buffer.from((JSON.parse(payload) as { root: string }).root, 'base64url');
+  } catch (cause) {
+    throw new ZtnaError('ERR_CONFIG_INVALID', {
+      message: 'the store is not that of the deployment whose code this is',
+      hint: 'name the same store, and the same schema, as store: in its relay.yaml',
+      cause,
+    });
+  }
+}
+
+async function offerKeys(identity: Identity, authority: Authority): Promise<Bundle> {
+  const { id, ...keys } = authority.publicKeys(identity.id as `rel_${string}` & Joining['relay']);
+  const joining = { relay: id as Joining['relay'], ...keys };
+  const sign = (key: Parameters<typeof signStatement>[3]) =>
+    signStatement('joining', joiningSchema, joining, key);
+  const body = encodeMessage(joinRequest, {
+    relay: sign(signingKey(identity.signingKey)),
+    grant: sign(authority.grantKey),
+    roster: sign(authority.rosterKey),
+    audit: sign(authority.auditKey),
+  });
+  const { bundle, rootId, relayUrl } = identity;
+  const text = await requestEnrolment(
+    { url: relayUrl, trust: { authorities: bundle.authorities, role: 'control-plane' } },
+    joinPath,
+    body,
+  );
+  const answer = decodeMessage(joinAnswer, text, maxAnswerBytes);
+  return verifyBundle(answer.bundle, { rootId, minVersion: bundle.version }, Date.now());
+}

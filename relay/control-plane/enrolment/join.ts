@@ -1,0 +1,130 @@
+import { X509Certificate } from 'node:crypto';
+import {
+  isId,
+  joiningSchema,
+  maxControlPlanes,
+  verifyingKey,
+  verifyStatement,
+  ZtnaError,
+  type ControlPlaneKeys,
+  type Joining,
+  type JoinRequest,
+} from '../../../protocol/index.ts';
+import { relayKeyName } from '../relays/relay.ts';
+import type { Services } from '../services.ts';
+import { readMeta, type Tx } from '../store/index.ts';
+import { readControlPlanes, replaceControlPlanes, useBundle } from './bundle.ts';
+
+/**
+ * Takes the keys of a further control plane into the bundle: those of a relay that was invited as one, proved by its own
+ * key and by each of them. Asked again with the same keys, it answers again; a relay has one set of keys for life.
+ * Throws ERR_IDENTITY_CODE_REFUSED, ERR_STATEMENT_REFUSED, ERR_IDENTITY_KEY_REFUSED, ERR_CONFIG_USAGE when there are as
+ * many as there may be, and ERR_RELAY_UNAVAILABLE (`root_elsewhere`) where the root's key is not.
+ */
+export async function joinControlPlane(
+  services: Services,
+  request: JoinRequest,
+): Promise<{ readonly bundle: string }> {
+  const { store, authority, audit } = services;
+  if (!authority.hasRoot) {
+    throw new ZtnaError('ERR_RELAY_UNAVAILABLE', {
+      reason: 'root_elsewhere',
+      hint: 'join the control plane that holds the root key',
+    });
+  }
+  const { bundle, isNew } = await store.write(async (tx) => {
+    await store.lockOrder(tx, 'revocation');
+    const joining = await verifyJoining(tx, request);
+    const { relay, ...keys } = joining;
+    const member: ControlPlaneKeys = { id: relay, ...keys };
+    const { members } = await readControlPlanes(authority, tx);
+    const known = members.find(({ id }) => id === relay);
+    if (known) {
+      if (!isSame(known, member)) throw refused('relay_has_joined');
+      return { bundle: services.bundle, isNew: false };
+    }
+    if (members.length >= maxControlPlanes) {
+      throw new ZtnaError('ERR_CONFIG_USAGE', {
+        message: `a deployment has at most ${String(maxControlPlanes)} control planes`,
+      });
+    }
+    const signed = await replaceControlPlanes(services, tx, [...members, member]);
+    await audit.append(
+      {
+        actor: `relay:${relay}`,
+        action: 'control_plane.join',
+        subject: relay,
+        outcome: 'ok',
+        details: { bundle: signed.version },
+      },
+      tx,
+    );
+    return { bundle: signed, isNew: true };
+  });
+  // Everyone with a channel here knows the keys before their holder signs anything.
+  if (isNew) useBundle(services, bundle);
+  return { bundle: bundle.statement };
+}
+
+async function verifyJoining(tx: Tx, request: JoinRequest): Promise<Joining> {
+  const claimed = readClaim(request.relay);
+  const row =
+    claimed === undefined || !isId('relay', claimed)
+      ? undefined
+      : await tx
+          .selectFrom('relays')
+          .select(['id', 'isControl'])
+          .where('id', '=', claimed)
+          .where('state', '=', 'enrolled')
+          .executeTakeFirst();
+  const relayKey = row && (await readMeta(tx, relayKeyName(row.id)));
+  if (!row || relayKey === undefined || row.isControl !== 1) throw refused('relay_unknown');
+  const joining = open(request.relay, relayKey);
+  if (joining.relay !== row.id) throw refused('relay_unknown');
+  for (const name of ['grant', 'roster', 'audit'] as const) {
+    const proved = open(request[name], joining[`${name}Key`]);
+    if (JSON.stringify(proved) !== JSON.stringify(joining)) {
+      throw new ZtnaError('ERR_STATEMENT_REFUSED', { reason: 'joining_proof' });
+    }
+  }
+  checkAuthority(joining.authority);
+  return joining;
+}
+
+function open(statement: string, key: string): Joining {
+  const verifying = verifyingKey(Buffer.from(key, 'base64url'));
+  return verifyStatement('joining', joiningSchema, statement, [verifying]);
+}
+
+/** Whom a statement claims to be from; believed only once its signature fits. */
+function readClaim(statement: string): string | undefined {
+  const payload = Buffer.from(statement.split('.')[2] ?? '', 'base64url').toString('latin1');
+  return /"relay":"(rel_[0-9a-z]{26})"/.exec(payload)?.[1];
+}
+
+/** Its own signature proves that whoever made it has its key. */
+function checkAuthority(pem: string): void {
+  try {
+    const certificate = new X509Certificate(pem);
+    const isOurKind =
+      certificate.ca &&
+      certificate.publicKey.asymmetricKeyType === 'rsa' &&
+      (certificate.publicKey.asymmetricKeyDetails?.modulusLength ?? 0) >= 2048 &&
+      certificate.verify(certificate.publicKey) &&
+      certificate.toString() === pem;
+    if (isOurKind) return;
+  } catch (cause) {
+    throw new ZtnaError('ERR_IDENTITY_KEY_REFUSED', { reason: 'authority_form', cause });
+  }
+  throw new ZtnaError('ERR_IDENTITY_KEY_REFUSED', { reason: 'authority_form' });
+}
+
+function isSame(a: ControlPlaneKeys, b: ControlPlaneKeys): boolean {
+  return (['grantKey', 'rosterKey', 'auditKey', 'authority'] as const).every(
+    (name) => a[name] === b[name],
+  );
+}
+
+function refused(reason: string): ZtnaError {
+  return new ZtnaError('ERR_IDENTITY_CODE_REFUSED', { reason });
+}
