@@ -46,6 +46,7 @@ export async function joinRelay(
   dir: string,
   code: EnrolmentCode,
   storeUrl: string,
+  waitMs = spreadMs,
 ): Promise<{ readonly url: string }> {
   await refuseExisting(dir);
   await openStateDir(dir);
@@ -69,7 +70,7 @@ export async function joinRelay(
     });
     await saveIdentity(join(dir, 'data-plane'), { ...identity, bundle });
     await keepMarks(store, directory);
-    await delay(spreadMs);
+    await delay(waitMs);
     // Last, because `run` begins with it: what is there without it was never finished.
     await writeFile(join(dir, configFileName), relayConfigText(url, storeUrl), {
       flag: 'wx',

@@ -63,7 +63,7 @@ test('init - needs a url, and names what is not available yet', async (t) => {
   for (const [extra, code] of [
     [[], 'ERR_CONFIG_USAGE'],
     [['--url', 'http://relay.example.com'], 'ERR_CONFIG_INVALID'],
-    [['--join', 'x'], 'ERR_CONFIG_NOT_AVAILABLE'],
+    [['--join', '-'], 'ERR_CONFIG_USAGE'],
     [['--url', 'https://a', '--store', 'postgres://u:hidden@x'], 'ERR_CONFIG_INVALID'],
   ] as const) {
     const { code: exit, stderr } = await runProgram(launchers.relay, [

@@ -33,6 +33,7 @@ import {
   loadIdentity,
   type Identity,
 } from '../../../../protocol/host/index.ts';
+import { joinRelay } from '../../../../relay/cli/join-relay.ts';
 import { makeRelay } from '../../../../relay/cli/make-relay.ts';
 import { relayConfigText } from '../../../../relay/cli/relay-yaml.ts';
 import { runCommand } from '../../../../relay/control-plane/api/table.ts';
@@ -174,6 +175,25 @@ export class Rig {
       limits: { ...defaultLimits, questionsPerMinute: 60_000, requestsPerMinute: 60_000 },
       ...changes,
     };
+    await rig.startPlane();
+    return rig;
+  }
+
+  /** A further control plane on the store of a rig that is on PostgreSQL. */
+  static async join(first: Rig): Promise<Rig> {
+    const rig = new Rig();
+    rig.version = first.version;
+    rig.dir = await mkdtemp(join(tmpdir(), 'ztna-cp-'));
+    rig.storeUrl = first.storeUrl;
+    await rig.#openFront();
+    const { code } = await first.admin<{ code: string }>('invite.relay', {
+      name: 'second',
+      url: rig.url,
+      isControl: true,
+      ttlMs: 60_000,
+    });
+    await joinRelay(rig.dir, parseEnrolmentCode(code), first.storeUrl ?? '', 0);
+    rig.settings = { ...first.settings, url: rig.url };
     await rig.startPlane();
     return rig;
   }
