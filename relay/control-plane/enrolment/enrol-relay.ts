@@ -1,9 +1,9 @@
 import * as v from 'valibot';
 import { ZtnaError, type EnrolAnswer, type EnrolRequest } from '../../../protocol/index.ts';
 import { raiseRelayList } from '../relays/relay-list.ts';
-import { addRelay, mayJoinName } from '../relays/relay.ts';
+import { addRelay } from '../relays/relay.ts';
 import type { Services } from '../services.ts';
-import { writeMeta, type Invite, type Tx } from '../store/index.ts';
+import type { Invite, Tx } from '../store/index.ts';
 import { issueFor } from './certificate.ts';
 
 /** What the invitation of a relay says of it: `isControl` that a control plane may join there, too. */
@@ -33,7 +33,6 @@ export async function enrolRelay(
     signingKey: request.signingKey,
     nowMs: clock.nowMs(),
   });
-  if (isControl) await writeMeta(tx, mayJoinName(relay.id), invite.id);
   const holder = { role: 'data-plane', id: relay.id, url } as const;
   const certificate = await issueFor(authority, clock, holder, request.certificateRequest);
   await tx

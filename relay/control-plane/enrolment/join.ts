@@ -10,7 +10,7 @@ import {
   type Joining,
   type JoinRequest,
 } from '../../../protocol/index.ts';
-import { mayJoinName, relayKeyName } from '../relays/relay.ts';
+import { relayKeyName } from '../relays/relay.ts';
 import type { Services } from '../services.ts';
 import { readMeta, type Tx } from '../store/index.ts';
 import { readControlPlanes, replaceControlPlanes, useBundle } from './bundle.ts';
@@ -73,13 +73,13 @@ async function verifyJoining(tx: Tx, request: JoinRequest): Promise<Joining> {
       ? undefined
       : await tx
           .selectFrom('relays')
-          .select('id')
+          .select(['id', 'isControl'])
           .where('id', '=', claimed)
           .where('state', '=', 'enrolled')
           .executeTakeFirst();
   const relayKey = row && (await readMeta(tx, relayKeyName(row.id)));
   if (!row || relayKey === undefined) throw refused('relay_unknown');
-  if ((await readMeta(tx, mayJoinName(row.id))) === undefined) throw refused('code_kind');
+  if (row.isControl !== 1) throw refused('code_kind');
   const joining = open(request.relay, relayKey);
   if (joining.relay !== row.id) throw refused('relay_unknown');
   for (const name of ['grant', 'roster', 'audit'] as const) {

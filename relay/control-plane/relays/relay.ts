@@ -13,11 +13,6 @@ export function controlStartedName(id: string): string {
   return `relay_control_started:${id}`;
 }
 
-/** Where the store keeps by which code a relay may have a control plane, too. */
-export function mayJoinName(id: string): string {
-  return `relay_may_join:${id}`;
-}
-
 /** Refuses a name or an address that a relay has, and one relay too many. Throws ERR_CONFIG_EXISTS or ERR_CONFIG_USAGE. */
 export async function refuseTaken(
   db: Reader | Tx,

@@ -24,7 +24,7 @@ const numberTypes: readonly number[] = [20, 1_700];
 
 /** Parses them into numbers; ours are below 2^53. */
 const types: pg.CustomTypesConfig = {
-  getTypeParser: ((oid, format) =>
+  getTypeParser: ((oid, format): unknown =>
     numberTypes.includes(oid)
       ? parseNumber
       : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,

@@ -6,7 +6,7 @@ import { StoreClock } from './store-clock.ts';
 export interface OpenedClock {
   readonly clock: ServerClock;
   /** Learns the store's clock again, where that is the one; to be called every few seconds. */
-  learn(): Promise<void>;
+  readonly learn: () => Promise<void>;
 }
 
 /** The clock of a control plane that begins: at or above all that was given out before. */
