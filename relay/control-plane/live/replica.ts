@@ -52,7 +52,9 @@ export function merge(services: Services, row: LiveTunnel): LiveTunnel {
   const tunnel = known ?? row;
   if (known && known.state !== 'closed') {
     tunnels.moveSession(known, row.session);
-    const { state, generation, grantExpiresAtMs, detachedAtMs, relay, owner, decision } = row;
+    const { generation, grantExpiresAtMs, detachedAtMs, relay, owner, decision } = row;
+    // That it was opened may be known here before it is written down, and is never undone.
+    const state = row.state === 'granted' ? known.state : row.state;
     Object.assign(known, { state, generation, grantExpiresAtMs, detachedAtMs, relay, owner });
     // What it was decided by elsewhere is not known here: the next verification writes its own down.
     if (known.decision !== decision) {
@@ -88,7 +90,7 @@ export async function syncTunnels(services: Services): Promise<void> {
       there.add(row.id);
       const known = tunnels.get(row.id);
       const isSame =
-        known?.state === row.state &&
+        (known?.state === row.state || (known && row.state === 'granted')) &&
         known.generation === row.generation &&
         known.session === row.sessionId &&
         known.owner === row.owner &&
@@ -112,7 +114,8 @@ async function learn(services: Services, tx: Tx, ids: readonly TunnelId[]): Prom
     .where('state', '=', 'closed')
     .execute();
   const endingOf = new Map(endings.map((row) => [row.id, row]));
-  for (const row of await readTunnels(services, tx, { ids })) {
+  const rows = await readTunnels(services, tx, { ids });
+  for (const row of rows) {
     const wasLive = services.tunnels.get(row.id)?.state !== 'closed';
     const ending = endingOf.get(row.id);
     const known = ending && services.tunnels.get(row.id);
@@ -124,5 +127,12 @@ async function learn(services: Services, tx: Tx, ids: readonly TunnelId[]): Prom
         code: ending.closeCode ?? 'ERR_TUNNEL_CLOSED',
       });
     }
+  }
+  // A store that was restored may not have them at all.
+  const found = new Set<string>(rows.map(({ id }) => id));
+  for (const id of ids) {
+    const known = found.has(id) ? undefined : services.tunnels.get(id);
+    if (!known || known.state === 'closed') continue;
+    forget(services, known, { reason: 'tunnel_closed', code: 'ERR_TUNNEL_CLOSED' });
   }
 }
