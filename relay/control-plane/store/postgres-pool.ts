@@ -2,6 +2,7 @@ import pg from 'pg';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ZtnaError } from '../../../protocol/index.ts';
 import { toBindable } from './bindable.ts';
+import { storeUnavailable } from './store-unavailable.ts';
 import type { Logger } from '../../../protocol/host/index.ts';
 import type { PostgresPool, PostgresPoolClient } from 'kysely';
 import type { PostgresTarget } from './postgres-url.ts';
@@ -47,15 +48,6 @@ export function connectionSettings(target: PostgresTarget): pg.PoolConfig {
     keepAliveInitialDelayMillis: 5_000,
     connectionTimeoutMillis: connectTimeoutMs,
   };
-}
-
-/** What everyone is told while the store is away. */
-export function storeUnavailable(cause?: unknown): ZtnaError {
-  return new ZtnaError('ERR_RELAY_UNAVAILABLE', {
-    message: 'the store is not available',
-    reason: 'store_unavailable',
-    cause,
-  });
 }
 
 /** True for errors by which another transaction stood in the way of this one. */

@@ -6,13 +6,8 @@ import { ZtnaError } from '../../../protocol/index.ts';
 import { fullJitterDelayMs } from '../../../protocol/host/index.ts';
 import { migrate } from './migrate.ts';
 import { PostgresListener } from './postgres-listener.ts';
-import {
-  connectionSettings,
-  GuardedPool,
-  isConflict,
-  isOutage,
-  storeUnavailable,
-} from './postgres-pool.ts';
+import { connectionSettings, GuardedPool, isConflict, isOutage } from './postgres-pool.ts';
+import { storeUnavailable } from './store-unavailable.ts';
 import { readPostgresUrl, type PostgresTarget } from './postgres-url.ts';
 import { WriteQueue } from './write-queue.ts';
 import type { DirectoryLock } from '../../directory-lock.ts';

@@ -1,6 +1,7 @@
 import type * as Sqlite from 'node:sqlite';
 import type { SqliteDatabase, SqliteStatement } from 'kysely';
 import { toBindable } from './bindable.ts';
+import { storeUnavailable } from './store-unavailable.ts';
 
 /** Compiled statements kept; Kysely writes the same few texts over and over. */
 const maxCachedStatements = 256;
@@ -53,11 +54,32 @@ export function openSqlite(path: string): SqliteDatabase {
       const statement = compile(text);
       return {
         reader: statement.columns().length > 0,
-        all: (parameters) => statement.all(...parameters.map(toBindable)),
-        run: (parameters) => statement.run(...parameters.map(toBindable)),
+        all: (parameters) => explained(() => statement.all(...parameters.map(toBindable))),
+        run: (parameters) => {
+          // A full disk has SQLite roll back by itself; the failure that follows would hide the first.
+          if (text === 'rollback' && !database.isTransaction) return nothingDone;
+          return explained(() => statement.run(...parameters.map(toBindable)));
+        },
         // A cursor stays open between rows, so it must not share a cached statement.
         iterate: (parameters) => database.prepare(text).iterate(...parameters.map(toBindable)),
       };
     },
   };
+}
+
+const nothingDone = { changes: 0, lastInsertRowid: 0 };
+
+/** Results of SQLite that blame the file, its disk or who else holds it: busy, read-only, I/O, full, cannot open. */
+const outageResults: ReadonlySet<number> = new Set([5, 8, 10, 13, 14]);
+
+/** Runs a statement. Throws ERR_RELAY_UNAVAILABLE for what its disk caused rather than what was asked. */
+function explained<T>(run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    const result = (error as { readonly errcode?: unknown }).errcode;
+    // The low byte is the result; what is above says more about it.
+    if (typeof result !== 'number' || !outageResults.has(result & 0xff)) throw error;
+    throw storeUnavailable(error);
+  }
 }
