@@ -27,6 +27,11 @@ export type ControlPlaneKeys = v.InferOutput<typeof controlPlaneSchema>;
 export const controlPlanesSchema = v.strictObject({
   version: natural,
   members: v.pipe(v.array(controlPlaneSchema), v.minLength(1), v.maxLength(maxControlPlanes)),
+  /** Those that were removed: what they wrote into the audit log still verifies. */
+  former: v.pipe(
+    v.array(v.strictObject({ id: idSchema('relay'), auditKey: bytes(32) })),
+    v.maxLength(128),
+  ),
 });
 export type ControlPlanes = v.InferOutput<typeof controlPlanesSchema>;
 

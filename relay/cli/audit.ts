@@ -10,6 +10,7 @@ import { parsePastMoment } from './value.ts';
 const followEveryMs = 500;
 
 interface Row {
+  readonly writer: string;
   readonly position: number;
   readonly atMs: number;
   readonly actor: string;
@@ -34,16 +35,17 @@ function print(row: Row, argv: Arguments): void {
 
 async function tail(argv: Arguments): Promise<void> {
   const dir = dirOf(argv);
-  let position: number | undefined;
+  /** By writer: every control plane keeps a chain of its own. */
+  let after: Record<string, number> | undefined;
   for (;;) {
-    const args = position === undefined ? { limit: argv['lines'] } : { after: position };
+    const args = after === undefined ? { limit: argv['lines'] } : { after };
     const rows = (await callAdmin(dir, 'audit.tail', args)) as Row[];
     for (const row of rows) {
       print(row, argv);
-      position = row.position;
+      after = { ...after, [row.writer]: row.position };
     }
     if (argv['follow'] !== true) return;
-    position ??= 0;
+    after ??= {};
     if (rows.length === 0) await delay(followEveryMs);
   }
 }
@@ -70,11 +72,11 @@ async function exportRecords(argv: Arguments): Promise<void> {
     ...maybe(argv, 'app'),
   };
   if (format === 'csv') process.stdout.write(`${csvColumns.join(',')}\n`);
-  let after = 0;
+  const after: Record<string, number> = {};
   for (;;) {
     const rows = (await callAdmin(dirOf(argv), 'audit.export', { ...filter, after })) as Row[];
     for (const row of rows) {
-      after = row.position;
+      after[row.writer] = row.position;
       if (format === 'csv') {
         process.stdout.write(`${csvColumns.map((column) => csvCell(row[column])).join(',')}\n`);
       } else printJsonLine(row);

@@ -179,7 +179,7 @@ test.serial(
     await program.event('open', seen); // another tunnel, through the process that took its place
     const again = connect({ port, host: '127.0.0.1' });
     again.on('error', () => undefined); // the program ends before it does
-  t.teardown(() => again.destroy());
+    t.teardown(() => again.destroy());
     again.write('again');
     t.is(String((await once(again, 'data'))[0]), 'again');
     t.is((await program.stop('SIGINT')).code, 130);

@@ -17,7 +17,9 @@ export interface AuditRow {
 
 /** The newest records, oldest first. */
 export async function auditRows(deployment: Deployment, after = 0): Promise<AuditRow[]> {
-  return (await callAdmin(deployment.relayDir, 'audit.tail', { after })) as AuditRow[];
+  return (await callAdmin(deployment.relayDir, 'audit.tail', {
+    after: { cp: after },
+  })) as AuditRow[];
 }
 
 /** The position of the newest record. */

@@ -23,6 +23,8 @@ export interface DeploymentOptions {
   /** What to run; by default this checkout's launchers. */
   readonly commands?: Commands;
   /** Cedar policy files by name; by default the group `staff` may reach every app. */
+  /** `postgres://…`; else SQLite. */
+  readonly storeUrl?: string;
   readonly policies?: Readonly<Record<string, string>>;
   /** Lines put over the relay.yaml that `init` wrote: `key: value` pairs of its top level. */
   readonly relayConfig?: Readonly<Record<string, string>>;
@@ -107,7 +109,8 @@ export class Deployment {
     const { options } = this;
     const say = options.onStep ?? (() => undefined);
     say('relay: init');
-    await this.admin('init', '--url', this.url);
+    const store = options.storeUrl === undefined ? [] : ['--store', options.storeUrl];
+    await this.admin('init', '--url', this.url, ...store);
     const config = join(this.relayDir, 'relay.yaml');
     await overlayYaml(config, {
       listen: `"${this.host}:${this.port}"`,

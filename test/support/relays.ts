@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { freePort, type Deployment } from './deployment.ts';
-import { RunningProgram } from './program.ts';
+import { mustRun, RunningProgram } from './program.ts';
 
 /** A relay that is a data plane alone, as a process of its own. */
 export interface DataPlaneRelay {
@@ -54,6 +54,39 @@ export async function addDataPlane(
     },
   };
   return relay;
+}
+
+/** A relay with a control plane of its own on the deployment's store. */
+export interface ControlPlaneRelay {
+  readonly dir: string;
+  readonly url: string;
+  program: RunningProgram;
+  /** Runs an administration command there. */
+  admin(...args: string[]): Promise<string>;
+}
+
+/** Invites a control plane, joins and runs it until it is ready. Stop its program before the deployment. */
+export async function addControlPlane(
+  deployment: Deployment,
+  name: string,
+): Promise<ControlPlaneRelay> {
+  const { commands } = deployment;
+  const port = await freePort();
+  const url = `https://127.0.0.1:${port}`;
+  const dir = join(deployment.dir, name);
+  const file = join(deployment.dir, `${name}.code`);
+  const code = await deployment.admin('invite', 'relay', name, '--url', url, '--control-plane');
+  await writeFile(file, code, { mode: 0o600 });
+  const options = commands.env ? { env: commands.env } : {};
+  const admin = (...args: string[]) => mustRun(commands.relay, [...args, '--dir', dir], options);
+  await admin('init', '--join', `file:${file}`, '--store', deployment.options.storeUrl ?? '');
+  const program = new RunningProgram(
+    commands.relay,
+    ['run', '--dir', dir, '--listen', `127.0.0.1:${port}`],
+    options,
+  );
+  await program.line(/^ready$/);
+  return { dir, url, program, admin };
 }
 
 /** What `relay list --json` says, by name. */

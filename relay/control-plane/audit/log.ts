@@ -26,8 +26,8 @@ export interface AuditQuery {
   readonly untilMs?: number; // exclusive
   readonly user?: string;
   readonly app?: string;
-  /** Only records of this log's own writer after that position. */
-  readonly afterPosition?: number;
+  /** Of each writer, only records after that position; all of those that are not named. */
+  readonly after?: Readonly<Record<string, number>>;
   readonly limit?: number;
   /** The latest `limit` rather than the first; still oldest first. */
   readonly latest?: boolean;
@@ -196,8 +196,10 @@ export function createAuditLog(options: AuditOptions): AuditLog {
       if (query.untilMs !== undefined) select = select.where('atMs', '<', query.untilMs);
       if (query.user !== undefined) select = select.where('userName', '=', query.user);
       if (query.app !== undefined) select = select.where('appName', '=', query.app);
-      if (query.afterPosition !== undefined) {
-        select = select.where('writer', '=', writer).where('position', '>', query.afterPosition);
+      for (const [name, position] of Object.entries(query.after ?? {})) {
+        select = select.where((eb) =>
+          eb.or([eb('writer', '!=', name), eb('position', '>', position)]),
+        );
       }
       if (query.limit !== undefined) select = select.limit(query.limit);
       const rows = await select

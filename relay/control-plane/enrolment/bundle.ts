@@ -67,7 +67,7 @@ export async function readControlPlanes(
 ): Promise<ControlPlanes> {
   const statement = await readMeta(db, 'controlPlanes');
   if (statement !== undefined) return authority.verifyControlPlanes(statement);
-  return { version: 0, members: [authority.publicKeys('cp')] };
+  return { version: 0, members: [authority.publicKeys('cp')], former: [] };
 }
 
 /** Makes these the control planes, and signs a bundle of their keys. Needs the root. */
@@ -76,8 +76,15 @@ export async function replaceControlPlanes(
   tx: Tx,
   members: readonly ControlPlaneKeys[],
 ): Promise<SignedBundle> {
-  const { version } = await readControlPlanes(authority, tx);
-  const planes = { version: version + 1, members: [...members] };
+  const before = await readControlPlanes(authority, tx);
+  const gone = before.members.flatMap(({ id, auditKey }) =>
+    id === 'cp' || members.some((member) => member.id === id) ? [] : [{ id, auditKey }],
+  );
+  const planes: ControlPlanes = {
+    version: before.version + 1,
+    members: [...members],
+    former: [...before.former, ...gone],
+  };
   await writeMeta(tx, 'controlPlanes', authority.signControlPlanes(planes));
   return keepBundle(store, tx, authority, {
     version: await raiseCounter(tx, 'bundleVersion'),

@@ -9,11 +9,12 @@ import {
   type ControlPlaneKeys,
   type Joining,
   type JoinRequest,
+  type RelayId,
 } from '../../../protocol/index.ts';
 import { relayKeyName } from '../relays/relay.ts';
 import type { Services } from '../services.ts';
 import { readMeta, type Tx } from '../store/index.ts';
-import { readControlPlanes, replaceControlPlanes, useBundle } from './bundle.ts';
+import { readControlPlanes, replaceControlPlanes, useBundle, type SignedBundle } from './bundle.ts';
 
 /**
  * Takes the keys of a further control plane into the bundle: those of a relay that was invited as one, proved by its own
@@ -64,6 +65,27 @@ export async function joinControlPlane(
   // Everyone with a channel here knows the keys before their holder signs anything.
   if (isNew) useBundle(services, bundle);
   return { bundle: bundle.statement };
+}
+
+/**
+ * Takes the keys of a removed relay's control plane out of the bundle. Throws ERR_CONFIG_USAGE where the root's key is
+ * not. Answers the bundle that counts once `tx` is durable; undefined when it had none.
+ */
+export async function dropControlPlane(
+  services: Services,
+  tx: Tx,
+  relay: RelayId,
+): Promise<SignedBundle | undefined> {
+  const { members } = await readControlPlanes(services.authority, tx);
+  const left = members.filter(({ id }) => id !== relay);
+  if (left.length === members.length) return undefined;
+  if (!services.authority.hasRoot) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'its keys are in the bundle, which is signed where the root key is',
+      hint: 'run this on the relay that holds the root key',
+    });
+  }
+  return replaceControlPlanes(services, tx, left);
 }
 
 async function verifyJoining(tx: Tx, request: JoinRequest): Promise<Joining> {

@@ -7,12 +7,15 @@ import { instantMs, word } from './schema.ts';
 
 const pageRows = 1_000;
 
+/** How far a reader has come with each writer: pages go by time, and within a writer by position. */
+const cursor = v.record(v.pipe(v.string(), v.maxLength(64)), instantMs);
+
 export const auditCommands: readonly Command[] = [
   defineCommand(
     'audit.tail',
     'read',
     v.strictObject({
-      after: v.optional(instantMs),
+      after: v.optional(cursor),
       limit: v.optional(
         v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(pageRows)),
         20,
@@ -22,7 +25,7 @@ export const auditCommands: readonly Command[] = [
       const rows =
         after === undefined
           ? await audit.read({ latest: true, limit })
-          : await audit.read({ afterPosition: after, limit: pageRows });
+          : await audit.read({ after, limit: pageRows });
       return rows.map(exportRecord);
     },
   ),
@@ -35,12 +38,12 @@ export const auditCommands: readonly Command[] = [
       untilMs: v.optional(instantMs),
       user: v.optional(word),
       app: v.optional(word),
-      after: instantMs,
+      after: cursor,
     }),
     async ({ audit }, { sinceMs, untilMs, user, app, after }) => {
       const rows = await audit.read({
         sinceMs,
-        afterPosition: after,
+        after,
         limit: pageRows,
         ...(untilMs === undefined ? {} : { untilMs }),
         ...(user === undefined ? {} : { user }),
@@ -60,8 +63,10 @@ export const auditCommands: readonly Command[] = [
   defineCommand('audit.verify', 'read', v.strictObject({}), async ({ store, authority }) => {
     const own = verifyingKey(rawPublicKey(authority.auditKey.privateKey));
     // Of every control plane, by the root's word.
-    const { members } = await readControlPlanes(authority, store.db);
-    const others = members.map(({ auditKey }) => verifyingKey(Buffer.from(auditKey, 'base64url')));
+    const { members, former } = await readControlPlanes(authority, store.db);
+    const others = [...members, ...former].map(({ auditKey }) =>
+      verifyingKey(Buffer.from(auditKey, 'base64url')),
+    );
     return verifyAudit(store.db, [own, ...others]);
   }),
 ];

@@ -1,4 +1,6 @@
 import { ZtnaError } from '../../../../protocol/index.ts';
+import { useBundle } from '../../enrolment/bundle.ts';
+import { dropControlPlane } from '../../enrolment/join.ts';
 import { raiseRelayList } from '../../relays/relay-list.ts';
 import type { Services } from '../../services.ts';
 import type { Relay } from '../../store/index.ts';
@@ -47,6 +49,7 @@ export const relayCommands: readonly Command[] = [
       }
       await tx.updateTable('relays').set({ state: 'removed' }).where('id', '=', row.id).execute();
       await raiseRelayList(services, tx);
+      const bundle = await dropControlPlane(services, tx, row.id);
       await services.audit.append(
         {
           actor,
@@ -58,6 +61,7 @@ export const relayCommands: readonly Command[] = [
         tx,
       );
       services.store.afterCommit(tx, () => {
+        if (bundle) useBundle(services, bundle);
         services.peers.relays.get(row.id)?.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
       });
       return { id: row.id };

@@ -283,7 +283,7 @@ test('read - filters by time, user, place in the chain and number', async (t) =>
   t.deepEqual(await subjects({ sinceMs: startMs + 5_000 }), ['user5', 'user6']);
   t.deepEqual(await subjects({ untilMs: startMs + 2_000 }), ['user1']);
   t.deepEqual(await subjects({ limit: 2, latest: true }), ['user5', 'user6']);
-  t.deepEqual(await subjects({ afterPosition: 3, limit: 2 }), ['user4', 'user5']);
+  t.deepEqual(await subjects({ after: { cp1: 3 }, limit: 2 }), ['user4', 'user5']);
   t.deepEqual(await subjects({ app: 'wiki' }), []);
 });
 
