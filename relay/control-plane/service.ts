@@ -214,8 +214,8 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     clock,
     grantKey: authority.grantKey,
     head,
-    onRegression: () => {
-      void recoverFromRestore(store, directory).then(
+    onRegression: (seen) => {
+      void recoverFromRestore(store, directory, seen).then(
         (reason) => {
           if (reason) logger.warn('store_restored', { reason });
         },

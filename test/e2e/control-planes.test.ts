@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
@@ -59,7 +59,22 @@ if (missing !== undefined) {
     await deployment.admin('user', 'disable', 'bert');
     t.regex(await second.admin('user', 'show', 'bert', '--json'), /disabled/);
 
+    // One connection inside a tunnel, over the death of the relay that granted it.
+    const tunnel = await deployment.connect(machine, 'echo');
+    const socket = connect(tunnel.port, '127.0.0.1');
+    t.teardown(() => socket.destroy());
+    const echoed = async (text: string) => {
+      socket.write(text);
+      for (let seen = ''; seen.length < text.length;) {
+        const [chunk] = (await once(socket, 'data')) as [Buffer];
+        seen += chunk.toString();
+        if (!text.startsWith(seen)) throw new Error(`not what was sent: ${seen}`);
+      }
+    };
+    await echoed('before');
+
     await deployment.relay.stop('SIGKILL');
+    await echoed('after');
     // Whoever knows both relays finds the one that is left.
     for (;;) {
       const again = await machine.ztna('run', 'echo', '--', 'true');

@@ -19,7 +19,7 @@ export interface LogFeedOptions {
   /** Where the log stood when this process began. */
   readonly head: LogHead;
   /** The store went back: it was restored under our feet. */
-  readonly onRegression?: () => void;
+  readonly onRegression?: (seen: LogHead) => void;
 }
 
 /** Entries read and told at once. */
@@ -84,7 +84,7 @@ export class LogFeed {
     const { incarnation, position } = await revocations.head(store.db);
     if (incarnation === this.#incarnation && position === this.#head) return false;
     if (incarnation === this.#incarnation && position < this.#head) {
-      onRegression?.();
+      onRegression?.({ incarnation, position: this.#head });
       return false;
     }
     const from = incarnation === this.#incarnation ? this.#head : 0;

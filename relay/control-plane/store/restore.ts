@@ -28,14 +28,18 @@ export async function readMarks(db: Reader | Tx): Promise<HighWater> {
  * Looks whether the store went back since it ran here last, and if so raises above everything that peers may remember
  * what they compare by: else they would take new revocations, leases and bundles for old. Control time does not fall
  * below the marks either, and `ensureBundle` signs anew. Answers why, or undefined for a store that is where it was left.
+ * `seen` is what this process knows of the log, when it notices while it runs.
  */
 export async function recoverFromRestore(
   store: Store,
   directory: string,
+  seen?: Pick<HighWater, 'incarnation' | 'position'>,
 ): Promise<Regression | undefined> {
   const read = await readHighWater(directory);
   // A copied directory means a copied store only where the store lies in it.
-  const kept = read && store.engine === 'postgresql' ? { ...read, isCopy: false } : read;
+  const noted = read && store.engine === 'postgresql' ? { ...read, isCopy: false } : read;
+  const none = { fencing: 0, controlTimeMs: 0 };
+  const kept = seen ? { marks: { ...(noted?.marks ?? none), ...seen }, isCopy: false } : noted;
   if (!findRegression(await readMarks(store.db), kept)) return undefined;
   // How often a counter was raised after the backup is not known; never more than once a second.
   const aboveAll = Math.floor(Date.now() / 1_000);

@@ -3,6 +3,10 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { leaseBatchSchema, verifyStatement } from '../../../../protocol/index.ts';
 import { RevocationFeed } from '../../../../protocol/host/index.ts';
+import pg from 'pg';
+import { missingServer } from '../../../support/postgresql.ts';
+import { stopOwnPostgres } from '../../../support/shared-postgresql.ts';
+import { fileEngine } from '../fixture.ts';
 import { Rig, staffPolicy, type ConnectorPeer } from '../service/rig.ts';
 
 async function startRig(t: ExecutionContext): Promise<Rig> {
@@ -148,3 +152,43 @@ test('start - a store that is where it was left is no restored one, after a stop
   t.is(last.head, first.head);
   t.is(last.fencing, first.fencing + 2);
 });
+
+const missing = missingServer();
+(missing === undefined ? test.serial : test.serial.skip)(
+  `start - a PostgreSQL store that was restored is noticed${missing === undefined ? '' : `: ${missing}`}`,
+  async (t) => {
+    fileEngine.isPostgres = true;
+    const rig = await startRig(t);
+    fileEngine.isPostgres = false;
+    await rig.admin('user.add', { name: 'alice', groups: [] });
+    for (let i = 0; i < 3; i++) {
+      await rig.admin('revoke', { kind: 'user', id: 'alice', reason: 'left' });
+    }
+    const before = state(rig);
+    await rig.plane.stop();
+    const client = new pg.Client(rig.storeUrl ?? '');
+    await client.connect();
+    await client.query('delete from ztna.revocations where position > 1');
+    await client.end();
+    await rig.startPlane();
+    const after = state(rig);
+    t.true(after.incarnation > before.incarnation);
+    t.true(after.fencing > before.fencing);
+    t.true(after.bundle > before.bundle);
+    t.is((await restores(rig)).at(-1)?.['reason'], 'store_older');
+
+    // And under its feet.
+    const again = new pg.Client(rig.storeUrl ?? '');
+    await again.connect();
+    await rig.admin('revoke', { kind: 'user', id: 'alice', reason: 'left' });
+    await again.query('delete from ztna.revocations where incarnation = $1', [after.incarnation]);
+    await again.end();
+    while (state(rig).incarnation === after.incarnation) {
+      await rig.plane.services.feed.wake();
+      await rig.settled();
+    }
+    t.is(state(rig).head, 0);
+  },
+);
+
+test.after.always('stop PostgreSQL', () => stopOwnPostgres());
