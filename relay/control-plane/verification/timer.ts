@@ -33,6 +33,8 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
   let aliveSinceMs = Infinity;
   const forgetOnLoss = store.onAvailable(() => {
     aliveSinceMs = Infinity;
+    // Before the first request is served again: it must not find a connector gone that could not come back.
+    services.absences.restart(clock.nowMs());
   });
   const loops = [
     startLoop(verifyEveryMs, async () => {
