@@ -22,12 +22,14 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
-/** Bytes that a process has read so far, from sockets too; 0 for one that is gone. */
-export function readBytes(pid: number | undefined): number {
-  if (pid === undefined) return 0;
+/** Bytes that have come into the network namespace of a program so far; undefined for one that is gone. */
+export function receivedBytes(program: RunningProgram): number | undefined {
   try {
-    return Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))?.[1] ?? 0);
+    const text = readFileSync(`/proc/${program.child.pid}/net/dev`, 'utf8');
+    return [...text.matchAll(/^\s*(\S+):\s*(\d+)/gm)]
+      .filter(([, device]) => device !== 'lo')
+      .reduce((sum, [, , bytes]) => sum + Number(bytes), 0);
   } catch {
-    return 0;
+    return undefined;
   }
 }

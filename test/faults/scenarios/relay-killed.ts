@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { missingServer } from '../../support/postgresql.ts';
 import type { FlowEnd } from '../flow.ts';
 import type { Fleet, Relay } from '../fleet.ts';
-import { findChild, readBytes, signalProcess } from '../program-tree.ts';
+import { findChild, receivedBytes, signalProcess } from '../program-tree.ts';
 import { withRig, type Rig } from '../rig.ts';
 import type { Run, Scenario } from '../scenario.ts';
 import { faultsOf, longestGapMs, type FlowOutcome, type Traffic } from '../traffic.ts';
@@ -10,12 +10,12 @@ import { faultsOf, longestGapMs, type FlowOutcome, type Traffic } from '../traff
 const mebibyte = 2 ** 20;
 const cellBytes = 65_536;
 
-/** Knows which relay carries the load: the one that has read the most for the last moment. */
+/** Knows which relay carries the load: the one that has received the most for the last moment. */
 class LoadWatch {
   busiest: Relay;
   readonly #relays: readonly Relay[];
   readonly #timer: NodeJS.Timeout;
-  #used: readonly number[];
+  #used: readonly (number | undefined)[];
 
   constructor(fleet: Fleet) {
     this.#relays = fleet.relays;
@@ -23,15 +23,15 @@ class LoadWatch {
     this.#used = this.#read();
     this.#timer = setInterval(() => {
       const used = this.#read();
-      const growth = used.map((bytes, at) => bytes - (this.#used[at] ?? 0));
+      const growth = used.map((bytes, at) => (bytes ?? 0) - (this.#used[at] ?? bytes ?? 0));
       this.#used = used;
       const most = Math.max(...growth);
       if (most >= 65_536) this.busiest = this.#relays[growth.indexOf(most)] ?? this.busiest;
     }, 250);
   }
 
-  #read(): readonly number[] {
-    return this.#relays.map(({ program }) => readBytes(findChild(program, 'data-plane/main')));
+  #read(): readonly (number | undefined)[] {
+    return this.#relays.map(({ program }) => receivedBytes(program));
   }
 
   stop(): void {
@@ -68,7 +68,7 @@ async function transferUnderKills(
   run: Run,
   { fleet, traffic }: Rig,
   kill: (relay: Relay) => Promise<void>,
-  mostMs: number,
+  mostMs: (relay: Relay) => number,
   quick: { readonly kills: number; readonly mib: number },
 ): Promise<void> {
   const kills = run.rounds ?? (run.isQuick ? quick.kills : 20);
@@ -81,16 +81,17 @@ async function transferUnderKills(
     await traffic.open(machine.place, port, { ...half, upBytes: 1, downBytes: bytes / 2 }),
   ];
   const moments = Array.from({ length: kills }, () => run.random.between(0.02, 0.95)).sort();
-  const killedAtMs: number[] = [];
+  const killed: { readonly atMs: number; readonly mostMs: number }[] = [];
   const load = new LoadWatch(fleet);
   let stalled: string | undefined;
   try {
     for (const moment of moments) {
       await untilArrived(traffic, moment * bytes, 60_000);
       const relay = load.busiest;
-      killedAtMs.push(Date.now());
+      killed.push({ atMs: Date.now(), mostMs: mostMs(relay) });
       run.say(`kill -9 of ${relay.place.name} at ${Math.round(moment * 100)} %`);
       await kill(relay);
+      await delay(1_000); // until it shows who carries the load now
     }
     await untilArrived(traffic, bytes, 60_000);
   } catch (error) {
@@ -102,24 +103,34 @@ async function transferUnderKills(
   for (const flow of flows) outcomes.push(await traffic.outcome(flow, 60_000));
   const faults = outcomes.flatMap(faultsOf);
   if (stalled !== undefined) faults.unshift(stalled);
-  const size = `${(bytes / 2 ** 30).toFixed(2)} GiB, ${killedAtMs.length} kills`;
+  const size = `${(bytes / 2 ** 30).toFixed(2)} GiB, ${killed.length} kills`;
   run.check('digests equal', faults[0] ?? `equal: ${size}`, faults.length === 0);
   const resets = outcomes.filter(
     ({ client, app }) => isBroken(client.end) || (app && isBroken(app.end)),
   );
   run.check('0 resets', resets.length, resets.length === 0);
-  const gaps = killedAtMs.map((from, at) =>
-    Math.max(...outcomes.map((outcome) => longestGapMs(outcome, from, killedAtMs[at + 1]))),
-  );
-  if (resets.length > 0 || stalled !== undefined) gaps.push(Number.POSITIVE_INFINITY);
-  run.checkTime(`longest resume ≤ ${mostMs / 1_000} s`, Math.max(...gaps), mostMs);
+  const isBrokenOff = resets.length > 0 || stalled !== undefined;
+  for (const bound of new Set(killed.map((each) => each.mostMs))) {
+    const gaps = killed.map(({ atMs, mostMs: most }, at) =>
+      most === bound
+        ? Math.max(...outcomes.map((each) => longestGapMs(each, atMs, killed[at + 1]?.atMs)))
+        : 0,
+    );
+    const longestMs = isBrokenOff ? Number.POSITIVE_INFINITY : Math.max(...gaps);
+    run.checkTime(`longest resume ≤ ${bound / 1_000} s`, longestMs, bound);
+  }
 }
+
+/** Where another goes on meanwhile, as long as a machine needs at the least; starting would also take this one's processors. */
+const downMs = 2_000;
 
 /** What a quick run has of all but one of these. */
 const smaller = { kills: 3, mib: 512 };
 
-async function restart(fleet: Fleet, relay: Relay): Promise<void> {
+/** Kills a relay, which is up again after a while. */
+async function restart(fleet: Fleet, relay: Relay, forMs = 0): Promise<void> {
   await fleet.killRelay(relay);
+  await delay(forMs);
   await fleet.startRelay(relay);
 }
 
@@ -127,7 +138,13 @@ export const relayKilledAlone: Scenario = {
   name: 'relay-killed-alone',
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 1 }, (rig) =>
-      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 5_000, smaller),
+      transferUnderKills(
+        run,
+        rig,
+        (relay) => restart(rig.fleet, relay),
+        () => 5_000,
+        smaller,
+      ),
     ),
 };
 
@@ -137,10 +154,16 @@ export const relayKilled: Scenario = {
   missing: missingServer,
   run: (run) =>
     withRig(run, { relays: ['full', 'joined'], connectors: 1, onPostgres: true }, (rig) =>
-      transferUnderKills(run, rig, (relay) => restart(rig.fleet, relay), 1_500, {
-        kills: 5,
-        mib: 2_048,
-      }),
+      transferUnderKills(
+        run,
+        rig,
+        (relay) => restart(rig.fleet, relay, downMs),
+        () => 1_500,
+        {
+          kills: 5,
+          mib: 2_048,
+        },
+      ),
     ),
 };
 
@@ -154,13 +177,14 @@ export const dataPlaneKilled: Scenario = {
         rig,
         async (relay) => {
           if (relay.kind === 'data-plane') {
-            await restart(rig.fleet, relay);
+            await restart(rig.fleet, relay, downMs);
             return;
           }
           const pid = findChild(relay.program, 'data-plane/main');
           if (pid !== undefined) signalProcess(pid, 'SIGKILL');
         },
-        1_500,
+        // Through the one is the only way to the control plane, which must decide before a tunnel resumes.
+        ({ kind }) => (kind === 'full' ? 5_000 : 1_500),
         smaller,
       ),
     ),
