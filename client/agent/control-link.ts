@@ -17,7 +17,8 @@ export interface ControlLinkOptions<C extends LinkedChannel> {
 
 /**
  * Keeps one control channel for as long as it is wanted. The first dial decides: its failure is the caller's.
- * Later losses are redialled for ever, except those that the error table says no retry can mend.
+ * Later losses are redialled for ever, except those that the error table says no retry can mend and that a control
+ * plane has told of.
  *
  *   dialling ──▶ open ──lost──▶ redialling ──▶ open
  *   any ──refused for good, or stop()──▶ ended
@@ -44,7 +45,13 @@ export class ControlLink<C extends LinkedChannel> {
   private constructor({ dial, logger }: ControlLinkOptions<C>) {
     const { signal } = this.#stopping;
     const running = redialForever<C>({
-      dial,
+      dial: async (signal) => {
+        try {
+          return await dial(signal);
+        } catch (error) {
+          throw this.#hasOpened ? asPassing(toZtnaError(error)) : error;
+        }
+      },
       run: async (channel) => {
         this.#channel = channel;
         this.#hasOpened = true;
@@ -108,4 +115,20 @@ export class ControlLink<C extends LinkedChannel> {
   #release(channel: C | undefined): void {
     for (const resolve of [...this.#waiting]) resolve(channel);
   }
+}
+
+/**
+ * Whoever answers in place of the control plane can bring a dial to such an end, without a proof of being anyone: once
+ * there was a channel, that is no reason to give up what hangs on it.
+ */
+function asPassing(error: ZtnaError): ZtnaError {
+  const { code, message, hint, hop, reason } = error;
+  if (code !== 'ERR_IDENTITY_UNAUTHENTICATED' && code !== 'ERR_IDENTITY_ROLE') return error;
+  return new ZtnaError('ERR_RELAY_UNREACHABLE', {
+    message,
+    ...(hint === undefined ? {} : { hint }),
+    ...(hop === undefined ? {} : { hop }),
+    ...(reason === undefined ? {} : { reason }),
+    cause: error,
+  });
 }

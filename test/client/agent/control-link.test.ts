@@ -60,6 +60,20 @@ test('ControlLink - ends when the relay refuses this machine for good', async (t
   await t.throwsAsync(link.channel(), { code: 'ERR_IDENTITY_REVOKED' });
 });
 
+for (const code of ['ERR_IDENTITY_ROLE', 'ERR_IDENTITY_UNAUTHENTICATED'] as const) {
+  test(`ControlLink - whoever answers a later dial in the relay’s place (${code}) ends nothing`, async (t) => {
+    const [first, second] = [new FakeChannel(), new FakeChannel()];
+    const link = await ControlLink.start({ dial: dialler(first, code, second), logger });
+    first.lose('ERR_RELAY_UNREACHABLE');
+    await first.closed;
+    await Promise.resolve();
+    t.is(await link.channel(), second);
+    await link.stop();
+    t.is(await link.ended, undefined);
+    await t.throwsAsync(ControlLink.start({ dial: dialler(code), logger }), { code });
+  });
+}
+
 test('ControlLink.redial - replaces the channel', async (t) => {
   const [first, second] = [new FakeChannel(), new FakeChannel()];
   const link = await ControlLink.start({ dial: dialler(first, second), logger });
