@@ -76,8 +76,7 @@ async function decideInside(
   const { clock, revocations, settings, store } = services;
   // Whoever changes what permission rests on waits for us, and then sees this tunnel; or we wait, and see the change.
   await store.lockShared(tx, 'revocation');
-  await refreshPolicy(services, tx);
-  const { policy } = services;
+  const policy = await refreshPolicy(services, tx);
   const sequence = services.sequence.next();
   const head = await revocations.head(tx);
   const nowMs = clock.nowMs();

@@ -83,8 +83,7 @@ async function decideInside(
 ): Promise<Outcome> {
   const { clock, revocations, settings, store } = services;
   await store.lockShared(tx, 'revocation');
-  await refreshPolicy(services, tx);
-  const { policy } = services;
+  const policy = await refreshPolicy(services, tx);
   const sequence = services.sequence.next();
   const head = await revocations.head(tx);
   const nowMs = clock.nowMs();
@@ -211,7 +210,7 @@ async function connectorOf(services: Services, tx: Tx, tunnel: LiveTunnel) {
     tunnel.isAwaited = true;
     return connectorAway(tunnel);
   }
-  if (!connector && (await isHeldElsewhere(services, tx, tunnel))) return connectorAway(tunnel);
+  if (await isHeldElsewhere(services, tx, tunnel)) return connectorAway(tunnel);
   const reason = connector ? 'connector_restarted' : 'connector_lost';
   await endTunnels(services, tx, [tunnel], { reason, code: 'ERR_CONNECTOR_OFFLINE' });
   return refused('connector_gone');

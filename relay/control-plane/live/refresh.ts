@@ -6,20 +6,25 @@ import type { Services } from '../services.ts';
 import type { Reader, Topic, Tx } from '../store/index.ts';
 import { syncTunnels } from './replica.ts';
 
-/** Decides by the policy that is active in the store, which another control plane may have replaced. */
-export async function refreshPolicy(services: Services, db: Reader | Tx): Promise<void> {
+/**
+ * The policy that is active in the store as `db` sees it, which another control plane may have replaced. Whoever decides
+ * in a transaction decides by what this answers: `services.policy` may be what was read a moment before.
+ */
+export async function refreshPolicy(services: Services, db: Reader | Tx): Promise<PolicyEngine> {
   const { store, policy } = services;
-  if (store.engine === 'sqlite') return;
+  if (store.engine === 'sqlite') return policy;
   const newest = await db
     .selectFrom('policies')
     .select((eb) => eb.fn.max('version').as('version'))
     .executeTakeFirst();
   // Lower, too: the store may have been restored.
-  if ((newest?.version ?? 0) === policy.version) return;
+  if ((newest?.version ?? 0) === policy.version) return policy;
   const active = await readPolicy(db);
   const engine = new PolicyEngine({ extraChecks: policy.extraChecks });
   if (active) engine.activate(await checkPolicies(active.files), active.version);
-  services.policy = engine;
+  const isLate = services.policy !== policy && services.policy.version > engine.version;
+  if (!isLate) services.policy = engine;
+  return engine;
 }
 
 /** Follows what other control planes do on the same store. Answers how to stop. */
@@ -65,7 +70,7 @@ function hasten({ tunnels, schedule, clock }: Services, topic: Topic | null): vo
   else for (const tunnel of tunnels.all()) schedule.hasten(tunnel.id, nowMs);
 }
 
-/** Cuts off whoever was revoked elsewhere and still has a channel here. */
+/** Cuts off whoever was revoked elsewhere, or replaced by a newer process there, and still has a channel here. */
 async function closeRevoked({ store, peers }: Services): Promise<void> {
   const devices = [...peers.allDevices()];
   const connectors = [...peers.connectors.values()];
@@ -82,10 +87,16 @@ async function closeRevoked({ store, peers }: Services): Promise<void> {
   }
   const rows = await store.db
     .selectFrom('connectors')
-    .select('id')
+    .select(['id', 'instance'])
     .where('state', '=', 'enrolled')
     .execute();
   for (const { id } of rows) alive.add(id);
+  const newest = new Map(rows.map(({ id, instance }) => [id, instance]));
+  for (const peer of connectors) {
+    if (alive.has(peer.id) && newest.get(peer.id) !== peer.instance) {
+      peer.close(new ZtnaError('ERR_CONNECTOR_REPLACED'));
+    }
+  }
   for (const peer of [...devices, ...connectors]) {
     if (!alive.has(peer.id)) peer.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
   }

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { nearestWord, readSecretFile } from '../../../protocol/host/index.ts';
 import { ZtnaError } from '../../../protocol/index.ts';
 import type { ClientConfig } from 'pg';
@@ -65,7 +66,8 @@ export async function readPostgresUrl(text: string): Promise<PostgresTarget> {
       database,
       ...(password === '' ? {} : { password }),
       ssl: await readTls(given, host),
-      options: `-c search_path=${schema} -c client_min_messages=warning`,
+      // Whoever waits for a lock must then see what its holder wrote, whatever is usual in that database.
+      options: `-c search_path=${schema} -c client_min_messages=warning -c default_transaction_isolation=read\\ committed`,
       application_name: 'ztna-relay',
     },
     schema,
@@ -93,7 +95,10 @@ async function readTls(
   host: string,
 ): Promise<ClientConfig['ssl']> {
   const isLocal =
-    host.startsWith('/') || host === 'localhost' || host === '::1' || /^127\./.test(host);
+    host.startsWith('/') ||
+    host === 'localhost' ||
+    host === '::1' ||
+    (isIP(host) === 4 && host.startsWith('127.'));
   const mode = given.sslmode ?? (isLocal ? 'disable' : 'verify-full');
   if (mode === 'disable') return false;
   if (mode !== 'verify-full' && mode !== 'verify-ca') {

@@ -4,6 +4,7 @@ import { decideAccess, recordDecision, type AccessDecision } from '../grant/deci
 import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
 import type { PolicyEngine } from '../policy/index.ts';
 import { isOwn } from '../live/ownership.ts';
+import { refreshPolicy } from '../live/refresh.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Reader, Tx } from '../store/index.ts';
@@ -86,7 +87,8 @@ export async function reevaluate(
   const { store, clock } = services;
   await store.lockOrder(tx, 'revocation');
   const nowMs = clock.nowMs();
-  const evaluation = new Evaluation(services, tx, nowMs, policy);
+  const active = policy ?? (await refreshPolicy(services, tx));
+  const evaluation = new Evaluation(services, tx, nowMs, active);
   const foreign: string[] = [];
   let ended = 0;
   for (const tunnel of tunnels) {

@@ -126,6 +126,46 @@ function declare(): void {
   });
 
   test.serial(
+    'group member remove - is decided by the newest policy, also where that was not heard of yet',
+    async (t) => {
+      const { first, second } = t.context;
+      const { services } = second.plane;
+      const before = services.policy;
+      const enrolled = await first.device('gina', ['staff', 'ops']);
+      enrolled.channel.close();
+      await first.admin('policy.apply', {
+        files: {
+          'ops.cedar':
+            '@id("ops") permit (principal in Group::"ops", action == Action::"connect", resource);',
+        },
+      });
+      const device = await second.connectDevice(renewed(enrolled.identity, first));
+      await second.untilRouted('wiki', device);
+      await grantOf(device, 'wiki');
+      services.policy = before;
+      const { tunnelsEnded } = await second.admin<{ tunnelsEnded: number }>('group.member.remove', {
+        group: 'ops',
+        user: 'gina',
+      });
+      t.is(tunnelsEnded, 1);
+      await first.admin('policy.apply', { files: staffPolicy });
+    },
+  );
+
+  test.serial(
+    'hello - a connector process that a newer one replaces at one is cut off at the other',
+    async (t) => {
+      const { first, second } = t.context;
+      const identity = renewed(await first.enrolConnector('munich', ['files']), first);
+      const older = await second.connectConnector(identity, ['files']);
+      const newer = await first.connectConnector(identity, ['files']);
+      t.is((await older.channel.closed).code, 'ERR_CONNECTOR_REPLACED');
+      t.true(first.plane.services.peers.isNewest(identity.id as never, newer.instance as never));
+      t.true(first.plane.services.peers.connectors.has(identity.id));
+    },
+  );
+
+  test.serial(
     'hello - a device that names its tunnels is verified where it is from then on',
     async (t) => {
       const { first, second, links } = t.context;

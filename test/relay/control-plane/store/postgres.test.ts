@@ -8,6 +8,7 @@ import { createLogger } from '../../../../protocol/host/index.ts';
 import {
   openStore,
   raiseCounter,
+  readCounter,
   type Store,
 } from '../../../../relay/control-plane/store/index.ts';
 import { readPostgresUrl } from '../../../../relay/control-plane/store/postgres-url.ts';
@@ -267,6 +268,41 @@ test('readClockMs - is the server\u2019s', async (t) => {
   t.true(nowMs >= beforeMs - 1 && nowMs <= Date.now() + 1);
 });
 
+test('write - sees what the one before wrote who held the lock, whatever is usual in the database', async (t) => {
+  const url = await newPostgresUrl(t);
+  const { connection } = await readPostgresUrl(url);
+  const admin = new pg.Client({ ...connection, options: '' });
+  await admin.connect();
+  const database = admin.escapeIdentifier(String(connection.database));
+  const usual = (level: string) =>
+    admin.query(`alter database ${database} set default_transaction_isolation to '${level}'`);
+  await usual('repeatable read');
+  t.teardown(async () => {
+    await admin.query(`alter database ${database} reset default_transaction_isolation`);
+    await admin.end();
+  });
+  const [here, there] = [await open(t, url), await open(t, url)];
+  const locked = Promise.withResolvers<undefined>();
+  const first = here.write(async (tx) => {
+    await here.lockOrder(tx, 'revocation');
+    locked.resolve(undefined);
+    for (;;) {
+      const { rows } = await admin.query(
+        "select 1 from pg_locks where locktype = 'advisory' and not granted",
+      );
+      if (rows.length > 0) break;
+    }
+    await raiseCounter(tx, 'fencing');
+  });
+  await locked.promise;
+  const seen = await there.write(async (tx) => {
+    await there.lockShared(tx, 'revocation');
+    return readCounter(tx, 'fencing');
+  });
+  await first;
+  t.is(seen, await readCounter(here.db, 'fencing'));
+});
+
 ava(
   'readPostgresUrl - verifies the server unless it is on this machine or told not to',
   async (t) => {
@@ -274,6 +310,7 @@ ava(
     t.is(await tlsOf('postgres://u@127.0.0.1/d'), false);
     t.is(await tlsOf('postgres://u@localhost/d?host=/run/postgresql'), false);
     t.like(await tlsOf('postgres://u@db.example.com/d'), { rejectUnauthorized: true });
+    t.like(await tlsOf('postgres://u@127.example.com/d'), { rejectUnauthorized: true });
     t.is(await tlsOf('postgres://u@db.example.com/d?sslmode=disable'), false);
     for (const mode of ['require', 'prefer', 'allow', 'no-verify']) {
       await t.throwsAsync(tlsOf(`postgres://u@db.example.com/d?sslmode=${mode}`), {
