@@ -62,11 +62,12 @@ export class KnownRelays {
 
   /**
    * Takes a `relays` statement; answers whether it was newer than what was known. An older one is no mistake: control
-   * planes learn of a change one after the other. Throws ERR_STATEMENT_REFUSED for a bad signature.
+   * planes learn of a change one after the other. A list whose signer's key counts no more holds back no other. Throws
+   * ERR_STATEMENT_REFUSED for a bad signature.
    */
   take(statement: string): boolean {
     const list = verifyRelayList(statement, this.#options.bundle());
-    if (this.#list && list.version <= this.#list.version) return false;
+    if (this.#list && list.version <= this.#list.version && this.#isStillSigned()) return false;
     this.#list = list;
     this.#statement = statement;
     this.#save();
@@ -76,6 +77,15 @@ export class KnownRelays {
     });
     for (const listener of [...this.#listeners]) listener(list);
     return true;
+  }
+
+  #isStillSigned(): boolean {
+    try {
+      verifyRelayList(this.#statement ?? '', this.#options.bundle());
+      return true;
+    } catch {
+      return false; // by a control plane that was removed
+    }
   }
 
   /** Notes where a connection was served. */

@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import type { Bundle } from '../../../protocol/bundle.ts';
 import { newId } from '../../../protocol/id.ts';
 import { relayListSchema, type RelayList } from '../../../protocol/relay-list.ts';
 import { signStatement } from '../../../protocol/statement.ts';
@@ -25,11 +26,11 @@ async function newDir(t: ExecutionContext): Promise<string> {
   return dir;
 }
 
-function known(dir?: string) {
+function known(dir?: string, bundle = () => pki.bundle) {
   const logger = createLogger({ program: 'test', write: () => undefined });
   return new KnownRelays({
     ...(dir === undefined ? {} : { dir }),
-    bundle: () => pki.bundle,
+    bundle,
     logger,
   });
 }
@@ -58,6 +59,22 @@ test('KnownRelays - believes the grant keys of the bundle alone', (t) => {
     code: 'ERR_STATEMENT_REFUSED',
   });
   t.is(relays.list, undefined);
+});
+
+test('KnownRelays - a list by a control plane that was removed holds back no other', (t) => {
+  const removed = new TestPki();
+  const { grantKeys } = pki.bundle;
+  let bundle: Bundle = { ...pki.bundle, grantKeys: [...grantKeys, ...removed.bundle.grantKeys] };
+  const relays = known(undefined, () => bundle);
+  t.true(relays.take(list(2 ** 50, [relay('https://gone:1')], removed.grantKey)));
+  t.false(relays.take(list(5)));
+  bundle = pki.bundle;
+  t.throws(() => relays.take(list(2 ** 51, [], removed.grantKey)), {
+    code: 'ERR_STATEMENT_REFUSED',
+  });
+  t.true(relays.take(list(6, [relay('https://a:1')])));
+  t.is(relays.list?.version, 6);
+  t.false(relays.take(list(5)));
 });
 
 test('KnownRelays - names those that drain last', (t) => {
