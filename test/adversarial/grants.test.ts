@@ -13,7 +13,7 @@ import {
 import { newNoiseKeyPair } from '../../protocol/noise-xk.ts';
 import { auditHead, auditUntil } from '../support/audit-rows.ts';
 import { CheatingClient, type RawPermit } from '../support/cheating-client.ts';
-import { Deployment } from '../support/deployment.ts';
+import { Deployment, nameApps } from '../support/deployment.ts';
 import { claimOf, Insider } from '../support/insider.ts';
 import { launchers, RunningProgram } from '../support/program.ts';
 
@@ -33,7 +33,7 @@ test.before('two apps behind two connectors, two users', async (t) => {
   t.context.stops = stops;
   let dials = 0;
   const server = createServer((socket) => {
-    socket.once('data', () => dials++); // a health check connects and says nothing
+    dials++; // nobody else dials: health checks are off
     socket.on('error', () => undefined);
     socket.pipe(socket);
   });
@@ -43,8 +43,8 @@ test.before('two apps behind two connectors, two users', async (t) => {
   const target = `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const deployment = await Deployment.start({
     apps: [
-      { name: 'app', target },
-      { name: 'second', target },
+      { name: 'app', target, health: 'off' },
+      { name: 'second', target, health: 'off' },
     ],
   });
   stops.push(() => deployment.stop());
@@ -61,12 +61,11 @@ test.before('two apps behind two connectors, two users', async (t) => {
 /** A connector of another site with an app of its own. */
 async function startOther(deployment: Deployment, target: string): Promise<RunningProgram> {
   const code = await deployment.admin('invite', 'connector', 'elsewhere', '--app', 'third');
+  const dir = `${deployment.dir}/elsewhere`;
+  const apps = await nameApps(dir, [{ name: 'third', target, health: 'off' }]);
   const program = new RunningProgram(
     launchers.connector,
-    [
-      ...['run', '--dir', `${deployment.dir}/elsewhere`, '--enroll', '-'],
-      ...['--app', `third=${target}`],
-    ],
+    ['run', '--dir', dir, '--enroll', '-', ...apps],
     {},
   );
   program.child.stdin.end(code);

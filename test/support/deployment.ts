@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +16,22 @@ import {
 export interface DeployedApp {
   readonly name: string;
   readonly target: string; // tcp://host:port
+  /** `off`: the connector dials it for clients alone. */
+  readonly health?: 'off';
+}
+
+/** The arguments of `ztna-connector run` that name the apps; what they cannot say goes into a file in `dir`. */
+export async function nameApps(dir: string, apps: readonly DeployedApp[]): Promise<string[]> {
+  const unchecked = apps.filter(({ health }) => health === 'off');
+  if (unchecked.length > 0) {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    const lines = unchecked.map(
+      ({ name, target }) => `  ${name}: { target: "${target}", health: off }`,
+    );
+    await writeFile(join(dir, 'connector.yaml'), ['apps:', ...lines, ''].join('\n'));
+  }
+  const checked = apps.filter((app) => !unchecked.includes(app));
+  return checked.flatMap(({ name, target }) => ['--app', `${name}=${target}`]);
 }
 
 export interface DeploymentOptions {
@@ -174,7 +190,7 @@ export class Deployment {
           '--dir',
           dir,
           ...(code === undefined ? [] : ['--enroll', `file:${enrolment}`]),
-          ...this.options.apps.flatMap((app) => ['--app', `${app.name}=${app.target}`]),
+          ...(await nameApps(dir, this.options.apps)),
           ...(this.options.connectorArgs ?? []),
         ],
         {
