@@ -74,6 +74,7 @@ function hasten({ tunnels, schedule, clock }: Services, topic: Topic | null): vo
 async function closeRevoked({ store, peers }: Services): Promise<void> {
   const devices = [...peers.allDevices()];
   const connectors = [...peers.connectors.values()];
+  const relays = [...peers.relays.values()];
   const alive = new Set<string>();
   for (let at = 0; at < devices.length; at += idsAtOnce) {
     const ids = devices.slice(at, at + idsAtOnce).map(({ id }) => id);
@@ -90,14 +91,19 @@ async function closeRevoked({ store, peers }: Services): Promise<void> {
     .select(['id', 'instance'])
     .where('state', '=', 'enrolled')
     .execute();
-  for (const { id } of rows) alive.add(id);
+  const listed = await store.db
+    .selectFrom('relays')
+    .select('id')
+    .where('state', '=', 'enrolled')
+    .execute();
+  for (const { id } of [...rows, ...listed]) alive.add(id);
   const newest = new Map(rows.map(({ id, instance }) => [id, instance]));
   for (const peer of connectors) {
     if (alive.has(peer.id) && newest.get(peer.id) !== peer.instance) {
       peer.close(new ZtnaError('ERR_CONNECTOR_REPLACED'));
     }
   }
-  for (const peer of [...devices, ...connectors]) {
+  for (const peer of [...devices, ...connectors, ...relays]) {
     if (!alive.has(peer.id)) peer.close(new ZtnaError('ERR_IDENTITY_REVOKED'));
   }
 }

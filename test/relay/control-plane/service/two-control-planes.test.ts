@@ -2,11 +2,12 @@ import anyTest, { type TestFn } from 'ava';
 import {
   grantSchema,
   leaseBatchSchema,
+  parseEnrolmentCode,
   verifyBundle,
   verifyStatement,
   type Grant,
 } from '../../../../protocol/index.ts';
-import type { Identity } from '../../../../protocol/host/index.ts';
+import { enrol, type Identity } from '../../../../protocol/host/index.ts';
 import { missingServer } from '../../../support/postgresql.ts';
 import { stopOwnPostgres } from '../../../support/shared-postgresql.ts';
 import { fileEngine } from '../fixture.ts';
@@ -151,6 +152,27 @@ function declare(): void {
       await first.admin('policy.apply', { files: staffPolicy });
     },
   );
+
+  test.serial('relay remove - at one ends its channel with the other', async (t) => {
+    const { first, second } = t.context;
+    const { code } = await first.admin<{ code: string }>('invite.relay', {
+      name: 'far',
+      url: 'https://far.example.com:443',
+      isControl: false,
+      ttlMs: 60_000,
+    });
+    const { identity } = await enrol({
+      code: parseEnrolmentCode(code),
+      hostname: 'far',
+      platform: 'linux',
+      password: null,
+      expectRole: 'data-plane',
+    });
+    const relay = await second.relayAs(renewed(identity, first));
+    await first.admin('relay.remove', { id: 'far' });
+    t.is((await relay.channel.closed).code, 'ERR_IDENTITY_REVOKED');
+    t.false(second.plane.services.peers.relays.has(identity.id));
+  });
 
   test.serial(
     'hello - a connector process that a newer one replaces at one is cut off at the other',
