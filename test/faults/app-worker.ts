@@ -34,6 +34,9 @@ serveLines({
       server.listen(0, String(host), () => resolve((server.address() as AddressInfo).port));
     }),
   snapshot: () => ({ flows: flows.map((flow) => flow.report()), strangers }),
+  pace: ({ flow, intervalMs }) => {
+    flows.find(({ spec }) => spec.flow === flow)?.pace(Number(intervalMs));
+  },
   wait: async ({ flow }) => {
     const found = flows.find(({ spec }) => spec.flow === flow);
     if (!found) throw new Error(`flow ${String(flow)} never arrived`);

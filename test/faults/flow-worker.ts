@@ -30,6 +30,9 @@ serveLines({
   stop: ({ flow }) => {
     mustFind(flow).stop();
   },
+  pace: ({ flow, intervalMs }) => {
+    mustFind(flow).pace(Number(intervalMs));
+  },
   snapshot: () => [...flows.values()].map((flow) => flow.report()),
   wait: async ({ flow }) => {
     const found = mustFind(flow);

@@ -21,6 +21,8 @@ export const untilStopped = Number.MAX_SAFE_INTEGER;
 const leastGapMs = 50;
 const mostGaps = 5_000;
 
+const mostCellsAtOnce = 16;
+
 const table = createCipheriv('aes-128-ctr', Buffer.alloc(16, 7), Buffer.alloc(16)).update(
   Buffer.alloc(2 ** 21),
 );
@@ -99,6 +101,7 @@ class FlowSender {
   #number = 0;
   #isStopping = false;
   #timer: NodeJS.Timeout | undefined;
+  #intervalMs: number;
   sentBytes = 0;
   hasSentAll = false;
 
@@ -106,6 +109,7 @@ class FlowSender {
     this.#socket = socket;
     this.#spec = spec;
     this.#direction = direction;
+    this.#intervalMs = spec.intervalMs;
     const bytes = direction === 'up' ? spec.upBytes : spec.downBytes;
     this.#cells = Math.max(1, Math.ceil(bytes / spec.cellBytes));
   }
@@ -115,17 +119,29 @@ class FlowSender {
   }
 
   readonly run = (): void => {
-    const { intervalMs } = this.#spec;
-    while (!this.hasSentAll && !this.#socket.destroyed) {
+    for (let cells = 0; !this.hasSentAll && !this.#socket.destroyed; cells++) {
       if (!this.#sendCell()) {
-        this.#socket.once('drain', this.run);
+        this.#socket.once('drain', this.#intervalMs > 0 ? this.#runLater : this.run);
         return;
       }
-      if (intervalMs === 0) continue;
-      this.#timer = setTimeout(this.run, intervalMs);
+      if (this.#intervalMs > 0) {
+        this.#runLater();
+        return;
+      }
+      if (cells < mostCellsAtOnce) continue;
+      setImmediate(this.run); // a socket that takes everything must not keep commands waiting
       return;
     }
   };
+
+  readonly #runLater = (): void => {
+    this.#timer = setTimeout(this.run, this.#intervalMs);
+  };
+
+  /** Changes the pause between two cells. */
+  pace(intervalMs: number): void {
+    this.#intervalMs = intervalMs;
+  }
 
   /** The next cell is the last. */
   stop(): void {
@@ -289,6 +305,10 @@ export class FlowSocket {
 
   stop(): void {
     this.#sender.stop();
+  }
+
+  pace(intervalMs: number): void {
+    this.#sender.pace(intervalMs);
   }
 
   report(): FlowReport {

@@ -88,6 +88,13 @@ export class Traffic {
     await this.#owner(flow).ask('stop', { flow });
   }
 
+  /** Changes the pause between two cells, both ways. */
+  async pace(flow: number, intervalMs: number): Promise<void> {
+    await Promise.all(
+      [this.#owner(flow), this.#app].map((end) => end.ask('pace', { flow, intervalMs })),
+    );
+  }
+
   /** How the flow went, once both of its ends are through, or as it is after that time. */
   async outcome(flow: number, withinMs = 60_000): Promise<FlowOutcome> {
     const endAtMs = Date.now() + withinMs;

@@ -90,8 +90,12 @@ async function transferUnderKills(
       const relay = load.busiest;
       killed.push({ atMs: Date.now(), mostMs: mostMs(relay) });
       run.say(`kill -9 of ${relay.place.name} at ${Math.round(moment * 100)} %`);
-      await kill(relay);
+      const killing = kill(relay);
+      // Meanwhile only so much that the transfer is not over before the next kill.
+      for (const flow of flows) await traffic.pace(flow, 10);
+      await killing;
       await delay(1_000); // until it shows who carries the load now
+      for (const flow of flows) await traffic.pace(flow, 0);
     }
     await untilArrived(traffic, bytes, 60_000);
   } catch (error) {
