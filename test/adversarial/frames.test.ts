@@ -58,6 +58,8 @@ test.before('an app that echoes and one that never reads', async (t) => {
       { name: 'echo', target: `tcp://127.0.0.1:${echo.port}` },
       { name: 'deaf', target: `tcp://127.0.0.1:${deaf.port}` },
     ],
+    // What breaks a path alone only detaches the tunnel: how soon the app hears of it is the hold's to say.
+    relayConfig: { verification: '{ holdFor: 1s }' },
   });
   stops.push(() => deployment.stop());
   const client = await CheatingClient.open(await deployment.enrol());
