@@ -55,8 +55,8 @@ test.before('an app that echoes and one that never reads', async (t) => {
   });
   const deployment = await Deployment.start({
     apps: [
-      { name: 'echo', target: `tcp://127.0.0.1:${echo.port}` },
-      { name: 'deaf', target: `tcp://127.0.0.1:${deaf.port}` },
+      { name: 'echo', target: `tcp://127.0.0.1:${echo.port}`, health: 'off' },
+      { name: 'deaf', target: `tcp://127.0.0.1:${deaf.port}`, health: 'off' },
     ],
     // What breaks a path alone only detaches the tunnel: how soon the app hears of it is the hold's to say.
     relayConfig: { verification: '{ holdFor: 1s }' },
