@@ -99,6 +99,11 @@ export class Supervisor {
   }
 }
 
+/** What names the store and its password (PGPASSWORD, PGPASSFILE, …) is none of the data plane's business. */
+function withoutStore(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !/^PG[A-Z]/.test(name)));
+}
+
 interface ChildEvents {
   readonly onReady: () => void;
   /** Answers whether there is no point in another try. */
@@ -137,6 +142,7 @@ class Child {
     };
     const child = fork(this.#program(), [JSON.stringify(settings)], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      env: this.#name === 'data-plane' ? withoutStore(process.env) : process.env,
     });
     this.#process = child;
     let isHopeless = false;

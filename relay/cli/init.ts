@@ -34,6 +34,7 @@ export const initLeaf: Leaf = {
     const { url, storeUrl } = parseRelayConfig(text, 'init');
     const dir = resolve(dirOf(argv));
     const { makeRelay } = await import('./make-relay.ts');
+    if (storeUrl !== null) refusePassword(storeUrl);
     await makeRelay(dir, url, text, storeUrl);
     talk(`made a relay for ${url} in ${dir}`);
     talk(`next: ztna-relay run --dir ${dir}`);
@@ -56,10 +57,20 @@ async function joinByCode(argv: Arguments): Promise<void> {
       hint: 'leave out --url',
     });
   }
+  refusePassword(textOf(argv, 'store'));
   const code = parseEnrolmentCode(await readSecretArgument(textOf(argv, 'join')));
   const dir = resolve(dirOf(argv));
   const { joinRelay } = await import('./join-relay.ts');
   const { url } = await joinRelay(dir, code, textOf(argv, 'store'));
   talk(`made a control plane for ${url} in ${dir}`);
   talk(`next: ztna-relay run --dir ${dir}`);
+}
+
+/** Everybody on this machine can read what a process was started with. */
+function refusePassword(storeUrl: string): void {
+  if ((URL.parse(storeUrl)?.password ?? '') === '') return;
+  throw new ZtnaError('ERR_CONFIG_USAGE', {
+    message: 'a password on the command line can be read by every user of this machine',
+    hint: 'put it into a file of mode 0600 and add ?passwordfile=/path/to/it, or use PGPASSFILE',
+  });
 }

@@ -27,11 +27,17 @@ interface Run {
   noted(matches: (note: Note) => boolean): Promise<Note>;
 }
 
-async function start(t: ExecutionContext, host = '127.0.0.1', shared?: Run): Promise<Run> {
+async function start(
+  t: ExecutionContext,
+  host = '127.0.0.1',
+  shared?: Run,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Run> {
   const dir = shared?.dir ?? (await mkdtemp(join(tmpdir(), 'ztna-supervisor-')));
   const child = spawn(process.execPath, [program, dir, host], {
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
+    env: { ...process.env, ...env },
   });
   const notes = async () => {
     const text = await readFile(join(dir, 'notes'), 'utf8').catch(() => '');
@@ -76,6 +82,16 @@ async function start(t: ExecutionContext, host = '127.0.0.1', shared?: Run): Pro
     },
   };
 }
+
+test('supervisor - the data plane does not inherit the password of the store', async (t) => {
+  const run = await start(t, '127.0.0.1', undefined, { PGPASSWORD: 'secret' });
+  await run.ready;
+  const told = (await run.notes()).filter(({ what }) => what === 'password');
+  t.deepEqual(
+    told.map(({ name }) => name),
+    ['control-plane'],
+  );
+});
 
 const ends = ['drained', 'stopped control-plane', 'stopped data-plane'];
 

@@ -15,6 +15,7 @@ await runChild(name, (settings) => {
       new ZtnaError('ERR_CLIENT_PORT_BUSY', { message: 'it is taken', hint: 'take another' }),
     );
   }
+  if (process.env['PGPASSWORD'] !== undefined) note('password');
   note('started');
   const alive = setInterval(() => undefined, 1_000);
   return Promise.resolve({

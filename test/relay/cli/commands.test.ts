@@ -64,7 +64,9 @@ test('init - needs a url, and names what is not available yet', async (t) => {
     [[], 'ERR_CONFIG_USAGE'],
     [['--url', 'http://relay.example.com'], 'ERR_CONFIG_INVALID'],
     [['--join', '-'], 'ERR_CONFIG_USAGE'],
-    [['--url', 'https://a', '--store', 'postgres://u:hidden@x'], 'ERR_CONFIG_INVALID'],
+    [['--url', 'https://a', '--store', 'postgres://u@x'], 'ERR_CONFIG_INVALID'],
+    [['--url', 'https://a', '--store', 'postgres://u:hidden@127.0.0.1:1/d'], 'ERR_CONFIG_USAGE'],
+    [['--join', 'file:code', '--store', 'postgres://u:hidden@127.0.0.1:1/d'], 'ERR_CONFIG_USAGE'],
   ] as const) {
     const { code: exit, stderr } = await runProgram(launchers.relay, [
       'init',
