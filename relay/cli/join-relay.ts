@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { rmdir, writeFile } from 'node:fs/promises';
 import { hostname, release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -51,7 +51,9 @@ export async function joinRelay(
   await refuseExisting(dir);
   await openStateDir(dir);
   const directory = join(dir, 'control-plane');
-  const store = await openStore({ directory, url: storeUrl });
+  const store = await openStore({ directory, url: storeUrl }).catch((error: unknown) =>
+    leaveNothing(directory, error),
+  );
   try {
     const root = await readRoot(store, code);
     const { identity } = await enrol({
@@ -77,9 +79,18 @@ export async function joinRelay(
       mode: 0o600,
     });
     return { url };
+  } catch (error) {
+    await store.close();
+    return await leaveNothing(directory, error);
   } finally {
     await store.close();
   }
+}
+
+/** Removes the directory that opening a store makes, if there are no keys in it: else the next try would be refused. */
+async function leaveNothing(directory: string, error: unknown): Promise<never> {
+  await rmdir(directory).catch(() => undefined);
+  throw error;
 }
 
 /** The root's key, of a store that is the deployment's whose code this is. */

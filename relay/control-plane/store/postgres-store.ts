@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { CamelCasePlugin, Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import { ZtnaError } from '../../../protocol/index.ts';
-import { fullJitterDelayMs } from '../../../protocol/host/index.ts';
+import { fullJitterDelayMs, systemCode } from '../../../protocol/host/index.ts';
 import { migrate } from './migrate.ts';
 import { PostgresListener } from './postgres-listener.ts';
 import { connectionSettings, GuardedPool, isConflict, isOutage } from './postgres-pool.ts';
@@ -56,9 +56,25 @@ function cannotReach(target: PostgresTarget, cause: unknown): ZtnaError {
   return new ZtnaError('ERR_RELAY_UNAVAILABLE', {
     message: `the store at ${target.label} cannot be used: ${why}`,
     reason: 'store_unavailable',
-    hint: 'check that PostgreSQL runs and that its user may create a schema in the database',
+    hint: hintFor(cause),
     cause,
   });
+}
+
+/** What to look at first, by SQLSTATE, and by what the socket or TLS said. */
+function hintFor(cause: unknown): string {
+  const code = systemCode(cause) ?? '';
+  if (code === '28P01') {
+    return 'check user and password: passwordfile= in the URL, PGPASSWORD or PGPASSFILE';
+  }
+  if (code === '28000') return 'allow this user and host in pg_hba.conf of the server';
+  if (code === '3D000') return 'make the database: createdb --owner=USER DATABASE';
+  if (code === '42501')
+    return 'the user must be the owner of the database, or may create a schema in it';
+  if (/CERT|ISSUER|SIGNED|VERIFY_LEAF/.test(code)) {
+    return 'name the authority of the server’s certificate (sslrootcert=FILE), and the host as that certificate does';
+  }
+  return 'check host and port in the URL of the store, and that PostgreSQL runs there';
 }
 
 /** Makes the schema and its tables. One process at a time does, and no statement of it is timed. */

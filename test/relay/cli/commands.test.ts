@@ -58,6 +58,22 @@ test('init - makes private files, and refuses to make them twice', async (t) => 
   t.regex(again.stderr, /ERR_CONFIG_EXISTS/);
 });
 
+test('init --join - a store that cannot be reached says what to check, and leaves nothing in the way of the next try', async (t) => {
+  const invited = await t.context.run('invite', 'relay', 'far', '--url', 'https://far.example.com');
+  const file = join(t.context.work, 'far.code');
+  await writeFile(file, invited.stdout);
+  const dir = join(t.context.work, 'joined');
+  const store = 'postgres://ztna@127.0.0.1:1/ztna';
+  const args = ['init', '--join', `file:${file}`, '--dir', dir, '--store', store];
+  for (let attempt = 0; attempt < 2; attempt++) {
+    const { code, stderr } = await runProgram(launchers.relay, args);
+    t.is(code, 3);
+    t.regex(stderr, /the store at 127\.0\.0\.1:1\/ztna cannot be used/);
+    t.regex(stderr, /fix: check host and port/);
+  }
+  t.deepEqual(await readdir(dir), []);
+});
+
 test('init - needs a url, and names what is not available yet', async (t) => {
   const dir = join(t.context.work, 'other');
   for (const [extra, code] of [

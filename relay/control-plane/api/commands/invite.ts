@@ -157,6 +157,12 @@ export const inviteCommands: readonly Command[] = [
       const { store, clock, audit } = services;
       const { name, isControl } = args;
       checkName('relay', name);
+      if (isControl && !services.authority.hasRoot) {
+        throw new ZtnaError('ERR_CONFIG_USAGE', {
+          message: 'a control plane joins where the root key is, which is not here',
+          hint: 'run this on the relay that was made by init without --join; or leave out --control-plane',
+        });
+      }
       const details: RelayInviteDetails = { url: args.url.replace(/\/$/, ''), isControl };
       return store.write(async (tx) => {
         await refuseTaken(tx, { name, url: details.url });

@@ -70,6 +70,15 @@ function declare(): void {
     t.is(second.plane.services.peers.connectors.size, 1);
   });
 
+  test.serial('invite relay - a code to join is made only where the root key is', async (t) => {
+    const { second } = t.context;
+    const args = { name: 'third', url: 'https://third.example.com', ttlMs: 60_000 };
+    await t.throwsAsync(second.admin('invite.relay', { ...args, isControl: true }), {
+      message: /root key/,
+    });
+    await t.notThrowsAsync(second.admin('invite.relay', { ...args, isControl: false }));
+  });
+
   test.serial(
     'policy apply - at one is decided by at the other before its next grant',
     async (t) => {
