@@ -9,11 +9,10 @@ import {
   type ControlPlaneKeys,
   type Joining,
   type JoinRequest,
-  type RelayId,
 } from '../../../protocol/index.ts';
 import { relayKeyName } from '../relays/relay.ts';
 import type { Services } from '../services.ts';
-import { readMeta, type Tx } from '../store/index.ts';
+import { readMeta, type Relay, type Tx } from '../store/index.ts';
 import { readControlPlanes, replaceControlPlanes, useBundle, type SignedBundle } from './bundle.ts';
 
 /**
@@ -74,17 +73,18 @@ export async function joinControlPlane(
 export async function dropControlPlane(
   services: Services,
   tx: Tx,
-  relay: RelayId,
+  { id: relay, isControl }: Pick<Relay, 'id' | 'isControl'>,
 ): Promise<SignedBundle | undefined> {
+  // Seen from elsewhere it may be the one with the root key itself, whose keys no bundle can be without.
+  if (isControl === 1 && !services.authority.hasRoot) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'a relay with a control plane is removed where the root key is',
+      hint: 'run this on the relay that holds the root key; if that one is lost, restore its directory from a backup',
+    });
+  }
   const { members } = await readControlPlanes(services.authority, tx);
   const left = members.filter(({ id }) => id !== relay);
   if (left.length === members.length) return undefined;
-  if (!services.authority.hasRoot) {
-    throw new ZtnaError('ERR_CONFIG_USAGE', {
-      message: 'its keys are in the bundle, which is signed where the root key is',
-      hint: 'run this on the relay that holds the root key',
-    });
-  }
   return replaceControlPlanes(services, tx, left);
 }
 

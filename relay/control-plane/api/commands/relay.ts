@@ -49,7 +49,7 @@ export const relayCommands: readonly Command[] = [
       }
       await tx.updateTable('relays').set({ state: 'removed' }).where('id', '=', row.id).execute();
       await raiseRelayList(services, tx);
-      const bundle = await dropControlPlane(services, tx, row.id);
+      const bundle = await dropControlPlane(services, tx, row);
       await services.audit.append(
         {
           actor,

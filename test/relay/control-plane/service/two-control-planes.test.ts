@@ -70,6 +70,17 @@ function declare(): void {
     t.is(second.plane.services.peers.connectors.size, 1);
   });
 
+  test.serial(
+    'relay remove - a relay with a control plane is removed only where the root key is',
+    async (t) => {
+      const { first, second } = t.context;
+      const relays = await second.admin<{ id: string; url: string }[]>('relay.list');
+      const root = relays.find(({ url }) => url === first.plane.services.settings.url);
+      t.truthy(root);
+      await t.throwsAsync(second.admin('relay.remove', { id: root?.id }), { message: /root key/ });
+    },
+  );
+
   test.serial('invite relay - a code to join is made only where the root key is', async (t) => {
     const { second } = t.context;
     const args = { name: 'third', url: 'https://third.example.com', ttlMs: 60_000 };
