@@ -40,7 +40,7 @@ test.after.always('stop', async (t) => {
   await t.context.rig.stop();
 });
 
-test('grant - an allowed app is granted with everything the ends check', async (t) => {
+test.serial('grant - an allowed app is granted with everything the ends check', async (t) => {
   const { device, connector, relay, rig } = t.context;
   const permit = await device.channel.request({ type: 'grant', app: 'wiki' });
   if (permit.type !== 'permit') throw new Error('no permit');
@@ -88,32 +88,41 @@ async function t0(promise: Promise<unknown>): Promise<ZtnaError> {
   throw new Error('it was granted');
 }
 
-test('grant, why, apps - a denied app and an unknown one are the same to the user', async (t) => {
-  const { device } = t.context;
-  const denied = await refusalText(device, 'vault');
-  t.is(denied, await refusalText(device, 'no-such-app'));
-  t.regex(denied, /ERR_POLICY_DENIED/);
+test.serial(
+  'grant, why, apps - a denied app and an unknown one are the same to the user',
+  async (t) => {
+    const { device } = t.context;
+    const denied = await refusalText(device, 'vault');
+    t.is(denied, await refusalText(device, 'no-such-app'));
+    t.regex(denied, /ERR_POLICY_DENIED/);
 
-  const why = async (app: string) => {
-    const answer = await device.channel.request({ type: 'why', app });
-    return JSON.stringify({ ...answer, id: 0, app: '', decision: '' });
-  };
-  t.is(await why('vault'), await why('no-such-app'));
+    const why = async (app: string) => {
+      const answer = await device.channel.request({ type: 'why', app });
+      return JSON.stringify({ ...answer, id: 0, app: '', decision: '' });
+    };
+    t.is(await why('vault'), await why('no-such-app'));
 
-  const apps = await device.channel.request({ type: 'apps' });
-  t.deepEqual(apps.type === 'apps' && apps.apps.map((row) => row.name).sort(), ['ledger', 'wiki']);
-});
+    const apps = await device.channel.request({ type: 'apps' });
+    t.deepEqual(apps.type === 'apps' && apps.apps.map((row) => row.name).sort(), [
+      'ledger',
+      'wiki',
+    ]);
+  },
+);
 
-test('grant - an app that a second factor would open is named with that remedy', async (t) => {
-  const { device } = t.context;
-  const error = await t0(device.channel.request({ type: 'grant', app: 'ledger' }));
-  t.is(error.code, 'ERR_IDENTITY_OTP_NEEDED');
-  t.regex(error.hint ?? '', /ztna mfa add/);
-  const why = await device.channel.request({ type: 'why', app: 'ledger' });
-  t.true(why.type === 'why' && why.conditions.some((row) => row.what === 'authentication.mfa'));
-});
+test.serial(
+  'grant - an app that a second factor would open is named with that remedy',
+  async (t) => {
+    const { device } = t.context;
+    const error = await t0(device.channel.request({ type: 'grant', app: 'ledger' }));
+    t.is(error.code, 'ERR_IDENTITY_OTP_NEEDED');
+    t.regex(error.hint ?? '', /ztna mfa add/);
+    const why = await device.channel.request({ type: 'why', app: 'ledger' });
+    t.true(why.type === 'why' && why.conditions.some((row) => row.what === 'authentication.mfa'));
+  },
+);
 
-test('grant - only an allowed app is told to be offline', async (t) => {
+test.serial('grant - only an allowed app is told to be offline', async (t) => {
   const { rig, device } = t.context;
   await rig.admin('site.add', { name: 'empty' });
   await rig.admin('app.add', { name: 'lonely', site: 'empty' });
@@ -122,65 +131,71 @@ test('grant - only an allowed app is told to be offline', async (t) => {
   await rig.admin('app.remove', { name: 'lonely' });
 });
 
-test('grant - without a session the user must sign in, and a wrong password is refused alike', async (t) => {
-  const { rig } = t.context;
-  const device = await rig.device('carol');
-  await device.channel.request({ type: 'sign_out' });
-  const error = await t0(device.channel.request({ type: 'grant', app: 'wiki' }));
-  t.is(error.code, 'ERR_IDENTITY_SIGN_IN_NEEDED');
-  const wrong = await t0(
-    device.channel.request({
-      type: 'sign_in',
-      user: 'carol',
-      password: 'not it at all',
-      otp: null,
-    }),
-  );
-  const unknown = await t0(
-    device.channel.request({
-      type: 'sign_in',
-      user: 'nobody',
-      password: 'not it at all',
-      otp: null,
-    }),
-  );
-  t.is(wrong.code, 'ERR_IDENTITY_SIGN_IN_REFUSED');
-  t.is(wrong.message, unknown.message);
-  // The right password of somebody else does not sign in on this device.
-  const other = await t0(
-    device.channel.request({
-      type: 'sign_in',
-      user: 'alice',
-      password: 'correct-horse-of-a-test',
-      otp: null,
-    }),
-  );
-  t.is(other.code, 'ERR_IDENTITY_SIGN_IN_REFUSED');
-});
+test.serial(
+  'grant - without a session the user must sign in, and a wrong password is refused alike',
+  async (t) => {
+    const { rig } = t.context;
+    const device = await rig.device('carol');
+    await device.channel.request({ type: 'sign_out' });
+    const error = await t0(device.channel.request({ type: 'grant', app: 'wiki' }));
+    t.is(error.code, 'ERR_IDENTITY_SIGN_IN_NEEDED');
+    const wrong = await t0(
+      device.channel.request({
+        type: 'sign_in',
+        user: 'carol',
+        password: 'not it at all',
+        otp: null,
+      }),
+    );
+    const unknown = await t0(
+      device.channel.request({
+        type: 'sign_in',
+        user: 'nobody',
+        password: 'not it at all',
+        otp: null,
+      }),
+    );
+    t.is(wrong.code, 'ERR_IDENTITY_SIGN_IN_REFUSED');
+    t.is(wrong.message, unknown.message);
+    // The right password of somebody else does not sign in on this device.
+    const other = await t0(
+      device.channel.request({
+        type: 'sign_in',
+        user: 'alice',
+        password: 'correct-horse-of-a-test',
+        otp: null,
+      }),
+    );
+    t.is(other.code, 'ERR_IDENTITY_SIGN_IN_REFUSED');
+  },
+);
 
-test('grant - one tunnel more than a device may have is refused with what to do, until one ends', async (t) => {
-  const limits = { ...defaultLimits, tunnelsPerDevice: 2 };
-  const rig = await Rig.start({ limits });
-  t.teardown(() => rig.stop());
-  await rig.admin('policy.apply', { files: staffPolicy });
-  const connector = await rig.connector('berlin', ['wiki']);
-  await rig.relay(connector);
-  const device = await rig.device('alice');
-  await rig.untilRouted('wiki', device);
-  const ask = () => device.channel.request({ type: 'grant', app: 'wiki' });
-  const first = await ask();
-  await ask();
-  const error = await t0(ask());
-  t.is(error.code, 'ERR_LIMIT_TUNNELS');
-  t.is(error.message, 'this device has 2 tunnels, as many as it may');
-  t.regex(error.hint ?? '', /^end a/);
-  if (first.type !== 'permit') throw new Error('no permit');
-  const { tunnel } = verifyStatement(
-    'grant',
-    grantSchema,
-    first.grant,
-    device.identity.bundle.grantKeys,
-  );
-  device.channel.send({ type: 'tunnel_closed', tunnel, reason: 'closed_here' });
-  t.is((await ask()).type, 'permit');
-});
+test.serial(
+  'grant - one tunnel more than a device may have is refused with what to do, until one ends',
+  async (t) => {
+    const limits = { ...defaultLimits, tunnelsPerDevice: 2 };
+    const rig = await Rig.start({ limits });
+    t.teardown(() => rig.stop());
+    await rig.admin('policy.apply', { files: staffPolicy });
+    const connector = await rig.connector('berlin', ['wiki']);
+    await rig.relay(connector);
+    const device = await rig.device('alice');
+    await rig.untilRouted('wiki', device);
+    const ask = () => device.channel.request({ type: 'grant', app: 'wiki' });
+    const first = await ask();
+    await ask();
+    const error = await t0(ask());
+    t.is(error.code, 'ERR_LIMIT_TUNNELS');
+    t.is(error.message, 'this device has 2 tunnels, as many as it may');
+    t.regex(error.hint ?? '', /^end a/);
+    if (first.type !== 'permit') throw new Error('no permit');
+    const { tunnel } = verifyStatement(
+      'grant',
+      grantSchema,
+      first.grant,
+      device.identity.bundle.grantKeys,
+    );
+    device.channel.send({ type: 'tunnel_closed', tunnel, reason: 'closed_here' });
+    t.is((await ask()).type, 'permit');
+  },
+);

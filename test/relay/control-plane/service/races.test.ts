@@ -66,57 +66,66 @@ async function untilChecked(work: Promise<unknown>): Promise<void> {
   await Promise.race([work, delay(1_500)]);
 }
 
-test('policy apply - a dry run that waited behind another policy does not bring the old one back', async (t) => {
-  const { rig } = t.context;
-  const device = await rig.device('alice');
-  await rig.untilRouted('wiki', device);
-  const release = holdStore(rig);
-  const applied = rig.admin('policy.apply', { files: mailPolicy });
-  await untilChecked(applied);
-  const dryRun = rig.admin('policy.apply', { files: staffPolicy, dryRun: true });
-  await untilChecked(dryRun);
-  await release();
-  await Promise.all([applied, dryRun]);
-  t.is(await outcomeOf(device, 'wiki'), 'ERR_POLICY_DENIED');
-  const { version } = await rig.admin<{ version: number }>('policy.show');
-  t.is(rig.plane.services.policy.version, version);
-});
+test.serial(
+  'policy apply - a dry run that waited behind another policy does not bring the old one back',
+  async (t) => {
+    const { rig } = t.context;
+    const device = await rig.device('alice');
+    await rig.untilRouted('wiki', device);
+    const release = holdStore(rig);
+    const applied = rig.admin('policy.apply', { files: mailPolicy });
+    await untilChecked(applied);
+    const dryRun = rig.admin('policy.apply', { files: staffPolicy, dryRun: true });
+    await untilChecked(dryRun);
+    await release();
+    await Promise.all([applied, dryRun]);
+    t.is(await outcomeOf(device, 'wiki'), 'ERR_POLICY_DENIED');
+    const { version } = await rig.admin<{ version: number }>('policy.show');
+    t.is(rig.plane.services.policy.version, version);
+  },
+);
 
-test('policy apply - a dry run changes nothing that later records are made of', async (t) => {
-  const { rig, connector } = t.context;
-  const device = await rig.device('alice');
-  await rig.untilRouted('wiki', device);
-  const grant = await grantOf(device, 'wiki');
-  connector.channel.send({ type: 'tunnel_opened', tunnel: grant.tunnel });
-  const { services } = rig.plane;
-  const { policy } = services;
-  const dry = await rig.admin<{ tunnelsEnded: number }>('policy.apply', {
-    files: mailPolicy,
-    dryRun: true,
-  });
-  t.is(dry.tunnelsEnded, 1);
-  t.is(services.policy, policy);
-  t.is(services.tunnels.get(grant.tunnel)?.decision, grant.decision);
-});
+test.serial(
+  'policy apply - a dry run changes nothing that later records are made of',
+  async (t) => {
+    const { rig, connector } = t.context;
+    const device = await rig.device('alice');
+    await rig.untilRouted('wiki', device);
+    const grant = await grantOf(device, 'wiki');
+    connector.channel.send({ type: 'tunnel_opened', tunnel: grant.tunnel });
+    const { services } = rig.plane;
+    const { policy } = services;
+    const dry = await rig.admin<{ tunnelsEnded: number }>('policy.apply', {
+      files: mailPolicy,
+      dryRun: true,
+    });
+    t.is(dry.tunnelsEnded, 1);
+    t.is(services.policy, policy);
+    t.is(services.tunnels.get(grant.tunnel)?.decision, grant.decision);
+  },
+);
 
-test('hello - a connector that was away is told what voids a grant that was never used', async (t) => {
-  const { rig, identity, connector } = t.context;
-  const device = await rig.device('alice');
-  await rig.untilRouted('wiki', device);
-  const grant = await grantOf(device, 'wiki');
-  connector.channel.close();
-  await connector.channel.closed;
-  await rig.admin('user.disable', { name: 'alice' });
-  const { instance } = connector;
-  const back = await rig.connectConnector(identity, apps, { instance });
-  await back.completeTo(rig.plane.services.feed.head);
-  t.deepEqual(
-    back.entries().map((entry) => entry.subject),
-    [{ kind: 'user', id: grant.user }],
-  );
-});
+test.serial(
+  'hello - a connector that was away is told what voids a grant that was never used',
+  async (t) => {
+    const { rig, identity, connector } = t.context;
+    const device = await rig.device('alice');
+    await rig.untilRouted('wiki', device);
+    const grant = await grantOf(device, 'wiki');
+    connector.channel.close();
+    await connector.channel.closed;
+    await rig.admin('user.disable', { name: 'alice' });
+    const { instance } = connector;
+    const back = await rig.connectConnector(identity, apps, { instance });
+    await back.completeTo(rig.plane.services.feed.head);
+    t.deepEqual(
+      back.entries().map((entry) => entry.subject),
+      [{ kind: 'user', id: grant.user }],
+    );
+  },
+);
 
-test('hello - so it is after a restart of the control plane', async (t) => {
+test.serial('hello - so it is after a restart of the control plane', async (t) => {
   const { rig, identity, connector } = t.context;
   const device = await rig.device('alice');
   await rig.untilRouted('wiki', device);
@@ -135,7 +144,7 @@ test('hello - so it is after a restart of the control plane', async (t) => {
   );
 });
 
-test('hello - a peer that left before it was greeted leaves nothing behind', async (t) => {
+test.serial('hello - a peer that left before it was greeted leaves nothing behind', async (t) => {
   const { rig } = t.context;
   const device = await rig.device('alice');
   const { id } = device.identity;
@@ -163,31 +172,34 @@ test('hello - a peer that left before it was greeted leaves nothing behind', asy
   t.is(peers.devices(id).length, 1);
 });
 
-test('tunnel_opened - a grant that its agent gave up and used all the same ends at once, on record', async (t) => {
-  const { rig, connector } = t.context;
-  const device = await rig.device('alice');
-  await rig.untilRouted('wiki', device);
-  const grant = await grantOf(device, 'wiki');
-  device.channel.send({ type: 'tunnel_closed', tunnel: grant.tunnel, reason: 'not_opened' });
-  await device.channel.request({ type: 'status' }); // requests are answered in order
-  connector.channel.send({ type: 'tunnel_opened', tunnel: grant.tunnel });
-  await connector.completeTo(1);
-  t.deepEqual(
-    connector.entries().map((entry) => entry.subject),
-    [{ kind: 'tunnel', id: grant.tunnel }],
-  );
-  const rows = await rig.admin<{ action: string; outcome: string; subject: string }[]>(
-    'audit.tail',
-    { limit: 50 },
-  );
-  const opened = rows.filter((row) => row.action === 'tunnel.open');
-  t.deepEqual(
-    opened.map(({ outcome, subject }) => [outcome, subject]),
-    [['refused', grant.tunnel]],
-  );
-});
+test.serial(
+  'tunnel_opened - a grant that its agent gave up and used all the same ends at once, on record',
+  async (t) => {
+    const { rig, connector } = t.context;
+    const device = await rig.device('alice');
+    await rig.untilRouted('wiki', device);
+    const grant = await grantOf(device, 'wiki');
+    device.channel.send({ type: 'tunnel_closed', tunnel: grant.tunnel, reason: 'not_opened' });
+    await device.channel.request({ type: 'status' }); // requests are answered in order
+    connector.channel.send({ type: 'tunnel_opened', tunnel: grant.tunnel });
+    await connector.completeTo(1);
+    t.deepEqual(
+      connector.entries().map((entry) => entry.subject),
+      [{ kind: 'tunnel', id: grant.tunnel }],
+    );
+    const rows = await rig.admin<{ action: string; outcome: string; subject: string }[]>(
+      'audit.tail',
+      { limit: 50 },
+    );
+    const opened = rows.filter((row) => row.action === 'tunnel.open');
+    t.deepEqual(
+      opened.map(({ outcome, subject }) => [outcome, subject]),
+      [['refused', grant.tunnel]],
+    );
+  },
+);
 
-test('user remove - closes the channels of the devices that are gone', async (t) => {
+test.serial('user remove - closes the channels of the devices that are gone', async (t) => {
   const { rig } = t.context;
   const device = await rig.device('alice');
   await rig.admin('user.remove', { name: 'alice' });

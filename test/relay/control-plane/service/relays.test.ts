@@ -64,29 +64,32 @@ async function listWhere(peer: AnyPeer, matches: (list: RelayList) => boolean): 
 
 const urlsOf = ({ relays }: RelayList) => relays.map(({ url }) => url);
 
-test('relays - everyone of version 2 is told behind the welcome and at each change', async (t) => {
-  const rig = await start(t);
-  const connector = await rig.connector('office', ['wiki']);
-  const device = await rig.device('alice');
-  const relay = await rig.relay();
-  const first = await listWhere(connector, () => true);
-  t.deepEqual(
-    first.relays.map(({ url, isControl, isDraining }) => ({ url, isControl, isDraining })),
-    [{ url: rig.url, isControl: true, isDraining: false }],
-  );
-  await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443'));
-  for (const peer of [connector, device, relay]) {
-    const next = await listWhere(peer, (list) => list.relays.length === 2);
-    t.true(next.version > first.version);
-    t.true(urlsOf(next).includes('https://b.example.com:443'));
-  }
-  rig.version = 1;
-  const old = await rig.connector('old', ['db']);
-  await old.completeTo(0);
-  t.deepEqual(listsOf(old), []);
-});
+test.serial(
+  'relays - everyone of version 2 is told behind the welcome and at each change',
+  async (t) => {
+    const rig = await start(t);
+    const connector = await rig.connector('office', ['wiki']);
+    const device = await rig.device('alice');
+    const relay = await rig.relay();
+    const first = await listWhere(connector, () => true);
+    t.deepEqual(
+      first.relays.map(({ url, isControl, isDraining }) => ({ url, isControl, isDraining })),
+      [{ url: rig.url, isControl: true, isDraining: false }],
+    );
+    await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443'));
+    for (const peer of [connector, device, relay]) {
+      const next = await listWhere(peer, (list) => list.relays.length === 2);
+      t.true(next.version > first.version);
+      t.true(urlsOf(next).includes('https://b.example.com:443'));
+    }
+    rig.version = 1;
+    const old = await rig.connector('old', ['db']);
+    await old.completeTo(0);
+    t.deepEqual(listsOf(old), []);
+  },
+);
 
-test('relays - the control plane’s certificate names the host of each', async (t) => {
+test.serial('relays - the control plane’s certificate names the host of each', async (t) => {
   const rig = await start(t);
   const device = await rig.device('alice');
   const identity = await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:8443'));
@@ -106,72 +109,89 @@ test('relays - the control plane’s certificate names the host of each', async 
   t.pass();
 });
 
-test('relays - a code serves once, and a name or address that is taken gets none', async (t) => {
-  const rig = await start(t);
-  const code = await inviteRelay(rig, 'b', 'https://b.example.com:443');
-  await enrolRelay(code);
-  await t.throwsAsync(enrolRelay(code), { code: 'ERR_IDENTITY_CODE_USED' });
-  for (const [name, url] of [
-    ['b', 'https://c.example.com:443'],
-    ['c', 'https://b.example.com:443'],
-    ['c', rig.url],
-  ] as const) {
-    await t.throwsAsync(inviteRelay(rig, name, url), { code: 'ERR_CONFIG_EXISTS' });
-  }
-  await t.throwsAsync(inviteRelay(rig, 'c', 'http://c.example.com'), { code: 'ERR_CONFIG_USAGE' });
-  const rows = await rig.admin<{ kind: string; subject: string; state: string }[]>('invite.list');
-  t.like(rows[0], { kind: 'relay', subject: 'b', state: 'used' });
-  await rig.admin('relay.remove', { id: 'b' });
-  await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443'));
-});
+test.serial(
+  'relays - a code serves once, and a name or address that is taken gets none',
+  async (t) => {
+    const rig = await start(t);
+    const code = await inviteRelay(rig, 'b', 'https://b.example.com:443');
+    await enrolRelay(code);
+    await t.throwsAsync(enrolRelay(code), { code: 'ERR_IDENTITY_CODE_USED' });
+    for (const [name, url] of [
+      ['b', 'https://c.example.com:443'],
+      ['c', 'https://b.example.com:443'],
+      ['c', rig.url],
+    ] as const) {
+      await t.throwsAsync(inviteRelay(rig, name, url), { code: 'ERR_CONFIG_EXISTS' });
+    }
+    await t.throwsAsync(inviteRelay(rig, 'c', 'http://c.example.com'), {
+      code: 'ERR_CONFIG_USAGE',
+    });
+    const rows = await rig.admin<{ kind: string; subject: string; state: string }[]>('invite.list');
+    t.like(rows[0], { kind: 'relay', subject: 'b', state: 'used' });
+    await rig.admin('relay.remove', { id: 'b' });
+    await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443'));
+  },
+);
 
-test('relays - a code of another kind makes no relay, and one of a relay no device', async (t) => {
-  const rig = await start(t);
-  const code = await inviteRelay(rig, 'b', 'https://b.example.com:443');
-  await t.throwsAsync(rig.enrolConnectorWith(code), {
-    instanceOf: ZtnaError,
-    code: 'ERR_IDENTITY_CODE_REFUSED',
-  });
-});
+test.serial(
+  'relays - a code of another kind makes no relay, and one of a relay no device',
+  async (t) => {
+    const rig = await start(t);
+    const code = await inviteRelay(rig, 'b', 'https://b.example.com:443');
+    await t.throwsAsync(rig.enrolConnectorWith(code), {
+      instanceOf: ZtnaError,
+      code: 'ERR_IDENTITY_CODE_REFUSED',
+    });
+  },
+);
 
-test('relays - one that may join counts as a data plane until a control plane has started there', async (t) => {
-  const rig = await start(t);
-  const connector = await rig.connector('office', ['wiki']);
-  await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443', true));
-  const list = await listWhere(connector, ({ relays }) => relays.length === 2);
-  t.deepEqual(
-    list.relays.filter(({ isControl }) => isControl).map(({ url }) => url),
-    [rig.url],
-  );
-});
+test.serial(
+  'relays - one that may join counts as a data plane until a control plane has started there',
+  async (t) => {
+    const rig = await start(t);
+    const connector = await rig.connector('office', ['wiki']);
+    await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443', true));
+    const list = await listWhere(connector, ({ relays }) => relays.length === 2);
+    t.deepEqual(
+      list.relays.filter(({ isControl }) => isControl).map(({ url }) => url),
+      [rig.url],
+    );
+  },
+);
 
-test('relays - one that drains is listed so until its next process says hello', async (t) => {
-  const rig = await start(t);
-  const connector = await rig.connector('office', ['wiki']);
-  const relay = await rig.relay();
-  relay.channel.send({ type: 'draining' });
-  const isDraining = ({ relays }: RelayList) => relays[0]?.isDraining === true;
-  const draining = await listWhere(connector, isDraining);
-  relay.channel.close();
-  await rig.relay();
-  await listWhere(connector, (list) => list.version > draining.version && !isDraining(list));
-  t.pass();
-});
+test.serial(
+  'relays - one that drains is listed so until its next process says hello',
+  async (t) => {
+    const rig = await start(t);
+    const connector = await rig.connector('office', ['wiki']);
+    const relay = await rig.relay();
+    relay.channel.send({ type: 'draining' });
+    const isDraining = ({ relays }: RelayList) => relays[0]?.isDraining === true;
+    const draining = await listWhere(connector, isDraining);
+    relay.channel.close();
+    await rig.relay();
+    await listWhere(connector, (list) => list.version > draining.version && !isDraining(list));
+    t.pass();
+  },
+);
 
-test('relays - one that is removed loses its channel and its place, the one with this control plane stays', async (t) => {
-  const rig = await start(t);
-  const connector = await rig.connector('office', ['wiki']);
-  const identity = await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443'));
-  const relay = await rig.relayAs(identity);
-  t.like(await rig.admin('relay.show', { id: 'b' }), { online: true, controlPlane: false });
-  const { version } = await listWhere(connector, ({ relays }) => relays.length === 2);
-  await rig.admin('relay.remove', { id: 'b' });
-  t.is((await relay.channel.closed).code, 'ERR_IDENTITY_REVOKED');
-  await listWhere(connector, (list) => list.version > version && list.relays.length === 1);
-  await t.throwsAsync(rig.relayAs(identity), { code: 'ERR_IDENTITY_REVOKED' });
-  const own = await rig.admin<{ name: string }[]>('relay.list');
-  t.is(own.length, 1);
-  await t.throwsAsync(rig.admin('relay.remove', { id: own[0]?.name }), {
-    code: 'ERR_CONFIG_USAGE',
-  });
-});
+test.serial(
+  'relays - one that is removed loses its channel and its place, the one with this control plane stays',
+  async (t) => {
+    const rig = await start(t);
+    const connector = await rig.connector('office', ['wiki']);
+    const identity = await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443'));
+    const relay = await rig.relayAs(identity);
+    t.like(await rig.admin('relay.show', { id: 'b' }), { online: true, controlPlane: false });
+    const { version } = await listWhere(connector, ({ relays }) => relays.length === 2);
+    await rig.admin('relay.remove', { id: 'b' });
+    t.is((await relay.channel.closed).code, 'ERR_IDENTITY_REVOKED');
+    await listWhere(connector, (list) => list.version > version && list.relays.length === 1);
+    await t.throwsAsync(rig.relayAs(identity), { code: 'ERR_IDENTITY_REVOKED' });
+    const own = await rig.admin<{ name: string }[]>('relay.list');
+    t.is(own.length, 1);
+    await t.throwsAsync(rig.admin('relay.remove', { id: own[0]?.name }), {
+      code: 'ERR_CONFIG_USAGE',
+    });
+  },
+);
