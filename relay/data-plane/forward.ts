@@ -20,7 +20,7 @@ export function dialLocalControl(path: string): ControlDial {
         settle();
         control.on('error', () => undefined);
         control.destroy();
-        reject(error as Error);
+        reject(error);
       };
       const onAbort = () => {
         fail(abortError(signal));
