@@ -10,6 +10,7 @@ import { faultsOf, longestGapMs, type FlowOutcome } from '../traffic.ts';
 /** Three relays on one database are restarted one after the other, as for an upgrade, while applications talk. */
 export const rollingRestart: Scenario = {
   name: 'rolling-restart',
+  isPatient: true,
   missing: missingServer,
   run: (run) =>
     withRig(
