@@ -16,7 +16,7 @@ export function dialLocalControl(path: string): ControlDial {
         signal.removeEventListener('abort', onAbort);
         control.off('error', fail);
       };
-      const fail = (error: unknown) => {
+      const fail = (error: Error) => {
         settle();
         control.on('error', () => undefined);
         control.destroy();
