@@ -29,19 +29,20 @@ export function faultsOf({ client, app }: FlowOutcome): string[] {
   return faults;
 }
 
+/** The last bytes before an instant may have arrived so much earlier, and yet it is what stopped the next. */
+const beforeMs = 250;
+
 /** The longest that nothing arrived, at either end, of what began between two instants. */
 export function longestGapMs(
   { client, app }: FlowOutcome,
   fromMs = 0,
   toMs = Number.POSITIVE_INFINITY,
 ): number {
-  const gaps = [...client.gaps, ...(app?.gaps ?? [])];
-  return Math.max(
-    0,
-    ...gaps
-      .filter((gap) => gap.toMs > fromMs && gap.fromMs < toMs)
-      .map(({ fromMs: from, toMs: to }) => to - from),
-  );
+  const lengths = [...client.gaps, ...(app?.gaps ?? [])]
+    .filter((gap) => gap.toMs > fromMs)
+    .filter((gap) => gap.fromMs >= fromMs - beforeMs && gap.fromMs < toMs - beforeMs)
+    .map((gap) => gap.toMs - gap.fromMs);
+  return Math.max(0, ...lengths);
 }
 
 let nextFlow = 1;
