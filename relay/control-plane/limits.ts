@@ -28,7 +28,7 @@ export const pruneEveryMs = 600_000;
 export const maxPrunedAtOnce = 1_000;
 
 /** How long the tunnels of a connector whose channel is lost wait for it before an agent is told to give up. */
-export const connectorAwayMs = 8_000;
+export const connectorAwayMs = 7_000;
 
 /** The same after a start of the control plane, when every connector dials anew. */
 export const connectorReturnMs = 15_000;

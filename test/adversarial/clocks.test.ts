@@ -105,7 +105,7 @@ test('clocks - 10 minutes ahead or behind, tunnels work and stand still at the e
   let lateBytes = 0;
   for (const each of appSockets) each.on('data', (chunk: Buffer) => (lateBytes += chunk.length));
   for (const { socket } of lives) socket.write('late');
-  t.deepEqual(await deployment.connectorStatus(), { tunnels: 2, detached: 2 });
+  t.like(await deployment.connectorStatus(), { tunnels: 2, detached: 2 });
   t.is(lateBytes, 0);
   for (const { isCleanEnd, socket } of lives) t.false(isCleanEnd || socket.destroyed);
   t.is(appSockets.size, 2);

@@ -69,6 +69,17 @@ async function carrierOf(deployment: Deployment): Promise<string> {
   }
 }
 
+/** What an operator waits for before the next restart: every relay is there, and the connector has sockets at each. */
+async function allCarry(deployment: Deployment, count: number): Promise<void> {
+  for (;;) {
+    const rows = [...(await listRelays(deployment)).values()];
+    const isThere = rows.every((row) => row['online'] === true && row['state'] === 'enrolled');
+    const { relays } = await deployment.connectorStatus();
+    const filled = relays.filter(({ state }) => state === 'filled').length;
+    if (isThere && filled === count) return;
+  }
+}
+
 test.serial(
   'drain - the only relay keeps nobody waiting, and its tunnels go on when it is back',
   async (t) => {
@@ -121,6 +132,7 @@ test.serial(
       t.is(logged(stopping, 'drained')[0]?.['left'], 0);
       if (isPlane) await plane.restart();
       else await deployment.startRelay();
+      await allCarry(deployment, 2);
       await echo.say(`round ${round} again`);
       t.deepEqual(
         program.lines.slice(seen).filter((line) => /"event":"(?:closed|detached)"/.test(line)),

@@ -200,7 +200,7 @@ test.serial(
     await deployment.connector.errorLine(/tunnel_detached/);
     await deployment.connectorStatus(); // so that what was under way has arrived
     const frozenBytes = bytes; // of an app that says something every 5 ms
-    t.deepEqual(await deployment.connectorStatus(), { tunnels: 1, detached: 1 });
+    t.like(await deployment.connectorStatus(), { tunnels: 1, detached: 1 });
     t.is(bytes, frozenBytes);
     process.kill(controlPlane, 'SIGCONT');
     await live.program.event('resumed');

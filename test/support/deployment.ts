@@ -69,6 +69,13 @@ type Environment = Readonly<Record<string, string>>;
 const openPolicy =
   '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);';
 
+/** A part of what `ztna-connector status` tells. */
+export interface ConnectorSummary {
+  readonly tunnels: number;
+  readonly detached: number;
+  readonly relays: readonly { readonly id: string; readonly state: string }[];
+}
+
 /** An enrolled and signed-in machine. */
 export interface Machine {
   readonly home: string;
@@ -158,12 +165,12 @@ export class Deployment {
     await this.relay.line(/^ready$/);
   }
 
-  /** How many tunnels the connector keeps, and how many of them without a path. */
-  async connectorStatus(): Promise<{ readonly tunnels: number; readonly detached: number }> {
+  /** How many tunnels the connector keeps, how many of them without a path, and how it stands with each relay. */
+  async connectorStatus(): Promise<ConnectorSummary> {
     const args = ['status', '--dir', this.connectorDir, '--json'];
     const text = await mustRun(this.commands.connector, args, this.#with());
-    const { tunnels, detached } = JSON.parse(text) as { tunnels: number; detached: number };
-    return { tunnels, detached };
+    const { tunnels, detached, relays } = JSON.parse(text) as ConnectorSummary;
+    return { tunnels, detached, relays };
   }
 
   /** Starts `ztna-connector run`, enrolling with `code` the first time, and waits until it is ready. */

@@ -10,7 +10,7 @@ import {
   type ToDevice,
 } from '../../../../protocol/index.ts';
 import type { Identity } from '../../../../protocol/host/index.ts';
-import { maxDetachedPerDevice } from '../../../../relay/control-plane/limits.ts';
+import { connectorAwayMs, maxDetachedPerDevice } from '../../../../relay/control-plane/limits.ts';
 import { endOverdue } from '../../../../relay/control-plane/verification/overdue.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer, type RelayPeer } from './rig.ts';
 
@@ -448,9 +448,9 @@ test.serial(
     await until(() => Promise.resolve(services.peers.connectors.size === 0));
     t.is(await refusalOf(askPath(device, asking.tunnel)), 'ERR_CONNECTOR_OFFLINE');
     services.absences.leave(connector.identity.id as never, startMs);
-    await endOverdue(services, startMs + 7_999);
+    await endOverdue(services, startMs + connectorAwayMs - 1);
     t.deepEqual(await statesOf(rig, [detached, asking, quiet]), ['detached', 'open', 'open']);
-    await endOverdue(services, startMs + 8_000);
+    await endOverdue(services, startMs + connectorAwayMs);
     t.deepEqual(await statesOf(rig, [detached, asking, quiet]), ['closed', 'closed', 'open']);
     const ended = await device.find((message) =>
       message.type === 'tunnel_ended' && message.tunnel === asking.tunnel ? message : undefined,
