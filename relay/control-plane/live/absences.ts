@@ -29,8 +29,9 @@ export class Absences {
   /** When waiting for a connector that is not here ends. */
   untilMs(connector: ConnectorId): number {
     const leftAtMs = this.#leftAtMs.get(connector);
-    const startMs = this.#startedAtMs + connectorReturnMs;
-    return leftAtMs === undefined ? startMs : Math.max(startMs, leftAtMs + connectorAwayMs);
+    // One that was here since the start is missed from the moment it left.
+    const isMissed = leftAtMs !== undefined && leftAtMs >= this.#startedAtMs;
+    return isMissed ? leftAtMs + connectorAwayMs : this.#startedAtMs + connectorReturnMs;
   }
 
   /** Forgets those whose time is over. */
