@@ -88,9 +88,14 @@ export class Path {
    * Throws what the path was closed with.
    */
   take(): { readonly parts: PathParts; readonly isDraining: boolean } {
-    const { records, isDraining } = this.#inbox.take();
     const { sealer, opener } = this.transport;
-    return { parts: { webSocket: this.#webSocket, sealer, opener, early: records }, isDraining };
+    try {
+      const { records, isDraining } = this.#inbox.take();
+      return { parts: { webSocket: this.#webSocket, sealer, opener, early: records }, isDraining };
+    } catch (error) {
+      this.#webSocket.terminate(); // nobody else has it
+      throw error;
+    }
   }
 
   /** Cuts it. */
