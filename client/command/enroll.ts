@@ -1,8 +1,8 @@
-import { hostname, release } from 'node:os';
 import { parseEnrolmentCode, ZtnaError } from '../../protocol/index.ts';
 import {
   enrol,
   loadIdentity,
+  machineFacts,
   printJsonLine,
   readSecretArgument,
   saveIdentity,
@@ -40,8 +40,7 @@ export async function runEnroll(options: EnrollOptions): Promise<void> {
   const code = parseEnrolmentCode(secrets.code);
   const { identity, answer } = await enrol({
     code,
-    hostname: hostname(),
-    platform: `${process.platform} ${release()}`.slice(0, 64),
+    ...machineFacts(),
     password: secrets.password ?? (await askNewPassword()),
     expectRole: 'device',
   });

@@ -1,8 +1,8 @@
-import { hostname, release } from 'node:os';
 import { parseEnrolmentCode, ZtnaError } from '../../protocol/index.ts';
 import {
   enrol,
   loadIdentity,
+  machineFacts,
   openStateDir,
   readSecretArgument,
   saveIdentity,
@@ -14,8 +14,7 @@ export async function enrolConnector(dir: string, codeSource: string): Promise<I
   const code = parseEnrolmentCode(await readSecretArgument(codeSource));
   const { identity } = await enrol({
     code,
-    hostname: hostname().slice(0, 255),
-    platform: `${process.platform} ${release()}`.slice(0, 64),
+    ...machineFacts(),
     password: null,
     expectRole: 'connector',
   });

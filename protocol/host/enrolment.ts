@@ -1,4 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { hostname, release } from 'node:os';
 import { verifyBundle, type Bundle } from '../bundle.ts';
 import { ZtnaError } from '../errors.ts';
 import { isId } from '../id.ts';
@@ -56,6 +57,14 @@ export async function fetchBundle(url: string, rootId: string): Promise<Bundle> 
 
 function controlPlane(bundle: Bundle) {
   return { authorities: bundle.authorities, role: 'control-plane' } as const;
+}
+
+/** What a relay is told of the machine that enrols, as short as its tables want it. */
+export function machineFacts(): { readonly hostname: string; readonly platform: string } {
+  return {
+    hostname: hostname().slice(0, 255),
+    platform: `${process.platform} ${release()}`.slice(0, 64),
+  };
 }
 
 /**

@@ -12,7 +12,7 @@ export {
   type WelcomeOf,
 } from './control-channel.ts';
 export { dialForWebSocket, type DialOptions, dialWebSocket, webSocketOptions } from './dial.ts';
-export { enrol, fetchBundle, renewCertificate } from './enrolment.ts';
+export { enrol, fetchBundle, machineFacts, renewCertificate } from './enrolment.ts';
 export { requestEnrolment } from './enrolment-request.ts';
 export { environmentNames, warnUnknownEnvironment } from './environment.ts';
 export { type Identity, isSealed, loadIdentity, saveIdentity } from './identity.ts';

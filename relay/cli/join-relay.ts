@@ -1,5 +1,4 @@
 import { rmdir, writeFile } from 'node:fs/promises';
-import { hostname, release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -19,6 +18,7 @@ import {
 } from '../../protocol/index.ts';
 import {
   enrol,
+  machineFacts,
   openStateDir,
   requestEnrolment,
   saveIdentity,
@@ -58,8 +58,7 @@ export async function joinRelay(
     const root = await readRoot(store, code);
     const { identity } = await enrol({
       code,
-      hostname: hostname().slice(0, 255),
-      platform: `${process.platform} ${release()}`.slice(0, 64),
+      ...machineFacts(),
       password: null,
       expectRole: 'data-plane',
     });

@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { hostname, release } from 'node:os';
 import { join } from 'node:path';
 import { parseEnrolmentCode, ZtnaError } from '../../protocol/index.ts';
 import {
   enrol,
   loadIdentity,
+  machineFacts,
   openStateDir,
   readSecretArgument,
   saveIdentity,
@@ -45,8 +45,7 @@ async function enrolDataPlane(
   const code = parseEnrolmentCode(await readSecretArgument(codeSource));
   const { identity } = await enrol({
     code,
-    hostname: hostname().slice(0, 255),
-    platform: `${process.platform} ${release()}`.slice(0, 64),
+    ...machineFacts(),
     password: null,
     expectRole: 'data-plane',
   });
