@@ -1,7 +1,7 @@
 import { once } from 'node:events';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { bridgeStream, createLogger, loadIdentity } from '../../protocol/host/index.ts';
@@ -93,12 +93,9 @@ async function echoThrough(agent: Agent, permit: Permit, text: string): Promise<
 
 /** Every file below a directory. */
 async function filesIn(dir: string): Promise<string[]> {
-  const names = await readdir(dir, { recursive: true });
-  const found: string[] = [];
-  for (const name of names.sort()) {
-    if ((await stat(join(dir, name))).isFile()) found.push(name);
-  }
-  return found;
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true }); // one being renamed may be gone by now
+  const files = entries.filter((entry) => entry.isFile());
+  return files.map((entry) => relative(dir, join(entry.parentPath, entry.name))).sort();
 }
 
 test('data plane alone - enrols once, runs again without a code, and its directory holds no signing key of the deployment', async (t) => {
