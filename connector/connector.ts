@@ -286,6 +286,7 @@ export class Connector {
         this.#lastError = error;
         const { code, message, hint } = error;
         logger.warn('redial', { code, message, hint, delayMs });
+        if (error.reason === 'certificate_refused') void keeper.renewRefused();
         metrics.count('channel_losses_total');
       },
       isFatal: ({ code }) => code === 'ERR_IDENTITY_REVOKED' || code === 'ERR_CONNECTOR_REPLACED',

@@ -3,6 +3,7 @@ import { toZtnaError, type Bundle, type ZtnaError } from '../protocol/index.ts';
 import {
   certificateLife,
   fullJitterDelayMs,
+  isIssuedByListed,
   renewCertificate,
   saveIdentity,
   type Identity,
@@ -24,6 +25,9 @@ export interface IdentityKeeperOptions {
 /** Looked at this often at least, so that a machine that slept renews soon after it wakes. */
 const lookEveryMs = 60_000;
 
+/** When a control plane was removed, those whose certificates it issued come within this time, not all at once. */
+const unlistedWithinMs = 1_000;
+
 /**
  * Holds the identity and keeps it fresh: the certificate is renewed at half its life, and every change is on disk
  * before it is used.
@@ -35,6 +39,7 @@ export class IdentityKeeper {
   #timer: NodeJS.Timeout | undefined;
   #failures = 0;
   #hasStopped = false;
+  #refusedAgainFromMs = -Infinity;
 
   constructor(options: IdentityKeeperOptions) {
     this.#options = options;
@@ -49,10 +54,20 @@ export class IdentityKeeper {
     return this.#life.notAfterMs;
   }
 
-  /** Renews when half of the certificate's life is over, and looks again later; never throws. */
+  /**
+   * Renews when half of the certificate's life is over, or when its issuer counts no more, and looks again later; never
+   * throws.
+   */
   async start(): Promise<void> {
-    if (Date.now() >= this.#life.renewAtMs) await this.#renew();
+    if (this.#isDue) await this.#renew();
     this.#schedule();
+  }
+
+  /** Renews a certificate that a relay refuses: not more often than once a minute, whoever says so. Never throws. */
+  async renewRefused(): Promise<void> {
+    if (performance.now() < this.#refusedAgainFromMs) return;
+    this.#refusedAgainFromMs = performance.now() + lookEveryMs;
+    await this.#renew();
   }
 
   /** Takes a newer bundle, verified against the pinned root; never throws. */
@@ -61,6 +76,7 @@ export class IdentityKeeper {
       await this.#change((identity) => {
         return bundle.version > identity.bundle.version ? { ...identity, bundle } : identity;
       });
+      if (this.#timer && !isIssuedByListed(this.#identity)) this.#schedule();
     } catch (error) {
       // The next welcome brings it again.
       this.#options.logger.error('bundle_not_saved', { message: toZtnaError(error).message });
@@ -76,9 +92,16 @@ export class IdentityKeeper {
     return certificateLife(new X509Certificate(this.#identity.certificatePem));
   }
 
+  get #isDue(): boolean {
+    return Date.now() >= this.#life.renewAtMs || !isIssuedByListed(this.#identity);
+  }
+
   #schedule(): void {
+    clearTimeout(this.#timer);
     if (this.#hasStopped) return;
-    const untilRenewalMs = Math.max(0, this.#life.renewAtMs - Date.now());
+    const untilRenewalMs = this.#isDue
+      ? fullJitterDelayMs(0, { baseMs: unlistedWithinMs })
+      : this.#life.renewAtMs - Date.now();
     const retryMs = this.#failures > 0 ? fullJitterDelayMs(this.#failures) : 0;
     const delayMs = Math.min(lookEveryMs, Math.max(untilRenewalMs, retryMs, 100));
     this.#timer = setTimeout(() => {

@@ -29,6 +29,7 @@ import { ControlLink } from './control-link.ts';
 import { openDeviceChannel, type DeviceChannel } from './device-channel.ts';
 import { watchDraining } from './drain-watch.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
+import { asPassing } from './last-word.ts';
 import { PathOpener } from './path-opener.ts';
 import { checkNextPath, readPermit, type Permit, type PermitAnswer } from './permit.ts';
 import type { Profile } from './profile.ts';
@@ -78,6 +79,7 @@ export class Agent {
   readonly #paths: PathOpener;
   /** Where the control channel is. */
   #controlUrl: string | undefined;
+  #isConnected = false;
   #stopWatching: () => void = () => undefined;
   #link!: ControlLink<DeviceChannel>;
   #ticker: NodeJS.Timeout | undefined;
@@ -135,8 +137,7 @@ export class Agent {
 
   /** Asks the control plane. Throws its refusal, or why it cannot be asked. */
   async request<T extends RequestType>(message: Request<T>): Promise<Answer<T>> {
-    const channel = await this.#link.channel();
-    return expectAnswer(message.type, await channel.request(message as RequestOf<FromDevice>));
+    return expectAnswer(message.type, await this.#ask(await this.#link.channel(), message));
   }
 
   /** Asks for a tunnel to the app. Throws the refusal, or ERR_STATEMENT_REFUSED for a permit that does not hold. */
@@ -147,7 +148,7 @@ export class Agent {
       ahead?.app === app && ahead.answer
         ? expectAnswer('grant', await ahead.answer)
         : await this.#askForTunnel(app);
-    const permit = readPermit(app, answer, this.#readingAt());
+    const permit = this.#readPermit(app, answer);
     this.#permitted.add(permit.verified.grant.tunnel);
     return permit;
   }
@@ -237,6 +238,7 @@ export class Agent {
       await this.#keeper.renew();
       await this.#startLink();
     }
+    this.#isConnected = true;
     this.#stopWatching = watchDraining(
       this.#known,
       () => this.#controlUrl,
@@ -265,13 +267,24 @@ export class Agent {
     });
     void this.#link.ended.then((error) => {
       if (!error) return;
-      // Leases no longer reach us; whoever may not hold a channel may not hold a tunnel.
+      // Whoever may not hold a channel may not hold a tunnel.
       for (const tunnel of this.#tunnels.values())
         tunnel.end(error.code, error.reason ?? 'channel_refused');
     });
   }
 
+  /** As `#dialOnce`, and renews a certificate that is refused meanwhile: who issued it may be a control plane no more. */
   async #dialChannel(signal: AbortSignal): Promise<DeviceChannel> {
+    try {
+      return await this.#dialOnce(signal);
+    } catch (error) {
+      const isRefused = toZtnaError(error).reason === 'certificate_refused';
+      if (isRefused && this.#isConnected) await this.#keeper.renewRefused();
+      throw error;
+    }
+  }
+
+  async #dialOnce(signal: AbortSignal): Promise<DeviceChannel> {
     const { url, channel } = await dialControl<DeviceChannel>({
       urls: this.#book.controlUrls(this.identity.relayUrl),
       book: this.#book,
@@ -371,12 +384,38 @@ export class Agent {
     }
     const all = [...new Set([...avoid, ...this.#book.avoided()])].slice(0, maxAvoidedRelays);
     const request: Request<'path'> = { type: 'path', app, tunnel, avoid: all };
-    return expectAnswer('path', await channel.request(request as RequestOf<FromDevice>));
+    return expectAnswer('path', await this.#ask(channel, request));
+  }
+
+  /** The answer. Throws the refusal; a channel that was lost meanwhile refuses nothing, whatever it was lost by. */
+  async #ask<T extends RequestType>(
+    channel: DeviceChannel,
+    message: Request<T>,
+  ): Promise<ToDevice> {
+    try {
+      return await channel.request(message as RequestOf<FromDevice>);
+    } catch (error) {
+      throw channel.failure ? asPassing(toZtnaError(error)) : error;
+    }
+  }
+
+  /** Throws ERR_STATEMENT_REFUSED, and leaves the control plane that answered so, where its keys do not bear it out. */
+  #readPermit(app: string, answer: PermitAnswer): Permit {
+    try {
+      return readPermit(app, answer, this.#readingAt());
+    } catch (error) {
+      const isUnproved = toZtnaError(error).code === 'ERR_STATEMENT_REFUSED';
+      if (isUnproved && this.#controlUrl !== undefined) {
+        this.#book.noteFailed(this.#controlUrl);
+        this.#link.redial();
+      }
+      throw error;
+    }
   }
 
   /** Throws for permission that does not hold here, or is for something else than the tunnel's next path. */
   #readNextPath(app: string, { grant }: Tunnel, answer: PermitAnswer): Permit {
-    const permit = readPermit(app, answer, this.#readingAt());
+    const permit = this.#readPermit(app, answer);
     checkNextPath(permit.verified, grant);
     return permit;
   }

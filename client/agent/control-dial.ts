@@ -1,11 +1,12 @@
 import type { TLSSocket } from 'node:tls';
-import { errorRow, toZtnaError } from '../../protocol/index.ts';
+import { errorRow, toZtnaError, type ZtnaError } from '../../protocol/index.ts';
 import {
   dialFirst,
   dialForWebSocket,
   type DialOptions,
   type Logger,
 } from '../../protocol/host/index.ts';
+import { isLastWord } from './last-word.ts';
 import type { RelayBook } from './relay-book.ts';
 
 export interface ControlDialOptions<C> {
@@ -19,22 +20,30 @@ export interface ControlDialOptions<C> {
   readonly signal: AbortSignal;
 }
 
-/** Opens a control channel by the first relay where that succeeds. Throws what the last one failed with, or what no other can mend. */
+/**
+ * Opens a control channel by the first relay where that succeeds: one whose keys do not bear out what it says is passed
+ * over like one that is down. Throws what no other can mend, else the first failure that another attempt will not mend
+ * either, else the last one.
+ */
 export async function dialControl<C>(
   options: ControlDialOptions<C>,
 ): Promise<{ readonly url: string; readonly channel: C }> {
   const { book, open, signal } = options;
   const urls = [...options.urls];
+  let worst: ZtnaError | undefined;
   for (;;) {
-    const { url, socket } = await connectFirst(urls, options);
+    const { url, socket } = await connectFirst(urls, options).catch((error: unknown) => {
+      throw worst ?? error;
+    });
     try {
       return { url, channel: await open(url, socket) };
     } catch (thrown) {
       const error = toZtnaError(thrown);
       book.noteFailed(url);
       urls.splice(urls.indexOf(url), 1);
-      const goesOn = urls.length > 0 && !signal.aborted && errorRow(error.code).retry === 'backoff';
-      if (!goesOn) throw error;
+      if (isLastWord(error) || signal.aborted) throw error;
+      if (errorRow(error.code).retry !== 'backoff') worst ??= error;
+      if (urls.length === 0) throw worst ?? error;
     }
   }
 }

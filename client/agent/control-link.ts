@@ -1,5 +1,6 @@
-import { errorRow, toZtnaError, ZtnaError } from '../../protocol/index.ts';
+import { toZtnaError, ZtnaError } from '../../protocol/index.ts';
 import { redialForever, type Logger } from '../../protocol/host/index.ts';
+import { asPassing, isLastWord } from './last-word.ts';
 
 /** A request made while the channel is being redialled waits so long for it. */
 const waitForChannelMs = 15_000;
@@ -17,8 +18,7 @@ export interface ControlLinkOptions<C extends LinkedChannel> {
 
 /**
  * Keeps one control channel for as long as it is wanted. The first dial decides: its failure is the caller's.
- * Later losses are redialled for ever, except those that the error table says no retry can mend and that a control
- * plane has told of.
+ * Later losses are redialled for ever, except where a control plane says that this machine was revoked.
  *
  *   dialling ──▶ open ──lost──▶ redialling ──▶ open
  *   any ──refused for good, or stop()──▶ ended
@@ -45,13 +45,7 @@ export class ControlLink<C extends LinkedChannel> {
   private constructor({ dial, logger }: ControlLinkOptions<C>) {
     const { signal } = this.#stopping;
     const running = redialForever<C>({
-      dial: async (signal) => {
-        try {
-          return await dial(signal);
-        } catch (error) {
-          throw this.#hasOpened ? asPassing(toZtnaError(error)) : error;
-        }
-      },
+      dial,
       run: async (channel) => {
         this.#channel = channel;
         this.#hasOpened = true;
@@ -63,10 +57,10 @@ export class ControlLink<C extends LinkedChannel> {
       signal,
       wake: this.#wake,
       onWaiting: (error, delayMs) => {
-        this.#lastError = error;
+        this.#lastError = asPassing(error);
         logger.info('control_channel_lost', { code: error.code, reason: error.reason, delayMs });
       },
-      isFatal: (error) => !this.#hasOpened || errorRow(error.code).retry !== 'backoff',
+      isFatal: (error) => !this.#hasOpened || isLastWord(error),
     });
     this.ended = running.then(
       () => undefined,
@@ -115,20 +109,4 @@ export class ControlLink<C extends LinkedChannel> {
   #release(channel: C | undefined): void {
     for (const resolve of [...this.#waiting]) resolve(channel);
   }
-}
-
-/**
- * Whoever answers in place of the control plane can bring a dial to such an end, without a proof of being anyone: once
- * there was a channel, that is no reason to give up what hangs on it.
- */
-function asPassing(error: ZtnaError): ZtnaError {
-  const { code, message, hint, hop, reason } = error;
-  if (code !== 'ERR_IDENTITY_UNAUTHENTICATED' && code !== 'ERR_IDENTITY_ROLE') return error;
-  return new ZtnaError('ERR_RELAY_UNREACHABLE', {
-    message,
-    ...(hint === undefined ? {} : { hint }),
-    ...(hop === undefined ? {} : { hop }),
-    ...(reason === undefined ? {} : { reason }),
-    cause: error,
-  });
 }

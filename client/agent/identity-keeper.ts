@@ -2,6 +2,8 @@ import { X509Certificate } from 'node:crypto';
 import { toZtnaError, type Bundle } from '../../protocol/index.ts';
 import {
   certificateLife,
+  fullJitterDelayMs,
+  isIssuedByListed,
   loadIdentity,
   renewCertificate,
   saveIdentity,
@@ -12,6 +14,9 @@ import type { Profile } from './profile.ts';
 
 /** After a renewal that failed, the next try comes so much later. */
 const retryAfterMs = 60_000;
+
+/** When a control plane was removed, those whose certificates it issued come within this time, not all at once. */
+const unlistedWithinMs = 1_000;
 
 /** No timer of Node runs longer. */
 const longestTimerMs = 2 ** 31 - 1;
@@ -29,6 +34,7 @@ export class IdentityKeeper {
   #identity: Identity;
   #timer: NodeJS.Timeout | undefined;
   #isStopped = false;
+  #refusedAgainFromMs = -Infinity;
 
   /** `urls` are further relays to renew the certificate by. */
   constructor(
@@ -49,7 +55,7 @@ export class IdentityKeeper {
 
   /** True when the certificate should have been replaced already, by this machine's clock. */
   get isRenewalDue(): boolean {
-    return Date.now() >= this.#life.renewAtMs;
+    return Date.now() >= this.#life.renewAtMs || !isIssuedByListed(this.#identity);
   }
 
   /** Renews the certificate now. Throws what the relay refused it with. */
@@ -60,18 +66,30 @@ export class IdentityKeeper {
     this.onRenewed();
   }
 
-  /** Keeps a newer bundle. */
+  /** Renews a certificate that a relay refuses: not more often than once a minute, whoever says so. Never throws. */
+  async renewRefused(): Promise<void> {
+    if (performance.now() < this.#refusedAgainFromMs) return;
+    this.#refusedAgainFromMs = performance.now() + retryAfterMs;
+    await this.renew().catch((error: unknown) => {
+      this.#logger.warn('certificate_renewal_failed', { code: toZtnaError(error).code });
+    });
+  }
+
+  /** Keeps a newer bundle. A certificate by an issuer that it names no more is renewed soon. */
   async keepBundle(bundle: Bundle): Promise<void> {
     this.#identity = { ...this.#identity, bundle };
     await this.#replace((stored) =>
       stored.bundle.version >= bundle.version ? stored : { ...stored, bundle },
     );
+    if (this.#timer && !isIssuedByListed(this.#identity)) {
+      this.#schedule(fullJitterDelayMs(0, { baseMs: unlistedWithinMs }));
+    }
   }
 
   /** Renews at half the certificate's life from here on. */
   start(): void {
     if (this.#isStopped) return;
-    const waitMs = Math.max(0, this.#life.renewAtMs - Date.now());
+    const waitMs = this.isRenewalDue ? 0 : this.#life.renewAtMs - Date.now();
     this.#schedule(Math.min(waitMs, longestTimerMs));
   }
 

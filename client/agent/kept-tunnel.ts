@@ -285,7 +285,9 @@ export class KeptTunnel {
     } catch (thrown) {
       if (this.#isStopping()) return undefined;
       const error = toZtnaError(thrown);
-      if (isMendable(error)) reporter.say(`redialling: ${error.message} [${error.code}]`);
+      // The agent leaves a control plane whose keys do not bear out what it answers; another may answer the next time.
+      const isMended = isMendable(error) || error.code === 'ERR_STATEMENT_REFUSED';
+      if (isMended) reporter.say(`redialling: ${error.message} [${error.code}]`);
       else this.#stop(asLoss(error));
       return undefined;
     }

@@ -197,6 +197,11 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
     }
   }
 
+  /** Why it is closed, or closing; undefined while it is open. */
+  get failure(): ZtnaError | undefined {
+    return this.#failure;
+  }
+
   /** Sends a message. One for a closed channel is dropped: `closed` has said so already. */
   send(message: Out): void {
     if (this.#failure || this.#ws.readyState !== this.#ws.OPEN) return;

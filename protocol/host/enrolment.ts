@@ -29,7 +29,7 @@ import {
   createTlsKey,
   digestText,
 } from './keys.ts';
-import { certificateIdentity } from './peer.ts';
+import { certificateIdentity, isIssuedByListed } from './peer.ts';
 import { lookAtCertificate } from './tls-diagnosis.ts';
 
 /**
@@ -187,34 +187,36 @@ export async function renewCertificate(
     { id, requestDigest: digestText(certificateRequest), madeAtMs: Date.now() },
     toSigningKey(identity.signingKey),
   );
-  const text = await requestAnywhere(
-    [...new Set([identity.relayUrl, ...urls])],
-    controlPlane(identity.bundle),
-    encodeMessage(renewRequest, { certificateRequest, proof }),
-  );
-  const answer = decodeMessage(renewAnswer, text, maxAnswerBytes);
-  const bundle = verifyBundle(
-    answer.bundle,
-    { rootId: identity.rootId, minVersion: identity.bundle.version },
-    Date.now(),
-  );
-  checkCertificate(answer.certificate, tlsKeyPem, bundle, identity);
-  return { ...identity, tlsKeyPem, certificatePem: answer.certificate, bundle };
+  const body = encodeMessage(renewRequest, { certificateRequest, proof });
+  return askAnywhere([...new Set([identity.relayUrl, ...urls])], async (url) => {
+    const trust = controlPlane(identity.bundle);
+    const text = await requestEnrolment({ url, trust }, renewPath, body);
+    const answer = decodeMessage(renewAnswer, text, maxAnswerBytes);
+    const bundle = verifyBundle(
+      answer.bundle,
+      { rootId: identity.rootId, minVersion: identity.bundle.version },
+      Date.now(),
+    );
+    checkCertificate(answer.certificate, tlsKeyPem, bundle, identity);
+    return { ...identity, tlsKeyPem, certificatePem: answer.certificate, bundle };
+  });
 }
 
-/** Asks one relay after the other until one can be reached. */
-async function requestAnywhere(
+/**
+ * Asks one relay after the other until one answers what holds; that this identity was revoked is nobody's to mend.
+ * Throws what the first one failed with.
+ */
+async function askAnywhere<T>(
   urls: readonly string[],
-  trust: ReturnType<typeof controlPlane>,
-  body: string,
-): Promise<string> {
+  ask: (url: string) => Promise<T>,
+): Promise<T> {
   let failure: unknown;
   for (const url of urls) {
     try {
-      return await requestEnrolment({ url, trust }, renewPath, body);
+      return await ask(url);
     } catch (error) {
       failure ??= error;
-      if (!(error instanceof ZtnaError) || error.code !== 'ERR_RELAY_UNREACHABLE') throw error;
+      if (error instanceof ZtnaError && error.code === 'ERR_IDENTITY_REVOKED') throw error;
     }
   }
   throw failure;
@@ -235,7 +237,7 @@ function checkCertificate(
       certificate.checkPrivateKey(createPrivateKey(tlsKeyPem)) &&
       stated.role === expected.role &&
       stated.id === expected.id &&
-      bundle.authorities.some((ca) => certificate.verify(new X509Certificate(ca).publicKey));
+      isIssuedByListed({ certificatePem: pem, bundle });
   } catch (cause) {
     throw certificateRefused(cause);
   }

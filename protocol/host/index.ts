@@ -41,6 +41,7 @@ export { PathKeeper, type PathKeeperOptions, type PathParts } from './path-keepe
 export {
   certificateIdentity,
   certificateLife,
+  isIssuedByListed,
   peerIdentity,
   type PeerIdentity,
   type Role,

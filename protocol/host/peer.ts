@@ -1,5 +1,6 @@
-import type { X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
+import type { Bundle } from '../bundle.ts';
 import { ZtnaError } from '../errors.ts';
 import { isId } from '../id.ts';
 
@@ -67,4 +68,21 @@ export function certificateLife(certificate: X509Certificate): {
   const notBeforeMs = certificate.validFromDate.getTime();
   const notAfterMs = certificate.validToDate.getTime();
   return { notBeforeMs, notAfterMs, renewAtMs: (notBeforeMs + notAfterMs) / 2 };
+}
+
+/** True where the certificate was issued by a CA that the bundle names: that of a removed control plane opens nothing. */
+export function isIssuedByListed(identity: {
+  readonly certificatePem: string;
+  readonly bundle: Pick<Bundle, 'authorities'>;
+}): boolean {
+  const certificate = new X509Certificate(identity.certificatePem);
+  return identity.bundle.authorities.some((ca) => isSignedBy(certificate, ca));
+}
+
+function isSignedBy(certificate: X509Certificate, caPem: string): boolean {
+  try {
+    return certificate.verify(new X509Certificate(caPem).publicKey);
+  } catch {
+    return false; // it vouches for nobody
+  }
 }

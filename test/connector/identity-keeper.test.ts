@@ -15,7 +15,8 @@ function identity(beganMs: number, endsMs: number): Identity {
     notBefore: new Date(Date.now() + beganMs),
     notAfter: new Date(Date.now() + endsMs),
   });
-  return { id: parties.connector, certificatePem, bundle: parties.bundle } as unknown as Identity;
+  const bundle = { ...parties.bundle, authorities: [ca.certificatePem] };
+  return { id: parties.connector, certificatePem, bundle } as unknown as Identity;
 }
 
 const fresh = () => identity(0, 2 * hourMs);
@@ -97,4 +98,38 @@ test('IdentityKeeper - keeps a newer bundle and ignores an older one', async (t)
   await keeper.takeBundle(bundle(2));
   t.is(keeper.identity.bundle.version, 3);
   t.is(saved.length, 1);
+});
+
+test('IdentityKeeper - renews at once when a newer bundle names its issuer no more', async (t) => {
+  const renewed = Promise.withResolvers<undefined>();
+  const next = { ...fresh(), bundle: { ...fresh().bundle, version: 3 } };
+  const { keeper } = keeperOf({
+    identity: fresh(),
+    renew: () => {
+      renewed.resolve(undefined);
+      return Promise.resolve(next);
+    },
+  });
+  await keeper.start();
+  const { rootId } = parties.bundle;
+  const statement = parties.signBundle({ version: 2 }); // names the CA of the other fixture alone
+  await keeper.takeBundle(verifyBundle(statement, { rootId, minVersion: 0 }, startMs));
+  await renewed.promise;
+  keeper.stop();
+  t.pass();
+});
+
+test('IdentityKeeper.renewRefused - renews once, however often a relay refuses', async (t) => {
+  let count = 0;
+  const { keeper } = keeperOf({
+    identity: fresh(),
+    renew: () => {
+      count++;
+      return Promise.reject(new ZtnaError('ERR_RELAY_UNREACHABLE'));
+    },
+  });
+  await keeper.renewRefused();
+  await keeper.renewRefused();
+  keeper.stop();
+  t.is(count, 1);
 });

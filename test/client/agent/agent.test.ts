@@ -310,13 +310,22 @@ test.serial(
 );
 
 test.serial(
-  'Agent - ends its tunnels when the control plane says what its keys do not bear out',
+  'Agent - leaves a control plane that says what its keys do not bear out, and keeps its tunnels',
   async (t) => {
-    const { rig, agent, tunnel } = await openTunnel(t);
+    const { rig, agent, tunnel, grant } = await openTunnel(t);
     const { statement } = rig.leases([]) as { statement: string };
-    rig.push({ type: 'leases', statement: statement.slice(0, -4) + 'AAAA' });
-    t.is((await agent.ended)?.code, 'ERR_STATEMENT_REFUSED');
-    t.is((await tunnel.closed).code, 'ERR_STATEMENT_REFUSED');
+    const untilMs = tunnel.untilMs + 90_000;
+    const forged = rig.leases([[grant.tunnel, [1, 8], untilMs]]) as { statement: string };
+    for (const bad of [statement.slice(0, -4), forged.statement.slice(0, -4)]) {
+      const before = rig.hellos.length;
+      rig.push({ type: 'leases', statement: `${bad}AAAA` });
+      await rig.until(() => (rig.hellos.length > before ? true : undefined));
+      rig.answer = () => ({ type: 'done' });
+      await agent.request({ type: 'sign_out' }); // the channel is open again
+    }
+    t.true(tunnel.isOpen);
+    t.is(tunnel.untilMs, untilMs - 90_000);
+    t.deepEqual(rig.hellos.at(-1)?.['tunnels'], [grant.tunnel]);
   },
 );
 

@@ -60,6 +60,23 @@ test('ControlLink - ends when the relay refuses this machine for good', async (t
   await t.throwsAsync(link.channel(), { code: 'ERR_IDENTITY_REVOKED' });
 });
 
+for (const code of [
+  'ERR_STATEMENT_REFUSED',
+  'ERR_MESSAGE_MALFORMED',
+  'ERR_MESSAGE_UNEXPECTED',
+] as const) {
+  test(`ControlLink - a channel that ends with ${code} is replaced, and refuses nothing meanwhile`, async (t) => {
+    const [first, second] = [new FakeChannel(), new FakeChannel()];
+    const link = await ControlLink.start({ dial: dialler(first, code, second), logger });
+    first.lose(code);
+    await first.closed;
+    await Promise.resolve();
+    t.is(await link.channel(), second);
+    await link.stop();
+    await t.throwsAsync(link.channel(), { code: 'ERR_RELAY_UNREACHABLE' });
+  });
+}
+
 for (const code of ['ERR_IDENTITY_ROLE', 'ERR_IDENTITY_UNAUTHENTICATED'] as const) {
   test(`ControlLink - whoever answers a later dial in the relay’s place (${code}) ends nothing`, async (t) => {
     const [first, second] = [new FakeChannel(), new FakeChannel()];

@@ -253,3 +253,20 @@ test('renewCertificate - makes a new key and proves who asks by the old identity
   const serial = (pem: string) => new X509Certificate(pem).serialNumber;
   t.not(serial(renewed.certificatePem), serial(identity.certificatePem));
 });
+
+test('renewCertificate - goes past a relay whose answer its keys do not bear out', async (t) => {
+  const stranger = new TestCa();
+  const issued = (ca: TestCa) => (path: string, body: string) => {
+    if (path !== '/v1/renew') return accepting()(path, body);
+    const request = decodeMessage(renewRequest, body);
+    const uris = [`ztna://device/${deviceId}`];
+    const certificate = ca.issueFor(request.certificateRequest, { uris });
+    return { body: JSON.stringify({ certificate, bundle: pki.signBundle({ version: 3 }) }) };
+  };
+  const code = await serve(t, issued(stranger));
+  const other = await serve(t, issued(pki.ca));
+  const { identity } = await enrolDevice(code);
+  const renewed = await renewCertificate(identity, [other.url]);
+  t.is(renewed.bundle.version, 3);
+  await t.throwsAsync(renewCertificate(identity), { code: 'ERR_STATEMENT_REFUSED' });
+});
