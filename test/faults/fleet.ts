@@ -1,6 +1,8 @@
+import { createWriteStream, mkdirSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { callAdmin } from '../../relay/cli/admin-client.ts';
 import { onExit } from './clean-up.ts';
 import type { Network } from './network.ts';
@@ -38,6 +40,8 @@ export interface FleetOptions {
   /** A file system of that size for the state of each relay that holds keys; takes root. */
   readonly relayDiskMib?: number;
   readonly say?: (line: string) => void;
+  /** Where every program's lines are written, a file each. */
+  readonly logs?: string;
 }
 
 export interface Relay {
@@ -237,8 +241,11 @@ export class Fleet {
     more: Readonly<Record<string, string>> = {},
   ): RunningProgram {
     if (this.#stopping) throw new Error('this fleet has been stopped');
-    const env = { ...this.#options.env?.[place.name], ...more };
+    const { logs } = this.#options;
+    const level = logs === undefined ? {} : { ZTNA_LOG_LEVEL: 'info' };
+    const env = { ...level, ...this.#options.env?.[place.name], ...more };
     const program = new RunningProgram(file, args, { env, place: place.namespace });
+    if (logs !== undefined) keepLines(program, logs, place.name);
     this.#running.add(program);
     void program.ended.then(() => this.#running.delete(program));
     return program;
@@ -317,6 +324,19 @@ export class Fleet {
     await writeFile(path, secret, { mode: 0o600 });
     return `file:${path}`;
   }
+}
+
+let kept = 0;
+
+/** Writes down what a program says, with the time at which it said it. */
+function keepLines(program: RunningProgram, logs: string, place: string): void {
+  mkdirSync(logs, { recursive: true });
+  const file = createWriteStream(join(logs, `${String(++kept).padStart(3, '0')}-${place}.log`));
+  for (const stream of [program.child.stdout, program.child.stderr])
+    createInterface({ input: stream }).on('line', (line) => {
+      file.write(`${new Date().toISOString()} ${line}\n`);
+    });
+  void program.ended.then(() => file.end());
 }
 
 /** What stands in relay.yaml where there is one. */

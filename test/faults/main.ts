@@ -9,11 +9,13 @@
  *   npm run faults -- --mib 1024        the size of a transfer (default 10240; quick: 2048)
  *   npm run faults -- --seed TEXT       the same random choices as the run that printed it
  *   npm run faults -- --json FILE       also write the rows there
+ *   npm run faults -- --logs DIR        also write there what every program said, a file each, with the time of each line
  *
  * Prints a table, and last `N passed, N failed, N skipped`. Exit code 1 when anything failed.
  */
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { leaveNothingBehind, unlessLeaving } from './clean-up.ts';
 import { removeLeftPlaces } from './network.ts';
@@ -31,6 +33,7 @@ const { values } = parseArgs({
     mib: { type: 'string' },
     seed: { type: 'string', default: randomBytes(6).toString('hex') },
     json: { type: 'string' },
+    logs: { type: 'string' },
   },
 });
 
@@ -61,7 +64,8 @@ const found = new Map<string, readonly Row[]>();
 async function runAll(queue: Scenario[]): Promise<void> {
   for (let scenario = queue.shift(); scenario; scenario = queue.shift()) {
     const random = new Random(`${values.seed}/${scenario.name}`);
-    const options = { isQuick: values.quick, minutes, rounds, mib, random };
+    const logs = values.logs === undefined ? undefined : join(values.logs, scenario.name);
+    const options = { isQuick: values.quick, minutes, rounds, mib, logs, random };
     found.set(scenario.name, await runScenario(scenario, options));
     await unlessLeaving();
   }

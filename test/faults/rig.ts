@@ -33,7 +33,8 @@ export async function withRig(
     const target = `tcp://${appPlace.host}:${traffic.appPort}`;
     if (onPostgres) database = await Database.start();
     const store = database ? { store: database.url } : {};
-    fleet = await Fleet.start({ ...options, ...store, target, network });
+    const logs = run.logs === undefined ? {} : { logs: run.logs };
+    fleet = await Fleet.start({ ...options, ...store, ...logs, target, network });
     run.say('the fleet is up');
     await use({ network, fleet, traffic, database });
   } finally {
