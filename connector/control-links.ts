@@ -6,7 +6,7 @@ import {
 } from '../protocol/index.ts';
 import { redialForever, type KnownRelays, type Logger } from '../protocol/host/index.ts';
 import { ControlLink, type ControlLinkOptions } from './control-link.ts';
-import { maxControlLinks, maxUntoldEnds, wedgedAfterMs } from './limits.ts';
+import { maxControlLinks, maxUntoldEnds, redialWithinMs, wedgedAfterMs } from './limits.ts';
 
 export interface ControlLinksOptions {
   readonly known: KnownRelays;
@@ -167,6 +167,7 @@ export class ControlLinks {
         return error;
       },
       signal: AbortSignal.any([signal, kept.stopping.signal]),
+      capMs: redialWithinMs,
       onWaiting: (error, delayMs) => {
         kept.error = error;
         onWaiting(error, delayMs);

@@ -51,6 +51,9 @@ export const maxRelays = 16;
 /** Control planes that a channel is held to, whatever the list names. */
 export const maxControlLinks = 8;
 
+/** The longest delay between dials of a control plane that was just lost: tunnels wait for it, and connectors are few. */
+export const redialWithinMs = 500;
+
 /** How often round trips are measured anew, and told where they changed. */
 export const measureEveryMs = 20_000;
 

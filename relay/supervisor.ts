@@ -2,7 +2,7 @@ import { execFile, fork, type ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
-import { errorRow, type ZtnaError } from '../protocol/index.ts';
+import { errorRow, TokenBucket, type ZtnaError } from '../protocol/index.ts';
 import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
 import { drainMessage, failureOf, fromChild, stopMessage, type ChildSettings } from './child.ts';
 import type { ListenAddress } from './config.ts';
@@ -27,14 +27,17 @@ type ChildName = 'control-plane' | 'data-plane';
 
 /** One that lived this long counts as healthy: the next restart is quick again. */
 const healthyMs = 10_000;
+/** One that had served is started again at once, so often in a row, and then once in so long. */
+const promptRestarts = 5;
+const promptEveryMs = 12_000;
 /** Beyond the time that tunnels have, draining is given up. */
 const drainMarginMs = 5_000;
 /** A process that takes longer to end is killed. */
 const stopMs = 15_000;
 
 /**
- * Keeps the relay's processes running, two or the data plane alone: whichever dies is started again, sooner or later
- * by full jitter. They hold a pipe to this process and end with it, however it ends.
+ * Keeps the relay's processes running, two or the data plane alone: whichever dies is started again, at once if it had
+ * served, and sooner or later by full jitter when that does not last. They hold a pipe to this process and end with it, however it ends.
  */
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -117,6 +120,7 @@ class Child {
   #process: ChildProcess | undefined;
   #restart: NodeJS.Timeout | undefined;
   #failures = 0;
+  readonly #prompt = new TokenBucket(promptRestarts, 1_000 / promptEveryMs);
   #isStopping = false;
   #onDrained: () => void = () => undefined;
   isReady = false;
@@ -166,11 +170,14 @@ class Child {
       logger.error('child_failed', { child: this.#name, message: error.message });
     });
     child.once('exit', (code, signal) => {
+      const hadServed = this.isReady;
       this.#process = undefined;
       this.isReady = false;
       if (this.#isStopping || isHopeless) return;
-      if (performance.now() - startedAtMs >= healthyMs) this.#failures = 0;
-      const delayMs = fullJitterDelayMs(this.#failures++, { capMs: 5_000 });
+      const nowMs = performance.now();
+      if (nowMs - startedAtMs >= healthyMs) this.#failures = 0;
+      const isPrompt = hadServed && this.#prompt.take(nowMs);
+      const delayMs = isPrompt ? 0 : fullJitterDelayMs(this.#failures++, { capMs: 5_000 });
       logger.warn('child_exited', {
         child: this.#name,
         code,

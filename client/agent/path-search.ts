@@ -7,6 +7,9 @@ import type { Path } from './path.ts';
 /** The first ceiling of the delays: one retry at a relay that is just starting costs little. */
 const baseDelayMs = 100;
 
+/** The same at most while only the connector is waited for, which is back soon or not at all. */
+const awayCapMs = 1_000;
+
 /** How long the control plane may say that the connector is away. It ends such a tunnel itself, and sooner. */
 const awayForMs = 20_000;
 
@@ -90,7 +93,7 @@ export class PathSearch {
   async #wait(attempt: number, lostForMs: number): Promise<void> {
     const delayMs = fullJitterDelayMs(attempt, {
       baseMs: baseDelayMs,
-      capMs: redialCapMs(lostForMs),
+      capMs: this.#awaySinceMs === undefined ? redialCapMs(lostForMs) : awayCapMs,
     });
     const waking = new AbortController();
     this.#wake = () => {

@@ -16,8 +16,8 @@ const youngAttemptMs = 500;
 const partOfLoss = 1 / 15;
 
 /** The longest delay between attempts when the connection has been lost for so long: 2 s for 30 s, then ever more, to 30 s. */
-export function redialCapMs(lostForMs: number): number {
-  return Math.min(longCapMs, Math.max(shortCapMs, lostForMs * partOfLoss));
+export function redialCapMs(lostForMs: number, leastMs = shortCapMs): number {
+  return Math.min(longCapMs, Math.max(leastMs, lostForMs * partOfLoss));
 }
 
 /**
@@ -36,24 +36,35 @@ export function fullJitterDelayMs(
 /**
  * How long to wait before each attempt after a loss: full jitter whose ceiling doubles from 250 ms to 2 s, and
  * grows to 30 s once the loss has lasted 30 s. It starts anew only after a connection that lasted ten seconds, or when the network
- * changed. A relay that says it has too much to do (ERR_LIMIT_RATE) is given the whole range at once.
+ * changed. A relay that says it has too much to do (ERR_LIMIT_RATE) is given the whole range at once. `capMs` takes the
+ * place of those 2 s where diallers are few and many wait for them.
  */
 export class Backoff {
   readonly #baseMs: number;
+  readonly #capMs: number;
   readonly #nowMs: () => number;
   #attempt = 0;
   #lostAtMs: number;
 
-  constructor(options: { readonly baseMs?: number; readonly nowMs?: () => number } = {}) {
+  constructor(
+    options: {
+      readonly baseMs?: number;
+      readonly capMs?: number;
+      readonly nowMs?: () => number;
+    } = {},
+  ) {
     this.#baseMs = options.baseMs ?? usualBaseMs;
+    this.#capMs = options.capMs ?? shortCapMs;
     this.#nowMs = options.nowMs ?? (() => performance.now());
     this.#lostAtMs = this.#nowMs();
   }
 
   /** The delay before the next attempt, in milliseconds. `error` is what the last one failed with. */
   nextMs(error?: ZtnaError): number {
-    const capMs = redialCapMs(this.#nowMs() - this.#lostAtMs);
-    if (error && errorRow(error.code).closeCode === overloadedCloseCode) {
+    const isOverloaded = error && errorRow(error.code).closeCode === overloadedCloseCode;
+    const leastMs = isOverloaded ? shortCapMs : this.#capMs;
+    const capMs = redialCapMs(this.#nowMs() - this.#lostAtMs, leastMs);
+    if (isOverloaded) {
       this.#attempt = Math.max(this.#attempt, Math.ceil(Math.log2(shortCapMs / this.#baseMs)));
     }
     return fullJitterDelayMs(this.#attempt++, { baseMs: this.#baseMs, capMs });
@@ -62,6 +73,7 @@ export class Backoff {
   /** A connection was lost that had lasted so long. */
   lost(lastedMs: number): void {
     if (lastedMs >= steadyAfterMs) this.restart();
+    else this.#lostAtMs += lastedMs; // in that time it was not lost
   }
 
   /** What was learned from earlier attempts counts no more. */
@@ -88,6 +100,8 @@ export interface RedialOptions<T> {
   readonly network?: NetworkWatch;
   /** For tests: the first ceiling of the delays. */
   readonly baseMs?: number;
+  /** As `Backoff` says. */
+  readonly capMs?: number;
 }
 
 /**
@@ -95,8 +109,11 @@ export interface RedialOptions<T> {
  * Resolves when the signal aborts; throws only an error that `isFatal` names.
  */
 export async function redialForever<T>(options: RedialOptions<T>): Promise<void> {
-  const { network = machineNetwork, baseMs } = options;
-  const backoff = new Backoff(baseMs === undefined ? {} : { baseMs });
+  const { network = machineNetwork, baseMs, capMs } = options;
+  const backoff = new Backoff({
+    ...(baseMs === undefined ? {} : { baseMs }),
+    ...(capMs === undefined ? {} : { capMs }),
+  });
   const wake = options.wake ?? new EventTarget();
   const unsubscribe = network.subscribe(() => {
     backoff.restart();

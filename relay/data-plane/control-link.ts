@@ -80,6 +80,7 @@ export class ControlLink {
         return error;
       },
       signal: this.#stopping.signal,
+      capMs: limits.redialWithinMs,
       onWaiting: ({ code, message }, delayMs) => {
         const { url } = this.#options;
         logger.warn('control_link_lost', { url, code, message, redialInMs: Math.round(delayMs) });

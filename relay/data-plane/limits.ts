@@ -24,6 +24,9 @@ export const limits = {
   /** A relay with a control plane that is silent for so long gets company; one that failed comes last for a while. */
   forwardStaggerMs: 1_000,
   forwardSuspectMs: 10_000,
+  /** While none can be reached this is tried so often, for all who wait; so much apart they go on when one can. */
+  forwardAgainMs: 100,
+  forwardSpreadMs: 1,
 
   /** Strangers from one address (IPv6: one /64). Whoever presents a valid certificate gets the token back. */
   addressBurst: 512,
@@ -64,6 +67,8 @@ export const limits = {
   deadAfterMs: 9_000,
   /** A path that moved bytes within this time is watched as closely as one with data outstanding. */
   activeMs: 30_000,
+  /** The longest delay between dials of a control plane that was just lost: tunnels wait for it, and relays are few. */
+  redialWithinMs: 500,
   /** Idle paths send something this often, for address translators. */
   idlePingMs: 50_000,
   /** What is queued ahead of a close frame may take this long; then the connection is cut. */

@@ -135,7 +135,7 @@ test('supervisor - keeps that order when a signal reaches the whole group', asyn
   t.deepEqual(await endsOf(run), ends);
 });
 
-test('supervisor - starts again whichever dies, and leaves the other alone', async (t) => {
+test('supervisor - starts again whichever dies, at once if it had served, and leaves the other alone', async (t) => {
   const run = await start(t);
   await run.ready;
   const pids = new Map((await run.notes()).map(({ name, pid }) => [name, pid]));
@@ -147,6 +147,9 @@ test('supervisor - starts again whichever dies, and leaves the other alone', asy
   }
   t.is((await run.notes()).length, 4);
   t.deepEqual(run.stdout, ['ready']);
+  const exits = () => run.stderr.filter((line) => line.includes('child_exited'));
+  while (exits().length < 2) await wait(20);
+  t.true(exits().every((line) => line.includes('"restartInMs":0')));
 });
 
 test('supervisor - leaves no child behind, even when it is killed', async (t) => {

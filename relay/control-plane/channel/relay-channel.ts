@@ -99,6 +99,8 @@ async function greet(
           channel.close(error);
         },
       };
+      // Without any there was no way in for the connectors either: they were not away, and now they dial anew.
+      if (peers.relays.size === 0) services.absences.restart(clock.nowMs());
       peers.addRelay(registered)?.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
       onRegistered(registered);
       const bundle = newerBundle(services, hello.bundleVersion);

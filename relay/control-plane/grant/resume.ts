@@ -206,7 +206,8 @@ async function connectorOf(services: Services, tx: Tx, tunnel: LiveTunnel) {
   const { peers, absences, clock } = services;
   const connector = peers.connectors.get(tunnel.connector);
   if (connector?.instance === tunnel.instance) return { connector };
-  if (!connector && clock.nowMs() < absences.untilMs(tunnel.connector)) {
+  const isAwaited = peers.relays.size === 0 || clock.nowMs() < absences.untilMs(tunnel.connector);
+  if (!connector && isAwaited) {
     tunnel.isAwaited = true;
     return connectorAway(tunnel);
   }

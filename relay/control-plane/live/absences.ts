@@ -3,7 +3,7 @@ import { connectorAwayMs, connectorReturnMs } from '../limits.ts';
 
 /**
  * How long each connector has been away, in control time: for a while its tunnels wait for it, then they end. After a
- * start of this process, or of the store, all of them are away, and get longer to come back.
+ * start of this process, or of the store, and once a data plane is there again, all of them are away, and get longer to come back.
  */
 export class Absences {
   #startedAtMs: number;
@@ -13,7 +13,7 @@ export class Absences {
     this.#startedAtMs = startedAtMs;
   }
 
-  /** The store is back: while it was away nobody could be greeted, nor any report be taken. */
+  /** The store is back, or a way in is: while it was away nobody could be greeted, nor any report be taken. */
   restart(nowMs: number): void {
     this.#startedAtMs = nowMs;
   }

@@ -45,5 +45,6 @@ function isConnectorLost(
 ): boolean {
   const isWaiting = isDetached(tunnel) || (tunnel.isAwaited && tunnel.state !== 'closed');
   if (!isWaiting || peers.connectors.has(tunnel.connector)) return false;
+  if (peers.relays.size === 0) return false; // no connector could be here
   return nowMs >= absences.untilMs(tunnel.connector);
 }

@@ -6,6 +6,7 @@ import {
   newId,
   relayListSchema,
   signStatement,
+  ZtnaError,
   type ListedRelay,
 } from '../../../protocol/index.ts';
 import {
@@ -33,13 +34,13 @@ const ends = {
   localPort: 443,
 };
 
-async function listen(t: ExecutionContext, server: Server): Promise<string> {
+async function listen(t: ExecutionContext, server: Server, port = 0): Promise<string> {
   const sockets = new Set<Socket>();
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);
     socket.on('error', () => undefined);
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
   t.teardown(() => {
     for (const socket of sockets) socket.destroy();
     server.close();
@@ -48,7 +49,7 @@ async function listen(t: ExecutionContext, server: Server): Promise<string> {
 }
 
 /** A relay with a control plane: keeps what is handed on to it. */
-async function startRelay(t: ExecutionContext, role = 'data-plane') {
+async function startRelay(t: ExecutionContext, role = 'data-plane', port = 0) {
   const handedOn: string[] = [];
   const server = createTlsServer(
     secureServerOptions({
@@ -66,7 +67,7 @@ async function startRelay(t: ExecutionContext, role = 'data-plane') {
       });
     },
   );
-  return { url: await listen(t, server), handedOn };
+  return { url: await listen(t, server, port), handedOn };
 }
 
 function knowing(...urls: string[]): KnownRelays {
@@ -119,6 +120,24 @@ test('remote control - believes no other role in the relay’s place, and dials 
   const dial = dialRemoteControl({ identity: () => identity, known, logger });
   await t.throwsAsync(dial(ends, new AbortController().signal), { code: 'ERR_IDENTITY_ROLE' });
   t.deepEqual([posing.handedOn, other.handedOn], [[], []]);
+});
+
+test('remote control - connections wait for a relay that refuses until it takes them, or until they are given up', async (t) => {
+  const parked = createServer();
+  const url = await listen(t, parked);
+  await new Promise((resolve) => parked.close(resolve));
+  const dial = dialRemoteControl({ identity: () => identity, known: knowing(url), logger });
+  const givenUp = new AbortController();
+  const lost = t.throwsAsync<ZtnaError>(dial(ends, givenUp.signal), { instanceOf: ZtnaError });
+  const waiting = [1, 2, 3].map(() => dial(ends, new AbortController().signal));
+  givenUp.abort();
+  t.is((await lost).reason, 'aborted');
+  const relay = await startRelay(t, 'data-plane', Number(new URL(url).port));
+  for (const socket of await Promise.all(waiting)) {
+    await taken(socket);
+    socket.destroy();
+  }
+  t.is(relay.handedOn.length, 3);
 });
 
 test('readProxyLine - takes our own form alone', (t) => {

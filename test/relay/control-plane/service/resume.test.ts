@@ -459,6 +459,29 @@ test.serial(
   },
 );
 
+test.serial(
+  'overdue - while no data plane is there no connector is missed, and then all have time to come back',
+  async (t) => {
+    const { rig, connector, relay, device } = t.context;
+    const tunnel = await openTunnel(t.context);
+    await detach(t.context, tunnel);
+    const { services } = rig.plane;
+    const { absences, clock, peers } = services;
+    for (const { channel } of [relay, connector]) channel.close();
+    await until(() => Promise.resolve(peers.connectors.size + peers.relays.size === 0));
+    absences.restart(clock.nowMs() - 1_000_000); // long ago
+    absences.leave(connector.identity.id as never, clock.nowMs() - 500_000);
+    await endOverdue(services, clock.nowMs());
+    t.is(await refusalOf(askPath(device, tunnel.tunnel)), 'ERR_CONNECTOR_OFFLINE');
+    t.deepEqual(await statesOf(rig, [tunnel]), ['detached']);
+    await rig.relay();
+    await endOverdue(services, clock.nowMs());
+    t.deepEqual(await statesOf(rig, [tunnel]), ['detached']);
+    await endOverdue(services, absences.untilMs(connector.identity.id as never));
+    t.deepEqual(await statesOf(rig, [tunnel]), ['closed']);
+  },
+);
+
 async function statesOf(rig: Rig, grants: readonly Grant[]): Promise<unknown[]> {
   const rows = grants.map(({ tunnel }) => rig.admin('tunnel.show', { id: tunnel }));
   return (await Promise.all(rows)).map((row) => row['state']);
