@@ -38,6 +38,8 @@ export function failureOf(message: Extract<FromChild, { type: 'failed' }>): Ztna
 export interface RunningChild {
   /** The port it serves on, where there is one. */
   readonly port?: number;
+  /** Resolves, if ever, with why it ended by itself and is not to be started again. */
+  readonly over?: Promise<ZtnaError>;
   /** Takes on nothing new and resolves once nothing is left, or it has waited long enough. Idempotent. */
   drain?(): Promise<void>;
   /** Ends what it does in good order. Idempotent. */
@@ -119,16 +121,21 @@ export async function runChild(
   if (!process.connected) process.exit(0);
   try {
     running = await start(v.parse(settingsSchema, JSON.parse(process.argv[2] ?? '')), logger);
+    void running.over?.then(fail);
     report({ type: 'ready', port: running.port ?? null });
   } catch (cause) {
     const error = toZtnaError(cause);
     if (error.code === 'ERR_INTERNAL')
       logger.error('start_failed', { message: String(error.cause) });
-    const { code, message, hint } = error;
-    report({ type: 'failed', code, message, hint: hint ?? null }, () => {
-      process.exit(errorRow(code).exitCode);
-    });
+    fail(error);
   }
+}
+
+/** Tells the supervisor why there is no point in going on, and ends. */
+function fail({ code, message, hint }: ZtnaError): void {
+  report({ type: 'failed', code, message, hint: hint ?? null }, () => {
+    process.exit(errorRow(code).exitCode);
+  });
 }
 
 function report(message: FromChild, then: () => void = () => undefined): void {

@@ -46,7 +46,7 @@ export class Supervisor {
   #isReady = false;
   #stopping: Promise<void> | undefined;
   #fail: (error: ZtnaError) => void = () => undefined;
-  /** Rejects when a process cannot start at all for a reason that only its operator can mend. */
+  /** Rejects when a process cannot start, or go on, for a reason that only its operator can mend. */
   readonly failed: Promise<never>;
 
   constructor(options: SupervisorOptions) {
@@ -63,7 +63,9 @@ export class Supervisor {
         onFailure: (error) => {
           // We hold the directory: whoever has the store is what a killed predecessor left, and ends by itself.
           const isPassing = error.code === 'ERR_CONFIG_LOCKED';
-          const isFatal = !this.#isReady && !isPassing && errorRow(error.code).family === 'misuse';
+          const isMisuse = !this.#isReady && !isPassing && errorRow(error.code).family === 'misuse';
+          // A relay that was removed is none any more, whenever it finds out.
+          const isFatal = isMisuse || error.code === 'ERR_IDENTITY_REVOKED';
           if (isFatal) this.#fail(error);
           else options.logger.warn('child_refused', { child: name, error: error.message });
           return isFatal;

@@ -1,6 +1,7 @@
 import type { Logger } from '../../protocol/host/index.ts';
 import { runChild, type ChildSettings, type RunningChild } from '../child.ts';
 import { readRelayConfig } from '../config.ts';
+import { controlPlaneRemoved } from './live/ownership.ts';
 import { startControlPlane } from './service.ts';
 import { defaultLimits } from './settings.ts';
 
@@ -23,7 +24,10 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
     logger,
   });
   if (plane.healthPort !== null) logger.info('admin_listening', { port: plane.healthPort });
-  return { stop: () => plane.stop() };
+  return {
+    stop: () => plane.stop(),
+    over: plane.removed.then(controlPlaneRemoved),
+  };
 }
 
 await runChild('ztna-control-plane', start);

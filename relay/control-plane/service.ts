@@ -64,6 +64,8 @@ export interface ControlPlane {
   readonly services: Services;
   /** Port of `/livez`, `/readyz`, `/metrics`; null when they are not served. */
   readonly healthPort: number | null;
+  /** Resolves once it was removed from the deployment: it stops by itself then, and others take its tunnels over. */
+  readonly removed: Promise<void>;
   /** Closes channels as draining, writes down what is only in memory, and lets go of the store. Idempotent. */
   stop(): Promise<void>;
 }
@@ -178,7 +180,16 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       }
       await store.close();
     };
-    return { services, healthPort: health?.port ?? null, stop: () => (stopping ??= stop()) };
+    const stopOnce = () => (stopping ??= stop());
+    const removed = new Promise<void>((resolve) => {
+      services.onRemoved = () => {
+        services.onRemoved = () => undefined;
+        logger.error('control_plane_removed');
+        // Not in the turn of whoever noticed: stopping waits for what runs.
+        setImmediate(() => void stopOnce().then(resolve, () => undefined));
+      };
+    });
+    return { services, healthPort: health?.port ?? null, removed, stop: stopOnce };
   } catch (error) {
     for (const step of undo.reverse()) await step().catch(() => undefined);
     throw error;
@@ -254,6 +265,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     relayList: await readRelayList({ authority }, store.db),
     onRelaysChanged: () => undefined,
     onBundleChanged: () => undefined,
+    onRemoved: () => undefined,
     policy,
     revocations,
     signInThrottle: new SignInThrottle(clock),
@@ -261,6 +273,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     questionThrottle: new Throttle({ burst: 30, perMinute: limits.questionsPerMinute }),
     requestThrottle: new Throttle({ burst: 200, perMinute: limits.requestsPerMinute }),
     resumeThrottle: new Throttle({ burst: 256, perMinute: limits.resumesPerMinute }),
+    reportThrottle: new Throttle({ burst: 4_096, perMinute: 600 }),
     otpThrottle: new Throttle({ burst: 5, perMinute: 3 }),
     greetings: new Greetings(limits.greetingsAtOnce),
     enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),

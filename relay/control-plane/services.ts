@@ -35,6 +35,8 @@ export interface Services {
   onRelaysChanged: () => void;
   /** Called when another bundle counts. */
   onBundleChanged: () => void;
+  /** Called, maybe often, when it is found that this control plane was removed. */
+  onRemoved: () => void;
   /** The active policy; replaced as a whole inside the transaction that makes another one active. */
   policy: PolicyEngine;
   readonly revocations: RevocationLog;
@@ -49,6 +51,8 @@ export interface Services {
   readonly questionThrottle: Throttle;
   /** Everything that a device may ask; by device. */
   readonly requestThrottle: Throttle;
+  /** Reports of connectors on tunnels that are over here, each of which is written down; by connector. */
+  readonly reportThrottle: Throttle;
   /** By address, IPv6 by its /64. */
   readonly enrolmentThrottle: Throttle;
   readonly greetings: Greetings;

@@ -6,6 +6,7 @@ import {
   type RelayId,
   type SessionId,
 } from '../../../protocol/index.ts';
+import { refuseRemoved } from '../live/ownership.ts';
 import { refreshPolicy } from '../live/refresh.ts';
 import { verificationOf } from '../settings.ts';
 import { chooseRoute } from './choose-connector.ts';
@@ -76,6 +77,7 @@ async function decideInside(
   const { clock, revocations, settings, store } = services;
   // Whoever changes what permission rests on waits for us, and then sees this tunnel; or we wait, and see the change.
   await store.lockShared(tx, 'revocation');
+  await refuseRemoved(services, tx);
   const policy = await refreshPolicy(services, tx);
   const sequence = services.sequence.next();
   const head = await revocations.head(tx);

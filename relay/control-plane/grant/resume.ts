@@ -1,7 +1,7 @@
 import { leaseLengthMs, ZtnaError, type RelayId, type TunnelId } from '../../../protocol/index.ts';
 import { endTunnels, flushConfirmations, revokeTunnels } from '../access/end-tunnels.ts';
 import { findLiveSession } from '../identity/index.ts';
-import { claimTunnels, isHeldElsewhere } from '../live/ownership.ts';
+import { claimTunnels, isHeldElsewhere, refuseRemoved } from '../live/ownership.ts';
 import { refreshPolicy } from '../live/refresh.ts';
 import { verificationOf } from '../settings.ts';
 import { routeTo } from './choose-connector.ts';
@@ -83,6 +83,7 @@ async function decideInside(
 ): Promise<Outcome> {
   const { clock, revocations, settings, store } = services;
   await store.lockShared(tx, 'revocation');
+  await refuseRemoved(services, tx);
   const policy = await refreshPolicy(services, tx);
   const sequence = services.sequence.next();
   const head = await revocations.head(tx);

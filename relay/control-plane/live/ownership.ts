@@ -1,4 +1,12 @@
-import type { ConnectorId, DeviceId, InstanceId, TunnelId } from '../../../protocol/index.ts';
+import {
+  isId,
+  ZtnaError,
+  type ConnectorId,
+  type DeviceId,
+  type InstanceId,
+  type RelayId,
+  type TunnelId,
+} from '../../../protocol/index.ts';
 import type { Services } from '../services.ts';
 import { raiseCounter, type Reader, type Tx } from '../store/index.ts';
 import { readTunnels } from './load-tunnels.ts';
@@ -23,6 +31,38 @@ export function isOwn(
 }
 
 /**
+ * True once `relay remove` has taken this control plane out: nobody believes its keys from then on. Read in a transaction
+ * that holds the order of revocations it is exact.
+ */
+export async function isRemoved(
+  { store, self }: Pick<Services, 'store' | 'self'>,
+  db: Reader | Tx,
+): Promise<boolean> {
+  if (store.engine === 'sqlite' || !isId('relay', self.id)) return false; // the first one is never removed
+  const row = await db
+    .selectFrom('relays')
+    .select('state')
+    .where('id', '=', self.id)
+    .executeTakeFirst();
+  return row?.state === 'removed';
+}
+
+/** Decides nothing where this control plane was removed. Throws ERR_RELAY_UNAVAILABLE. */
+export async function refuseRemoved(services: Services, tx: Tx): Promise<void> {
+  if (!(await isRemoved(services, tx))) return;
+  services.onRemoved();
+  throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { hop: 'relay', reason: 'control_plane_removed' });
+}
+
+/** A removed control plane: others take its tunnels over as soon as `tx` is durable, and hear no more of it. */
+export async function disown({ store }: Services, tx: Tx, id: RelayId): Promise<void> {
+  await tx.deleteFrom('controlPlanes').where('id', '=', id).execute();
+  await tx.deleteFrom('connectorLinks').where('controlPlane', '=', id).execute();
+  await tx.updateTable('tunnels').set({ owner: null }).where('owner', '=', id).execute();
+  store.announce(tx, 'tunnels');
+}
+
+/**
  * Takes tunnels over, under a fencing number above that of whoever had them, so that from here on our renewals count and
  * theirs do not. Those that are ours, closed or of another device are left alone.
  */
@@ -37,8 +77,10 @@ export async function claimTunnels(
     const known = tunnels.get(id);
     return !known || (known.owner !== self.id && known.state !== 'closed');
   });
-  if (foreign.length === 0) return;
+  if (!(await areThere(store.db, foreign, of.device))) return; // made-up ids cost no write
   await store.write(async (tx) => {
+    await store.lockShared(tx, 'revocation');
+    await refuseRemoved(services, tx);
     let update = tx
       .updateTable('tunnels')
       .set({ owner: self.id, fencing: await raiseCounter(tx, 'fencing') })
@@ -56,6 +98,22 @@ export async function claimTunnels(
       for (const row of rows) merge(services, row);
     });
   });
+}
+
+/** True where one of these tunnels, at least, is in the store and not over. */
+async function areThere(
+  db: Reader,
+  ids: readonly TunnelId[],
+  device: DeviceId | undefined,
+): Promise<boolean> {
+  if (ids.length === 0) return false;
+  let query = db
+    .selectFrom('tunnels')
+    .select('id')
+    .where('id', 'in', ids)
+    .where('state', '!=', 'closed');
+  if (device !== undefined) query = query.where('deviceId', '=', device);
+  return (await query.limit(1).executeTakeFirst()) !== undefined;
 }
 
 /** Control planes that are alive, this one among them. */
@@ -120,10 +178,15 @@ export async function forgetLink(
   );
 }
 
-/** Begins: what a former process of this control plane had is this one's, and it has no channels yet. */
+/**
+ * Begins: what a former process of this control plane had is this one's, and it has no channels yet. Throws
+ * ERR_IDENTITY_REVOKED where it was removed.
+ */
 export async function registerSelf(services: Services): Promise<void> {
   const { store, self, sequence, clock } = services;
   await store.write(async (tx) => {
+    await store.lockShared(tx, 'revocation');
+    if (await isRemoved(services, tx)) throw controlPlaneRemoved();
     const row = { fencing: sequence.fencing, lastSeenAtMs: clock.nowMs() };
     await tx
       .insertInto('controlPlanes')
@@ -161,14 +224,29 @@ export async function leave(services: Services): Promise<void> {
   });
 }
 
+/** Why a control plane that was removed does not run. */
+export function controlPlaneRemoved(): ZtnaError {
+  return new ZtnaError('ERR_IDENTITY_REVOKED', {
+    message: 'this relay was removed: its control plane decides nothing any more',
+    hint: 'to use this machine again: ztna-relay invite relay on another one, then init --join with an empty --dir',
+    reason: 'control_plane_removed',
+  });
+}
+
 /** Says that this process lives; for how long it could not is what `adoptTunnels` waits for. */
 export async function beat(services: Services): Promise<void> {
   const { store, self, clock, sequence } = services;
   if (store.engine === 'sqlite') return;
   const row = { fencing: sequence.fencing, lastSeenAtMs: clock.nowMs() };
-  await store.write((tx) =>
-    tx.updateTable('controlPlanes').set(row).where('id', '=', self.id).execute(),
-  );
+  await store.write(async (tx) => {
+    const beaten = await tx
+      .updateTable('controlPlanes')
+      .set(row)
+      .where('id', '=', self.id)
+      .returning('id')
+      .executeTakeFirst();
+    if (!beaten) await refuseRemoved(services, tx);
+  });
 }
 
 /**

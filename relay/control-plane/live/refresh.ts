@@ -4,6 +4,7 @@ import { refreshRelayList } from '../relays/relay-list.ts';
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import type { Services } from '../services.ts';
 import type { Reader, Topic, Tx } from '../store/index.ts';
+import { isRemoved } from './ownership.ts';
 import { syncTunnels } from './replica.ts';
 
 /**
@@ -36,6 +37,7 @@ export function followOthers(services: Services): () => Promise<void> {
     while (isWanted) {
       isWanted = false;
       try {
+        if (await isRemoved(services, store.db)) services.onRemoved();
         await feed.wake();
         await refreshPolicy(services, store.db);
         await refreshBundle(services);

@@ -1,6 +1,7 @@
 import { ZtnaError } from '../../../../protocol/index.ts';
 import { useBundle } from '../../enrolment/bundle.ts';
 import { dropControlPlane } from '../../enrolment/join.ts';
+import { disown } from '../../live/ownership.ts';
 import { raiseRelayList } from '../../relays/relay-list.ts';
 import type { Services } from '../../services.ts';
 import type { Relay } from '../../store/index.ts';
@@ -40,6 +41,7 @@ export const relayCommands: readonly Command[] = [
   ),
   defineCommand('relay.remove', 'change', byId, async (services, { id }, actor) =>
     services.store.write(async (tx) => {
+      await services.store.lockOrder(tx, 'revocation'); // what it granted before, it granted; nothing behind this
       const row = await getRelay(tx, id);
       if (row.url === services.settings.url) {
         throw new ZtnaError('ERR_CONFIG_USAGE', {
@@ -48,6 +50,7 @@ export const relayCommands: readonly Command[] = [
         });
       }
       await tx.updateTable('relays').set({ state: 'removed' }).where('id', '=', row.id).execute();
+      await disown(services, tx, row.id);
       await raiseRelayList(services, tx);
       const bundle = await dropControlPlane(services, tx, row);
       await services.audit.append(

@@ -278,6 +278,40 @@ function declare(): void {
       await second.startPlane();
     },
   );
+
+  // The last one: there is one control plane from here on.
+  test.serial(
+    'relay remove - a control plane that is removed decides nothing more, ends, and others take its tunnels over',
+    async (t) => {
+      t.timeout(60_000);
+      const { first, second, connector } = t.context;
+      const relay = await first.relay();
+      await second.relayAs(renewed(relay.identity, first));
+      const one = await first.connectConnector(connector, apps);
+      const two = await second.connectConnector(connector, apps, { instance: one.instance });
+      for (const rig of [first, second]) {
+        const identity = renewed(relay.identity, first);
+        await rig.relayAs(identity, one);
+      }
+      const device = await deviceAt(t.context, 'gustav');
+      const grant = await grantOf(device, 'wiki');
+      two.channel.send({ type: 'tunnel_opened', tunnel: grant.tunnel });
+      const before = await leaseOf(device, grant.tunnel);
+      await first.admin('relay.remove', { id: 'second' });
+      // Asked before it could notice: it finds out in the very transaction.
+      t.not(await outcomeOf(device, 'mail'), 'granted');
+      await second.plane.removed;
+      const taken = await one.find((message) => {
+        if (message.type !== 'leases') return undefined;
+        const { grantKeys } = one.identity.bundle;
+        const batch = verifyStatement('lease', leaseBatchSchema, message.statement, grantKeys);
+        return batch.entries.find(([id, order]) => id === grant.tunnel && order[0] > before[0]);
+      });
+      t.truthy(taken);
+      t.is(first.plane.services.tunnels.get(grant.tunnel)?.owner, 'cp');
+      await t.throwsAsync(second.startPlane(), { code: 'ERR_IDENTITY_REVOKED' });
+    },
+  );
 }
 
 async function deviceAt({ first, second }: Context, user: string): Promise<DevicePeer> {
