@@ -91,13 +91,16 @@ async function missedEntries(
 /**
  * Makes a peer known and tells it what it missed, with nothing in between: an entry that becomes durable while the
  * store is read is either read or pushed. `readOwn` reads what names the peer's own, `register` makes it known and
- * welcomes it.
+ * welcomes it. Whoever was revoked or removed while it was greeted, when nobody could close its channel yet, loses it here.
  */
-export async function registerPeer<P extends Parameters<LogFeed['catchUp']>[0]>(
+export async function registerPeer<
+  P extends Parameters<LogFeed['catchUp']>[0] & { close(error: ZtnaError): void },
+>(
   services: Services,
   tunnels: readonly string[],
   readOwn: () => Promise<(entry: RevocationEntry) => boolean>,
   register: () => P,
+  isEnrolled: () => Promise<boolean>,
 ): Promise<P> {
   const { feed } = services;
   for (;;) {
@@ -106,6 +109,11 @@ export async function registerPeer<P extends Parameters<LogFeed['catchUp']>[0]>(
     if (feed.head !== head) continue;
     const peer = register();
     feed.catchUp(peer, missed);
+    if (!(await isEnrolled())) {
+      const error = new ZtnaError('ERR_IDENTITY_REVOKED', { reason: 'identity_revoked' });
+      peer.close(error);
+      throw error;
+    }
     return peer;
   }
 }

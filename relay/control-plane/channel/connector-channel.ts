@@ -109,7 +109,7 @@ async function greet(
   };
   const since = known.map(({ tunnel }) => tunnel);
   let isDuplicate = false as boolean;
-  const peer = await registerPeer(services, since, readOwn, () => {
+  const register = () => {
     channel.throwIfOver();
     if (!peers.isNewest(id, hello.instance)) throw new ZtnaError('ERR_CONNECTOR_REPLACED');
     const registered: ConnectorPeer = {
@@ -148,6 +148,14 @@ async function greet(
     });
     tellRelays(services, registered);
     return registered;
+  };
+  const peer = await registerPeer(services, since, readOwn, register, async () => {
+    const now = await store.db
+      .selectFrom('connectors')
+      .select('state')
+      .where('id', '=', id)
+      .executeTakeFirst();
+    return now?.state === 'enrolled';
   });
   if (isDuplicate) await reportDuplicate(services, peer);
   await reconcile(services, peer, hello.tunnels, known);
@@ -261,7 +269,7 @@ async function handle(
   peer: ConnectorPeer,
   message: Exclude<FromConnector, Hello>,
 ): Promise<void> {
-  const { tunnels, audit, schedule, clock } = services;
+  const { tunnels, schedule, clock } = services;
   switch (message.type) {
     case 'apps':
       peer.apps = new Set(message.apps);
@@ -281,6 +289,7 @@ async function handle(
     case 'tunnel_closed': {
       const { bytesUp, bytesDown, reason, code } = message;
       await lookUp(services, message.tunnel);
+      if ((await ownerOf(services, message.tunnel)) !== peer.id) return;
       await services.store.write(async (tx) => {
         // The data plane may have told of the end before; only the connector knows what reached the app.
         await tx
@@ -298,11 +307,10 @@ async function handle(
     case 'grant_refused': {
       const tunnel = await lookUp(services, message.tunnel);
       const isOurs = tunnel?.connector === peer.id;
-      await audit.append({
+      await services.refusals.record(peer.address, {
         actor: `connector:${peer.id}`,
         action: 'grant.refused',
         subject: message.tunnel,
-        outcome: 'refused',
         ref: isOurs ? tunnel.decision : null,
         user: isOurs ? tunnel.userName : null,
         app: isOurs ? tunnel.appName : null,
@@ -334,6 +342,16 @@ async function handle(
   }
 }
 
+/** The connector of a tunnel that is or was. */
+async function ownerOf({ store }: Services, id: TunnelId): Promise<ConnectorId | undefined> {
+  const row = await store.db
+    .selectFrom('tunnels')
+    .select('connectorId')
+    .where('id', '=', id)
+    .executeTakeFirst();
+  return row?.connectorId;
+}
+
 /** Tells its agent that new connections belong in another tunnel. */
 function tellDraining(services: Services, tunnel: LiveTunnel): void {
   for (const device of services.peers.devices(tunnel.device)) {
@@ -343,7 +361,8 @@ function tellDraining(services: Services, tunnel: LiveTunnel): void {
 
 /** Its agent gave the grant up and used it all the same, or it was lost on the way: no tunnel runs unrecorded. */
 async function refuseOpened(services: Services, tunnel: LiveTunnel): Promise<void> {
-  const { store, audit } = services;
+  const { store, audit, reportThrottle, clock } = services;
+  if (!reportThrottle.take(tunnel.connector, clock.nowMs())) return; // its lease ends it
   await store.write(async (tx) => {
     await dropTunnel(services, tx, tunnel.id);
     await audit.append(

@@ -113,7 +113,7 @@ async function greet(
       concernsAny(entry, { kind: 'device', id }, [...known, ...own]);
   };
   const since = known.map(({ tunnel }) => tunnel);
-  const peer = await registerPeer(services, since, readOwn, () => {
+  const register = () => {
     channel.throwIfOver();
     const registered: DevicePeer = {
       id,
@@ -138,6 +138,14 @@ async function greet(
     });
     tellRelays(services, registered);
     return registered;
+  };
+  const peer = await registerPeer(services, since, readOwn, register, async () => {
+    const now = await store.db
+      .selectFrom('devices')
+      .select('state')
+      .where('id', '=', id)
+      .executeTakeFirst();
+    return now !== undefined && now.state !== 'revoked';
   });
   // Its leases come by this channel from here on, so this is who has to send them.
   await claimTunnels(services, hello.tunnels, { device: id });

@@ -12,6 +12,7 @@ import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { RelayPeer } from '../live/peers.ts';
 import { resumableVersion } from '../grant/resume.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
+import { readRelay } from '../relays/relay.ts';
 import { setDraining, tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
 import { answerTime, chooseVersion, newerBundle, registerPeer } from './common.ts';
@@ -108,6 +109,7 @@ async function greet(
       tellRelays(services, registered);
       return registered;
     },
+    async () => (await readRelay(store.db, id))?.state === 'enrolled',
   );
   // One that drains says so again behind its hello.
   await setDraining(services, id, false);
@@ -143,11 +145,10 @@ async function handle(
       return;
     }
     case 'admission_refused':
-      await services.audit.append({
+      await services.refusals.record(peer.address, {
         actor: `relay:${peer.id}`,
         action: 'admission.refused',
         subject: message.peer ?? message.address,
-        outcome: 'refused',
         details: { code: message.code, reason: message.reason, address: message.address },
       });
       return;

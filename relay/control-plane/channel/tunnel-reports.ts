@@ -115,7 +115,9 @@ async function findReported(
     .select('connectorId')
     .where('id', '=', report.tunnel)
     .executeTakeFirst();
-  if (row?.connectorId === peer.id) {
+  const { reportThrottle, clock } = services;
+  // Said over and over, it is written down no more: the lease ends the tunnel.
+  if (row?.connectorId === peer.id && reportThrottle.take(peer.id, clock.nowMs())) {
     await store.write((tx) => dropTunnel(services, tx, report.tunnel));
   }
   return undefined;

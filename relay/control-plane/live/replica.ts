@@ -39,6 +39,12 @@ export async function knowTunnels(
 export async function lookUp(services: Services, id: TunnelId): Promise<LiveTunnel | undefined> {
   const { store, tunnels } = services;
   if (!tunnels.get(id) && store.engine !== 'sqlite') {
+    const row = await store.db
+      .selectFrom('tunnels')
+      .select('id')
+      .where('id', '=', id)
+      .executeTakeFirst();
+    if (!row) return undefined; // whoever makes ids up causes no write
     await store.write((tx) => learn(services, tx, [id]));
   }
   return tunnels.get(id);

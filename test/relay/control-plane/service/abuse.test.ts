@@ -1,6 +1,7 @@
 import anyTest, { type TestFn } from 'ava';
-import { enrolPath, ZtnaError } from '../../../../protocol/index.ts';
+import { enrolPath, newId, ZtnaError } from '../../../../protocol/index.ts';
 import { requestEnrolment } from '../../../../protocol/host/enrolment-request.ts';
+import { readCounter } from '../../../../relay/control-plane/store/index.ts';
 import { defaultLimits } from '../../../../relay/control-plane/settings.ts';
 import { password, Rig, staffPolicy, type DevicePeer } from './rig.ts';
 
@@ -58,6 +59,51 @@ test.serial(
     t.is(await codeOf(owner.channel.request(own)), 'ERR_IDENTITY_OTP_NEEDED');
   },
 );
+
+test.serial('reports - those on tunnels that nobody knows cost no write', async (t) => {
+  const { rig } = t.context;
+  const device = await rig.device('mallory');
+  const connector = await rig.connector('cairo', ['db']);
+  rig.version = 2;
+  const newer = await rig.connector('lima', ['files']);
+  rig.version = 1;
+  await rig.settled();
+  const { store } = rig.plane.services;
+  const fencing = async () => readCounter(store.db, 'fencing');
+  const before = await fencing();
+  const write = store.write.bind(store);
+  let writes = 0;
+  store.write = (change) => {
+    writes++;
+    return write(change);
+  };
+  const end = { bytesUp: 1, bytesDown: 1, reason: 'made_up', code: 'ERR_TUNNEL_CLOSED' } as const;
+  for (let i = 0; i < 20; i++) {
+    const tunnel = newId('tunnel');
+    connector.channel.send({ type: 'tunnel_opened', tunnel });
+    connector.channel.send({ type: 'tunnel_closed', tunnel, ...end });
+    newer.channel.send({ type: 'tunnel_detached', tunnel, generation: 1, reason: 'made_up' });
+    newer.channel.send({ type: 'tunnel_resumed', tunnel, generation: 2 });
+    device.channel.send({ type: 'tunnel_closed', tunnel, reason: 'made_up' });
+  }
+  await device.channel.request({ type: 'status' }); // answered in order
+  for (const { channel } of [connector, newer]) {
+    const apps = ['after'];
+    channel.send({ type: 'apps', apps });
+  }
+  const { peers } = rig.plane.services;
+  while (![...peers.connectors.values()].every((peer) => peer.apps.has('after'))) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  t.true(writes < 20, `${writes} writes for 100 reports`); // timers write as well
+  store.write = write;
+  const again = await rig.connectDevice(
+    device.identity,
+    Array.from({ length: 20 }, () => newId('tunnel')),
+  );
+  await again.channel.request({ type: 'status' });
+  t.is(await fencing(), before);
+});
 
 // The last: from here on this address may enrol nothing.
 test.serial(

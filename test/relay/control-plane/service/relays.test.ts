@@ -195,3 +195,26 @@ test.serial(
     });
   },
 );
+
+test.serial(
+  'relay remove - leaves no welcome to a relay that was being greeted meanwhile',
+  async (t) => {
+    const rig = await start(t);
+    await rig.device('alice');
+    await rig.admin('user.disable', { name: 'alice' }); // an entry that the greeting reads
+    const identity = await enrolRelay(await inviteRelay(rig, 'b', 'https://b.example.com:443'));
+    const { revocations, peers } = rig.plane.services;
+    const since = revocations.since.bind(revocations);
+    revocations.since = async (...args) => {
+      revocations.since = since;
+      await rig.admin('relay.remove', { id: 'b' }); // once it was found enrolled, before it is welcome
+      return since(...args);
+    };
+    const code = await rig.relayAs(identity).then(
+      async ({ channel }) => (await channel.closed).code,
+      (error: unknown) => (error as ZtnaError).code,
+    );
+    t.is(code, 'ERR_IDENTITY_REVOKED');
+    t.false(peers.relays.has(identity.id));
+  },
+);
