@@ -1,9 +1,10 @@
+import { Fifo } from './fifo.ts';
 import type { RecordWriter } from './record-writer.ts';
 
 /** Chunks waiting to be sent, in order, held without copying. */
 export class ByteQueue {
-  #chunks: Buffer[] = [];
-  #head = 0;
+  readonly #chunks = new Fifo<Buffer>();
+  /** How much of the first chunk has left. */
   #headOffset = 0;
   #lengthBytes = 0;
 
@@ -12,7 +13,7 @@ export class ByteQueue {
   }
 
   get chunkCount(): number {
-    return this.#chunks.length - this.#head;
+    return this.#chunks.length;
   }
 
   push(chunk: Buffer): void {
@@ -25,7 +26,7 @@ export class ByteQueue {
     this.#lengthBytes -= bytes;
     let missing = bytes;
     while (missing > 0) {
-      const chunk = this.#chunks[this.#head];
+      const chunk = this.#chunks.peek();
       if (chunk === undefined) throw new RangeError('more bytes than the queue holds');
       const end = this.#headOffset + missing;
       if (end < chunk.length) {
@@ -36,34 +37,21 @@ export class ByteQueue {
       record.addPayload(this.#headOffset === 0 ? chunk : chunk.subarray(this.#headOffset));
       missing -= chunk.length - this.#headOffset;
       this.#headOffset = 0;
-      this.#head++;
+      this.#chunks.shift();
     }
-    this.#compact();
   }
 
   /** Keeps no more than the first `bytes` bytes. */
   truncate(bytes: number): void {
-    let end = this.#head;
-    let kept = -this.#headOffset;
-    for (let chunk = this.#chunks[end]; kept < bytes; chunk = this.#chunks[end]) {
-      if (chunk === undefined) return;
-      if (kept + chunk.length > bytes) this.#chunks[end] = chunk.subarray(0, bytes - kept);
-      kept += chunk.length;
-      end++;
+    while (this.#lengthBytes > bytes) {
+      const last = this.#chunks.pop();
+      if (last === undefined) return;
+      const ownBytes = last.length - (this.#chunks.length === 0 ? this.#headOffset : 0);
+      const restBytes = this.#lengthBytes - ownBytes;
+      this.#lengthBytes = Math.max(bytes, restBytes);
+      if (restBytes < bytes)
+        this.#chunks.push(last.subarray(0, last.length - (restBytes + ownBytes - bytes)));
     }
-    this.#chunks.length = end;
-    this.#lengthBytes = bytes;
-    this.#compact();
-  }
-
-  #compact(): void {
-    if (this.#head === this.#chunks.length) {
-      this.#chunks.length = 0;
-      this.#head = 0;
-      this.#headOffset = 0;
-    } else if (this.#head >= 64 && this.#head * 2 >= this.#chunks.length) {
-      this.#chunks.splice(0, this.#head);
-      this.#head = 0;
-    }
+    if (this.#chunks.length === 0) this.#headOffset = 0;
   }
 }

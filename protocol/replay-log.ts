@@ -1,3 +1,4 @@
+import { Fifo } from './fifo.ts';
 import { frameHeaderBytes, type FrameType } from './frame.ts';
 import { reservedWindowBytes, type ByteBudget } from './window.ts';
 
@@ -18,8 +19,7 @@ const growthStepBytes = 262_144;
  * Frames are numbered without a gap, so a place in the log follows from a number.
  */
 export class ReplayLog {
-  #frames: KeptFrame[] = [];
-  #head = 0;
+  readonly #frames = new Fifo<KeptFrame>();
   #bytes = 0;
   #grownBytes = 0;
   readonly #capBytes: number;
@@ -43,23 +43,17 @@ export class ReplayLog {
 
   /** The frame of that number; undefined when it was acknowledged or never sent. */
   get(number: number): KeptFrame | undefined {
-    const first = this.#frames[this.#head];
-    return first && number >= first.number
-      ? this.#frames[this.#head + number - first.number]
-      : undefined;
+    const first = this.#frames.peek();
+    return first && number >= first.number ? this.#frames.at(number - first.number) : undefined;
   }
 
   /** Drops everything up to that number. */
   acknowledge(number: number): void {
     for (;;) {
-      const frame = this.#frames[this.#head];
+      const frame = this.#frames.peek();
       if (frame === undefined || frame.number > number) break;
       this.#bytes -= frame.payloadBytes + frameHeaderBytes;
-      this.#head++;
-    }
-    if (this.#head * 2 >= this.#frames.length) {
-      this.#frames = this.#frames.slice(this.#head);
-      this.#head = 0;
+      this.#frames.shift();
     }
     this.#shrink();
   }
@@ -77,8 +71,7 @@ export class ReplayLog {
   }
 
   clear(): void {
-    this.#frames = [];
-    this.#head = 0;
+    this.#frames.clear();
     this.#bytes = 0;
     this.#shrink();
   }
