@@ -1,7 +1,7 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { BlockList, isIP } from 'node:net';
 import { ZtnaError } from '../protocol/index.ts';
-import { listenTcp } from '../protocol/host/index.ts';
+import { http, listenTcp } from '../protocol/host/index.ts';
 
 const loopback = new BlockList();
 loopback.addSubnet('127.0.0.0', 8, 'ipv4');
@@ -38,7 +38,7 @@ export async function startAdminListener(
   address: { readonly host: string; readonly port: number },
   options: AdminListenerOptions,
 ): Promise<{ readonly port: number; stop: () => Promise<void> }> {
-  const server = createServer(
+  const server = http.createServer(
     { maxHeaderSize: 8_192, requestTimeout: 5_000 },
     (request, response) => {
       answer(request, response, options);

@@ -1,5 +1,5 @@
-import { request } from 'node:http';
 import { toZtnaError } from '../protocol/index.ts';
+import { http } from '../protocol/host/index.ts';
 import { dialApp, type Resolve } from './app-dialler.ts';
 import { formatHost, type Target } from './target.ts';
 
@@ -53,7 +53,7 @@ function statusOf(
   signal: AbortSignal,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
-    const asked = request(
+    const asked = http.request(
       {
         createConnection: () => socket,
         path,

@@ -1,5 +1,5 @@
-import { createServer } from 'node:http';
 import { ZtnaError } from '../protocol/index.ts';
+import { http } from '../protocol/host/index.ts';
 
 /** One number that operators watch. */
 export interface Metric {
@@ -25,7 +25,7 @@ export async function startHealthServer(options: {
   readonly isReady: () => boolean;
   readonly metrics: () => Promise<readonly Metric[]>;
 }): Promise<HealthServer> {
-  const server = createServer((request, response) => {
+  const server = http.createServer((request, response) => {
     const answer = (status: number, text: string) => {
       response.writeHead(status, {
         'content-type': 'text/plain; version=0.0.4; charset=utf-8',

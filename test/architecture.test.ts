@@ -81,6 +81,15 @@ test('protocol - is pure outside its host folder', (t) => {
   t.deepEqual(describe(found), []);
 });
 
+test('programs - never load node:http as a module, which would load far more', (t) => {
+  for (const folder of ['protocol', ...programs]) {
+    for (const { from } of importsOf(folder).filter(({ to }) => to === 'node:http')) {
+      const text = readFileSync(join(top, from), 'utf8');
+      t.notRegex(text, /^import (?!type )[^;]*?'node:http'/m, from);
+    }
+  }
+});
+
 test('node-forge - issues only: nothing verifies with it', (t) => {
   for (const folder of ['protocol', ...programs]) {
     for (const { from } of importsOf(folder)) {

@@ -1,9 +1,9 @@
-import { request } from 'node:http';
 import { ZtnaError } from '../errors.ts';
 import { enrolmentProtocol } from '../messages/data.ts';
 import { enrolRefusal, maxEnrolmentBytes } from '../messages/enrolment.ts';
 import { decodeMessage } from '../message.ts';
 import { explainDialError, timeoutError } from './dial-error.ts';
+import { http } from './http.ts';
 import { addressOf } from './relay-address.ts';
 import { dialTls, type SecureDial } from './tls.ts';
 
@@ -33,7 +33,7 @@ export async function requestEnrolment(
       const timer = setTimeout(() => {
         fail(timeoutError());
       }, answerTimeoutMs);
-      const outgoing = request({
+      const outgoing = http.request({
         createConnection: () => socket,
         host,
         port,

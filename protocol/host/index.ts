@@ -15,6 +15,7 @@ export { dialForWebSocket, type DialOptions, dialWebSocket, webSocketOptions } f
 export { enrol, fetchBundle, machineFacts, renewCertificate } from './enrolment.ts';
 export { requestEnrolment } from './enrolment-request.ts';
 export { environmentNames, warnUnknownEnvironment } from './environment.ts';
+export { http } from './http.ts';
 export { type Identity, isSealed, loadIdentity, saveIdentity } from './identity.ts';
 export { askHidden, parseDurationMs, readSecretArgument } from './input.ts';
 export {

@@ -1,8 +1,9 @@
-import { request, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import { ZtnaError } from '../errors.ts';
 import { findCarrier, openCarrier, type CarrierTarget } from './carrier.ts';
+import { http } from './http.ts';
 import { captivePortal, readCertificate, type SeenCertificate } from './network-error.ts';
 import { addressOf, describeAddress } from './relay-address.ts';
 
@@ -65,7 +66,7 @@ export async function findPortal(target: CarrierTarget): Promise<ZtnaError | und
   return within(lookWithinMs, async (signal) => {
     const carrier = await openCarrier(target, signal);
     try {
-      const asking = request({
+      const asking = http.request({
         createConnection: () => carrier,
         host,
         path: '/',

@@ -1,6 +1,6 @@
-import { request } from 'node:http';
 import { join } from 'node:path';
 import { isErrorCode, toZtnaError, ZtnaError } from '../../protocol/index.ts';
+import { http } from '../../protocol/host/index.ts';
 
 /** Answers larger than this are not believed to come from our relay. */
 const maxAnswerBytes = 64 * 1_048_576;
@@ -44,7 +44,7 @@ export async function callAdmin(
 function post(dir: string, body: string): Promise<string> {
   const socketPath = adminSocketPath(dir);
   return new Promise((resolve, reject) => {
-    const call = request(
+    const call = http.request(
       {
         socketPath,
         method: 'POST',

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createServer as createTlsServer, TLSSocket, type Server as TlsServer } from 'node:tls';
@@ -6,6 +6,7 @@ import { WebSocketServer, type WebSocket } from 'ws';
 import { dataProtocol, toZtnaError, ZtnaError } from '../../protocol/index.ts';
 import {
   certificateLife,
+  http,
   peerIdentity,
   secureServerOptions,
   webSocketOptions,
@@ -46,7 +47,7 @@ export interface DataServerOptions {
 export class DataServer {
   readonly #options: DataServerOptions;
   readonly #tls: TlsServer;
-  readonly #http = createServer({
+  readonly #http = http.createServer({
     maxHeaderSize: limits.requestHeaderBytes,
     keepAlive: false,
     insecureHTTPParser: false,

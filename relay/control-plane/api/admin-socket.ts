@@ -1,7 +1,7 @@
 import { chmod, rm } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
-import type { Logger } from '../../../protocol/host/index.ts';
+import { http, type Logger } from '../../../protocol/host/index.ts';
 
 /** The largest command: a policy of many files. */
 const maxBodyBytes = 4 * 1_048_576;
@@ -49,7 +49,7 @@ export async function startAdminSocket(options: {
     }
   };
 
-  const server = createServer((request, response) => {
+  const server = http.createServer((request, response) => {
     void handle(request, response);
   });
   await rm(socketPath, { force: true });
