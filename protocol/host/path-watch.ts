@@ -12,7 +12,7 @@ const busyPingMs = 4_000;
 /** A path that brings nothing for so long, though something is expected of it, is dead. */
 const deadAfterMs = 8_500;
 
-const checkEveryMs = 1_000;
+const checkEveryMs = 500;
 
 export interface PathWatchOptions {
   /** True while the other end owes us something. */
@@ -28,7 +28,7 @@ export interface PathWatchOptions {
 }
 
 /**
- * Watches one path and calls `onDead` when nothing came of it for 8.5 s (found within ten) while something was expected. Every byte
+ * Watches one path and calls `onDead` when nothing came of it for 8.5 s (found within 9) while something was expected. Every byte
  * is a sign of life, also a part of a record, and so is a byte that it takes; a path that moves is never asked in vain.
  * After sleep and a change of the network it is asked at once, as `watchConnection` does.
  */

@@ -64,7 +64,7 @@ export const limits = {
   tickMs: 250,
   /** With data outstanding an end that shows no progress is asked after this long, and given up after that. */
   pingAfterMs: 4_000,
-  deadAfterMs: 9_000,
+  deadAfterMs: 8_500,
   /** A path that moved bytes within this time is watched as closely as one with data outstanding. */
   activeMs: 30_000,
   /** The longest delay between dials of a control plane that was just lost: tunnels wait for it, and relays are few. */

@@ -4,10 +4,19 @@ import test, { type ExecutionContext } from 'ava';
 import { WebSocket, WebSocketServer } from 'ws';
 import { startLiveness } from '../../../protocol/host/liveness.ts';
 
-async function pair(t: ExecutionContext, autoPong: boolean): Promise<WebSocket> {
+/** A WebSocket whose peer answers pings, or says something every so often, or neither. */
+async function pair(
+  t: ExecutionContext,
+  autoPong: boolean,
+  talkEveryMs?: number,
+): Promise<WebSocket> {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1', autoPong });
   await once(server, 'listening');
+  const talk = setInterval(() => {
+    if (talkEveryMs !== undefined) for (const peer of server.clients) peer.send('{}');
+  }, talkEveryMs ?? 1_000);
   t.teardown(() => {
+    clearInterval(talk);
     for (const ws of server.clients) ws.terminate();
     server.close();
   });
@@ -40,4 +49,12 @@ test('startLiveness - any answer keeps a peer alive', async (t) => {
   });
   stop();
   t.is(ws.readyState, ws.OPEN);
+});
+
+test('startLiveness - reports a peer that goes on talking and answers nothing', async (t) => {
+  const ws = await pair(t, false, 5);
+  const error = await new Promise<{ reason: string | undefined }>((resolve) => {
+    startLiveness(ws, resolve, { pingEveryMs: 10, deadAfterMs: 100 });
+  });
+  t.is(error.reason, 'channel_silent');
 });

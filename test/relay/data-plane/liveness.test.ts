@@ -40,7 +40,7 @@ test('Liveness - gives up an idle peer that does not answer its ping within 10 s
     run(new Liveness(0), 120_000, () => quiet),
     [
       [50_000, 'ping'],
-      [59_000, 'dead'],
+      [58_500, 'dead'],
     ],
   );
 });
@@ -49,7 +49,7 @@ test('Liveness - asks a peer that owes an answer, and gives it up within 10 s', 
   const said = run(new Liveness(0), 60_000, () => ({ ...quiet, sentBytes: 100 }));
   t.deepEqual(said, [
     [4_250, 'ping'],
-    [9_250, 'dead'],
+    [8_750, 'dead'],
   ]);
 });
 
@@ -69,14 +69,14 @@ test('Liveness - takes anything that is heard, and any byte that leaves a queue,
 
 test('Liveness - gives up a peer whose queue does not move, although it is not read from', (t) => {
   const stuck = () => ({ ...quiet, sentBytes: 1e6, queuedBytes: 5e5, isPaused: true });
-  t.deepEqual(run(new Liveness(0), 60_000, stuck).at(-1), [9_250, 'dead']);
+  t.deepEqual(run(new Liveness(0), 60_000, stuck).at(-1), [8_750, 'dead']);
 });
 
 test('Liveness - gives up an active peer that falls silent within 10 s of its last sign', (t) => {
   const active = (ms: number) => ({ ...quiet, isActive: true, wasHeard: ms <= 20_000 });
   t.deepEqual(run(new Liveness(0), 60_000, active), [
     [24_000, 'ping'],
-    [29_000, 'dead'],
+    [28_500, 'dead'],
   ]);
 });
 
