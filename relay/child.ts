@@ -38,7 +38,7 @@ export function failureOf(message: Extract<FromChild, { type: 'failed' }>): Ztna
 export interface RunningChild {
   /** The port it serves on, where there is one. */
   readonly port?: number;
-  /** Resolves, if ever, with why it ended by itself and is not to be started again. */
+  /** Resolves, if ever, with why it ended by itself; whether it is started again is the supervisor's to say. */
   readonly over?: Promise<ZtnaError>;
   /** Takes on nothing new and resolves once nothing is left, or it has waited long enough. Idempotent. */
   drain?(): Promise<void>;

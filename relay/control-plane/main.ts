@@ -2,6 +2,7 @@ import type { Logger } from '../../protocol/host/index.ts';
 import { runChild, type ChildSettings, type RunningChild } from '../child.ts';
 import { readRelayConfig } from '../config.ts';
 import { controlPlaneRemoved } from './live/ownership.ts';
+import { storeWentBack } from './live/went-back.ts';
 import { startControlPlane } from './service.ts';
 import { defaultLimits } from './settings.ts';
 
@@ -26,7 +27,10 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
   if (plane.healthPort !== null) logger.info('admin_listening', { port: plane.healthPort });
   return {
     stop: () => plane.stop(),
-    over: plane.removed.then(controlPlaneRemoved),
+    over: Promise.race([
+      plane.removed.then(controlPlaneRemoved),
+      plane.wentBack.then(storeWentBack), // and is started again
+    ]),
   };
 }
 

@@ -32,6 +32,7 @@ import { Peers } from './live/peers.ts';
 import { leave, registerSelf } from './live/ownership.ts';
 import { followOthers } from './live/refresh.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
+import { whenWentBack } from './live/went-back.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
 import { noteControl, readRelayList } from './relays/relay-list.ts';
 import { openRevocationLog } from './revocation/index.ts';
@@ -66,6 +67,11 @@ export interface ControlPlane {
   readonly healthPort: number | null;
   /** Resolves once it was removed from the deployment: it stops by itself then, and others take its tunnels over. */
   readonly removed: Promise<void>;
+  /**
+   * Resolves once the store was seen to have been restored, and all counters are above what was told before: what this
+   * process remembers holds no longer, so it is to end at once and begin anew.
+   */
+  readonly wentBack: Promise<void>;
   /** Closes channels as draining, writes down what is only in memory, and lets go of the store. Idempotent. */
   stop(): Promise<void>;
 }
@@ -90,7 +96,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   try {
     const services = await createServices(options, store);
     const { audit } = services;
-    await registerSelf(services);
+    const registeredAtMs = await registerSelf(services);
     const certificate = await ServerCertificate.open(services, join(dir, 'control-plane'));
     const upgrades = new Upgrades(services);
     const listener = await startSecureListener({
@@ -141,7 +147,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
         metrics: () => healthMetrics(services),
       }));
     if (health) undo.push(() => health.stop());
-    const timers = startTimers(services);
+    const timers = startTimers(services, registeredAtMs);
     store.onAvailable(() => {
       verifySoon(services);
     });
@@ -189,7 +195,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
         setImmediate(() => void stopOnce().then(resolve, () => undefined));
       };
     });
-    return { services, healthPort: health?.port ?? null, removed, stop: stopOnce };
+    const wentBack = whenWentBack(services, join(dir, 'control-plane'));
+    return { services, healthPort: health?.port ?? null, removed, wentBack, stop: stopOnce };
   } catch (error) {
     for (const step of undo.reverse()) await step().catch(() => undefined);
     throw error;
@@ -225,13 +232,8 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     clock,
     grantKey: authority.grantKey,
     head,
-    onRegression: (seen) => {
-      void recoverFromRestore(store, directory, seen).then(
-        (reason) => {
-          if (reason) logger.warn('store_restored', { reason });
-        },
-        () => undefined, // the next turn tries again
-      );
+    onRegression: () => {
+      services.onWentBack();
     },
   });
   revocations.onAppend(() => {
@@ -254,7 +256,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     });
   }
   const { limits } = settings;
-  return {
+  const services: Services = {
     store,
     clock,
     learnClock,
@@ -266,6 +268,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     onRelaysChanged: () => undefined,
     onBundleChanged: () => undefined,
     onRemoved: () => undefined,
+    onWentBack: () => undefined,
     policy,
     revocations,
     signInThrottle: new SignInThrottle(clock),
@@ -288,6 +291,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     logger,
     keepMarks: noteMarks,
   };
+  return services;
 }
 
 /** Whose certificates open a channel here: those that any control plane has issued. */

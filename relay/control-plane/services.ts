@@ -37,6 +37,8 @@ export interface Services {
   onBundleChanged: () => void;
   /** Called, maybe often, when it is found that this control plane was removed. */
   onRemoved: () => void;
+  /** Called, maybe often, when it is found that the store was restored while this process runs. */
+  onWentBack: () => void;
   /** The active policy; replaced as a whole inside the transaction that makes another one active. */
   policy: PolicyEngine;
   readonly revocations: RevocationLog;

@@ -19,7 +19,7 @@ export interface LogFeedOptions {
   /** Where the log stood when this process began. */
   readonly head: LogHead;
   /** The store went back: it was restored under our feet. */
-  readonly onRegression?: (seen: LogHead) => void;
+  readonly onRegression?: () => void;
 }
 
 /** Entries read and told at once. */
@@ -83,8 +83,9 @@ export class LogFeed {
     const { store, revocations, clock, onRegression } = this.#options;
     const { incarnation, position } = await revocations.head(store.db);
     if (incarnation === this.#incarnation && position === this.#head) return false;
-    if (incarnation === this.#incarnation && position < this.#head) {
-      onRegression?.({ incarnation, position: this.#head });
+    const isOlder = incarnation === this.#incarnation && position < this.#head;
+    if (isOlder || incarnation < this.#incarnation) {
+      onRegression?.();
       return false;
     }
     const from = incarnation === this.#incarnation ? this.#head : 0;

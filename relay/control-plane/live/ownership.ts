@@ -179,12 +179,12 @@ export async function forgetLink(
 }
 
 /**
- * Begins: what a former process of this control plane had is this one's, and it has no channels yet. Throws
- * ERR_IDENTITY_REVOKED where it was removed.
+ * Begins: what a former process of this control plane had is this one's, and it has no channels yet. Answers as `beat`.
+ * Throws ERR_IDENTITY_REVOKED where it was removed.
  */
-export async function registerSelf(services: Services): Promise<void> {
+export async function registerSelf(services: Services): Promise<number> {
   const { store, self, sequence, clock } = services;
-  await store.write(async (tx) => {
+  const registeredAtMs = await store.write(async (tx) => {
     await store.lockShared(tx, 'revocation');
     if (await isRemoved(services, tx)) throw controlPlaneRemoved();
     const row = { fencing: sequence.fencing, lastSeenAtMs: clock.nowMs() };
@@ -202,10 +202,12 @@ export async function registerSelf(services: Services): Promise<void> {
       update = update.where((eb) => eb.or([eb('owner', '=', self.id), eb('owner', 'is', null)]));
     }
     await update.execute();
+    return row.lastSeenAtMs;
   });
   for (const row of await readTunnels(services, store.db, { nowMs: clock.nowMs() })) {
     merge(services, row);
   }
+  return registeredAtMs;
 }
 
 /** Ends: others take our tunnels over at once. */
@@ -233,20 +235,28 @@ export function controlPlaneRemoved(): ZtnaError {
   });
 }
 
-/** Says that this process lives; for how long it could not is what `adoptTunnels` waits for. */
-export async function beat(services: Services): Promise<void> {
+/**
+ * Says that this process lives; for how long it could not is what `adoptTunnels` waits for. `lastMs` is what the beat
+ * before answered: a store that does not know it any more went back. Throws ERR_RELAY_UNAVAILABLE then.
+ */
+export async function beat(services: Services, lastMs: number): Promise<number> {
   const { store, self, clock, sequence } = services;
-  if (store.engine === 'sqlite') return;
   const row = { fencing: sequence.fencing, lastSeenAtMs: clock.nowMs() };
+  if (store.engine === 'sqlite') return row.lastSeenAtMs;
   await store.write(async (tx) => {
-    const beaten = await tx
-      .updateTable('controlPlanes')
-      .set(row)
+    const known = await tx
+      .selectFrom('controlPlanes')
+      .select('lastSeenAtMs')
       .where('id', '=', self.id)
-      .returning('id')
       .executeTakeFirst();
-    if (!beaten) await refuseRemoved(services, tx);
+    if (!known) await refuseRemoved(services, tx);
+    if ((known?.lastSeenAtMs ?? 0) < lastMs) {
+      services.onWentBack();
+      throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { reason: 'store_unavailable' });
+    }
+    await tx.updateTable('controlPlanes').set(row).where('id', '=', self.id).execute();
   });
+  return row.lastSeenAtMs;
 }
 
 /**

@@ -8,7 +8,7 @@ export {
   type Counter,
 } from './meta.ts';
 export { pruneStore, type Pruned } from './prune.ts';
-export { keepMarks, recoverFromRestore } from './restore.ts';
+export { keepMarks, recoverFromRestore, recoverWhileRunning } from './restore.ts';
 export {
   openStore,
   type Order,

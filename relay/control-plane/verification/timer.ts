@@ -25,12 +25,13 @@ const keepMarksEveryMs = 10_000;
 const maxAtOnce = 512;
 
 /** Everything that the control plane does on a clock rather than on request. */
-export function startTimers(services: Services): { stop(): Promise<void> } {
+export function startTimers(services: Services, registeredAtMs: number): { stop(): Promise<void> } {
   const { store, clock, schedule, feed, logger } = services;
   // Once the store was away, nothing is found overdue before everybody got the time to come back.
   let isStoreAway = false;
   /** Since when the store was reached without a break. */
   let aliveSinceMs = Infinity;
+  let lastBeatMs = registeredAtMs;
   const forgetOnLoss = store.onAvailable(() => {
     aliveSinceMs = Infinity;
     // Before the first request is served again: it must not find a connector gone that could not come back.
@@ -53,7 +54,7 @@ export function startTimers(services: Services): { stop(): Promise<void> } {
     startLoop(clockLearnEveryMs, () => services.learnClock()),
     startLoop(lifeEveryMs, async () => {
       try {
-        await beat(services);
+        lastBeatMs = await beat(services, lastBeatMs);
       } catch (error) {
         aliveSinceMs = Infinity;
         throw error;
