@@ -4,3 +4,4 @@ export { parseRiskEvent, type Place, type RiskEvent } from './event.ts';
 export { RiskProfile, type Assessment, type Contribution, type RiskSignal } from './profile.ts';
 export type { Alert } from './profile-state.ts';
 export { defaultLearning, weights, type Anomaly, type Learning } from './weights.ts';
+export { noPlaces, PlaceFinder, type PlaceFiles, type Places } from './place.ts';
