@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import * as v from 'valibot';
+import { limitKeyOf, plainAddress } from '../../data-plane/address.ts';
 
 /** Where an address is said to lie. Any part may be unknown. */
 export interface Place {
@@ -69,15 +70,6 @@ export function parseRiskEvent(value: unknown): RiskEvent | undefined {
  * themselves. Undefined for what is no address.
  */
 export function addressKey(address: string): string | undefined {
-  const bare = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
-  const family = isIP(bare);
-  if (family !== 6) return family === 4 ? bare : undefined;
-  if (bare.includes('%')) return undefined; // of one link alone
-  const words = new URL(`http://[${bare}]/`).hostname.slice(1, -1);
-  const [head = '', tail] = words.split('::');
-  const before = head === '' ? [] : head.split(':');
-  const after = tail === undefined || tail === '' ? [] : tail.split(':');
-  const zeros = Array<string>(8 - before.length - after.length).fill('0');
-  const all = tail === undefined ? before : [...before, ...zeros, ...after];
-  return `${all.slice(0, 4).join(':')}::/64`;
+  const plain = plainAddress(address);
+  return isIP(plain) === 0 ? undefined : limitKeyOf(plain);
 }

@@ -5,3 +5,11 @@ export { RiskProfile, type Assessment, type Contribution, type RiskSignal } from
 export type { Alert } from './profile-state.ts';
 export { defaultLearning, weights, type Anomaly, type Learning } from './weights.ts';
 export { noPlaces, PlaceFinder, type PlaceFiles, type Places } from './place.ts';
+export { AuditEvents } from './audit-events.ts';
+export {
+  RiskReplay,
+  type ReplayOptions,
+  type ReplaySummary,
+  type RiskMoment,
+  type Share,
+} from './replay.ts';

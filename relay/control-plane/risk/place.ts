@@ -2,6 +2,7 @@ import { unwatchFile, watchFile } from 'node:fs';
 import { BlockList, isIP } from 'node:net';
 import { open, type CityResponse, type Reader, type Response } from 'maxmind';
 import { ZtnaError } from '../../../protocol/index.ts';
+import { plainAddress } from '../../data-plane/address.ts';
 import type { Logger } from '../../../protocol/host/index.ts';
 import type { Place } from './event.ts';
 
@@ -89,13 +90,13 @@ export class PlaceFinder implements Places {
   }
 
   find(address: string): Place | null {
-    const bare = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
-    const family = isIP(bare);
-    if (family === 0 || bare.includes('%')) return null;
-    if (privateNetworks.check(bare, family === 4 ? 'ipv4' : 'ipv6')) return null;
+    const plain = plainAddress(address);
+    const family = isIP(plain);
+    if (family === 0) return null;
+    if (privateNetworks.check(plain, family === 4 ? 'ipv4' : 'ipv6')) return null;
     const place = {
-      ...cityPlace(this.#get('city', bare)),
-      network: networkOf(this.#get('asn', bare)),
+      ...cityPlace(this.#get('city', plain)),
+      network: networkOf(this.#get('asn', plain)),
     };
     return place.country === null && place.network === null && place.latitude === null
       ? null

@@ -158,7 +158,7 @@ test('addressKey - is the address, of IPv6 its first half', (t) => {
   t.is(addressKey('2001:db8:1:2:3:4:5:6'), '2001:db8:1:2::/64');
   t.is(addressKey('2001:DB8::6'), '2001:db8:0:0::/64');
   t.is(addressKey('::1'), '0:0:0:0::/64');
-  t.is(addressKey('fe80::1%eth0'), undefined);
+  t.is(addressKey('fe80::1%eth0'), 'fe80:0:0:0::/64');
   t.is(addressKey('localhost'), undefined);
   fc.assert(
     fc.property(fc.ipV6(), (address) => {
