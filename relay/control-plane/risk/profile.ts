@@ -61,7 +61,7 @@ const appsOverUsual = 3;
 const pointsPerApp = 8;
 /** An anomaly of one app concerns the user's others half. */
 const otherAppShare = 0.5;
-const bytesScale = { from: 5, to: 20, points: 80, most: weights.bytes_out.points };
+const bytesScale = { from: 8, to: 20, points: 80, most: weights.bytes_out.points };
 const connectionScale = { from: 4, to: 16, points: 30, most: weights.connection_rate.points };
 
 /**
@@ -308,10 +308,7 @@ export class RiskProfile {
     const hour = hourOf(atMs);
     const hours = spanMs / hourMs;
     if (this.isWarm && bytesOut > 0) {
-      // Of an app that is hardly known: the most that is usual for any other.
-      const known = this.#isReady(volume)
-        ? [volume]
-        : apps.map(([, other]) => other).filter((other) => this.#isReady(other));
+      const known = this.#isReady(volume) ? [volume] : this.#otherVolumes(volume);
       const usual = Math.max(...known.map((other) => usualAmount(other, leastUsualBytes)));
       const total = totalWith(volume, bytesOut, hour, hours);
       const points = pointsOfRatio(total / usual, bytesScale);
@@ -321,6 +318,14 @@ export class RiskProfile {
     addAmount(volume, bytesOut, hour, hours);
     apps.push([app, volume]);
     if (apps.length > caps.apps) apps.shift();
+  }
+
+  /** What an app that is hardly known is held against: the most that is usual for any, once that is known. */
+  #otherVolumes(own: Volume): Volume[] {
+    const others = this.#state.apps
+      .map(([, other]) => other)
+      .filter((other) => this.#isReady(other));
+    return others.length > 0 && own.days > 1 ? [own, ...others] : others;
   }
 
   #isReady({ past, days }: Volume): boolean {

@@ -36,15 +36,15 @@ export function totalWith(volume: Volume, amount: number, hour: number, hours: n
 }
 
 /**
- * The usual amount of an hour in which there is any: the mean, or half of what one hour in ten exceeds where that is
- * more, but never under `least`.
+ * The usual amount of an hour in which there is any: the mean, or two thirds of what one hour in ten exceeds where that
+ * is more, as of those whose hours differ much; but never under `least`.
  */
 export function usualAmount({ past }: Volume, least: number): number {
   if (past.length === 0) return least;
   const sorted = past.toSorted((a, b) => a - b);
   const mean = past.reduce((sum, amount) => sum + amount, 0) / past.length;
   const high = sorted[Math.floor(0.9 * (sorted.length - 1))] ?? 0;
-  return Math.max(mean, high / 2, least);
+  return Math.max(mean, high / 1.5, least);
 }
 
 function closeHour(volume: Volume, hour: number): void {
