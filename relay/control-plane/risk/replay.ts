@@ -30,9 +30,11 @@ export interface ReplaySummary {
   readonly learning: number;
   readonly highest: number;
   readonly threshold: number;
-  /** Events, users, and days of users on which the threshold was crossed; of those after learning. */
+  /** Events that crossed the threshold, of those after learning. */
   readonly moments: Share;
+  /** Users who ever crossed it. */
   readonly users: Share;
+  /** Days of a user on which it was crossed, of those after learning. */
   readonly userDays: Share;
 }
 
@@ -53,6 +55,7 @@ interface Track {
   days: number; // once learned
   crossedDay: number;
   crossedDays: number;
+  hasCrossed: boolean;
   isAbove: boolean;
 }
 
@@ -101,17 +104,8 @@ export class RiskReplay {
     const wasAbove = track.isAbove && before >= this.#threshold;
     track.isAbove = score >= this.#threshold;
     const hasCrossed = track.isAbove && !wasAbove;
-    if (hasCrossed) this.#crossings++;
-    const day = Math.floor(atMs / dayMs);
-    if (profile.isWarm || track.isAbove) {
-      this.#learned++;
-      if (day > track.day) track.days++;
-      track.day = Math.max(day, track.day);
-      if (hasCrossed && day > track.crossedDay) {
-        track.crossedDays++;
-        track.crossedDay = day;
-      }
-    }
+    if (hasCrossed) track.hasCrossed = true;
+    if (profile.isWarm) this.#count(track, Math.floor(atMs / dayMs), hasCrossed);
     return { atMs, user, event: event.kind, app: event.app, score, contributions, hasCrossed };
   }
 
@@ -124,16 +118,29 @@ export class RiskReplay {
       highest: this.#highest,
       threshold: this.#threshold,
       moments: { count: this.#crossings, of: this.#learned },
-      users: { count: sum(({ crossedDays }) => Math.min(crossedDays, 1)), of: tracks.length },
+      users: { count: sum((track) => Number(track.hasCrossed)), of: tracks.length },
       userDays: { count: sum(({ crossedDays }) => crossedDays), of: sum(({ days }) => days) },
     };
+  }
+
+  #count(track: Track, day: number, hasCrossed: boolean): void {
+    this.#learned++;
+    if (day > track.day) track.days++;
+    track.day = Math.max(day, track.day);
+    if (!hasCrossed) return;
+    this.#crossings++;
+    if (day > track.crossedDay) track.crossedDays++;
+    track.crossedDay = Math.max(day, track.crossedDay);
   }
 
   #trackOf(user: string): Track {
     let track = this.#tracks.get(user);
     if (!track) {
-      const profile = new RiskProfile(this.#options.learning ?? defaultLearning);
-      track = { profile, day: -1, days: 0, crossedDay: -1, crossedDays: 0, isAbove: false };
+      track = {
+        profile: new RiskProfile(this.#options.learning ?? defaultLearning),
+        ...{ day: -1, days: 0, crossedDay: -1, crossedDays: 0 },
+        ...{ hasCrossed: false, isAbove: false },
+      };
       this.#tracks.set(user, track);
     }
     return track;
