@@ -28,7 +28,7 @@ if (missing !== undefined) {
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;
-    const database = await newPostgresDatabase();
+    const database = await newPostgresDatabase('nothing');
     const deployment = await Deployment.start({
       apps: [{ name: 'echo', target: `tcp://127.0.0.1:${port}` }],
       relayConfig: { verification: '{ interval: 1s }' },

@@ -69,7 +69,12 @@ export interface Postgres {
  */
 export async function startPostgres(
   dir: string,
-  options: { readonly maxConnections?: number; readonly port?: number } = {},
+  options: {
+    readonly maxConnections?: number;
+    readonly port?: number;
+    /** More lines of its configuration: `name=value`. */
+    readonly settings?: readonly string[];
+  } = {},
 ): Promise<Postgres> {
   const bin = binDir() ?? '';
   const account = unprivileged();
@@ -92,6 +97,7 @@ export async function startPostgres(
     `unix_socket_directories=${dir}`,
     'fsync=off',
     `max_connections=${String(options.maxConnections ?? 80)}`,
+    ...(options.settings ?? []),
   ];
   const server = spawn(
     join(bin, 'postgres'),

@@ -45,10 +45,14 @@ export function inPlace(
   return place === undefined ? [file, args] : ['ip', ['netns', 'exec', place, file, ...args]];
 }
 
-/** Variables that a child gets: nothing of ours leaks in by accident. */
+/**
+ * Variables that a child gets: nothing of ours leaks in by accident. What a run's own cache holds, `main.ts` included,
+ * no program has to strip of its types again.
+ */
 function environment(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
-  const { PATH, HOME, LANG } = process.env;
-  return { PATH, HOME, LANG, ZTNA_NO_INPUT: '1', NO_COLOR: '1', ...extra };
+  const { PATH, HOME, LANG, NODE_COMPILE_CACHE } = process.env;
+  const shared = NODE_COMPILE_CACHE === undefined ? {} : { NODE_COMPILE_CACHE };
+  return { PATH, HOME, LANG, ...shared, ZTNA_NO_INPUT: '1', NO_COLOR: '1', ...extra };
 }
 
 /** Runs a program to its end. Does not throw for a non-zero exit. */

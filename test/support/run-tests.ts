@@ -3,21 +3,39 @@
  * Arguments are handed to AVA, so `npm test -- test/protocol/frame.test.ts` runs one file.
  */
 import { spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { makeRunDirectory } from './run-directory.ts';
 import { sharedVariable, sharePostgres } from './shared-postgresql.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
+const directory = makeRunDirectory();
+process.env['TMPDIR'] = directory;
 const postgres = await sharePostgres();
 const child = spawn(
   process.execPath,
-  ['node_modules/ava/entrypoints/cli.mjs', '--tap', ...process.argv.slice(2)],
+  [
+    'node_modules/ava/entrypoints/cli.mjs',
+    '--config',
+    'test/support/ava.config.mjs',
+    '--tap',
+    ...process.argv.slice(2),
+  ],
   {
     cwd: top,
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, NODE_NO_WARNINGS: '1', [sharedVariable]: postgres.address },
+    env: {
+      ...process.env,
+      NODE_NO_WARNINGS: '1',
+      // Every file has a worker of its own, which compiles all that it loads; programs that it starts do so too.
+      NODE_COMPILE_CACHE: `${top}node_modules/.cache/compiled-for-tests`,
+      [sharedVariable]: postgres.address,
+    },
   },
 );
+// What is cut short leaves nothing behind either: the run directory may be in memory.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
 
 let passed = 0;
 let failed = 0;
@@ -46,6 +64,7 @@ const code = await new Promise<number | null>((resolve) => {
     });
 });
 await postgres.stop();
+rmSync(directory, { recursive: true, force: true });
 // A crash outside any test leaves no `not ok` line.
 if (code !== 0 && failed === 0) failed = 1;
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);

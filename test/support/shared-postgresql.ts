@@ -3,8 +3,21 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
 import { missingServer, startPostgres, type Postgres } from './postgresql.ts';
 import type { AddressInfo } from 'node:net';
+
+/** A database of the shared server with a store of the newest schema and no rows, to make others from. */
+export const storeTemplate = 'store_template';
+
+/** Nothing of a run outlives its server. */
+const forgetful = [
+  'synchronous_commit=off',
+  'full_page_writes=off',
+  'wal_level=minimal',
+  'max_wal_senders=0',
+  'autovacuum=off',
+];
 
 /** Where test files ask for the server that a whole run shares. */
 export const sharedVariable = 'ZTNA_TEST_POSTGRES';
@@ -27,7 +40,7 @@ export async function sharePostgres(): Promise<SharedPostgres> {
       response.writeHead(404).end(missing);
       return;
     }
-    starting ??= startPostgres(join(dir, 'server'), { maxConnections: 400 });
+    starting ??= startShared(dir);
     starting.then(
       ({ port }) => response.end(String(port)),
       (error: unknown) => response.writeHead(404).end(String(error)),
@@ -44,6 +57,24 @@ export async function sharePostgres(): Promise<SharedPostgres> {
       rmSync(dir, { recursive: true, force: true });
     },
   };
+}
+
+async function startShared(dir: string): Promise<Postgres> {
+  const postgres = await startPostgres(join(dir, 'server'), {
+    maxConnections: 400,
+    settings: forgetful,
+  });
+  const server = `postgres://ztna@127.0.0.1:${String(postgres.port)}`;
+  const client = new pg.Client(`${server}/postgres`);
+  await client.connect();
+  await client.query(`create database ${storeTemplate} template template0`);
+  await client.end();
+  // Loaded here: a run without PostgreSQL needs no store.
+  const { openStore } = await import('../../relay/control-plane/store/index.ts');
+  const directory = join(dir, 'store-template');
+  const store = await openStore({ directory, url: `${server}/${storeTemplate}` });
+  await store.close();
+  return postgres;
 }
 
 let own: Promise<SharedPostgres> | undefined;

@@ -40,7 +40,7 @@ onPosix('programs - keep compiled code for the next start, in a private place on
   const cache = join(home, 'ztna');
   const help = async () => {
     const { code, stderr } = await runProgram(launchers.ztna, ['--help'], {
-      env: { XDG_CACHE_HOME: home },
+      env: { XDG_CACHE_HOME: home, NODE_COMPILE_CACHE: '' }, // not the one of the run
     });
     t.is(code, 0, stderr);
     t.is(stderr, '');

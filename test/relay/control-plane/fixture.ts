@@ -8,7 +8,11 @@ import { openStore } from '../../../relay/control-plane/store/index.ts';
 import type { ExecutionContext, TestFn } from 'ava';
 import pg from 'pg';
 import { missingServer } from '../../support/postgresql.ts';
-import { sharedPostgresPort, stopOwnPostgres } from '../../support/shared-postgresql.ts';
+import {
+  sharedPostgresPort,
+  stopOwnPostgres,
+  storeTemplate,
+} from '../../support/shared-postgresql.ts';
 import type { Device, Store, User } from '../../../relay/control-plane/store/index.ts';
 
 export const startMs = 1_900_000_000_000;
@@ -59,14 +63,20 @@ type Declare<C> = (
   implementation: (t: ExecutionContext<C>) => void | Promise<void>,
 ) => void;
 
-/** The URL of an empty PostgreSQL store for a test that was declared for one, in hooks too; else undefined. */
-export async function testStoreUrl(t: ExecutionContext): Promise<string | undefined> {
-  return t.title.includes(onPostgres) ? newPostgresUrl(t) : undefined;
+/** What a new database holds: a store without rows, or nothing, not even its schema. */
+export type Contents = 'store' | 'nothing';
+
+/** The URL of a PostgreSQL store without rows for a test that was declared for one, in hooks too; else undefined. */
+export async function testStoreUrl(
+  t: ExecutionContext,
+  contents?: Contents,
+): Promise<string | undefined> {
+  return t.title.includes(onPostgres) ? newPostgresUrl(t, contents) : undefined;
 }
 
-/** The URL of an empty database, which is dropped when the test ends. */
-export async function newPostgresUrl(t: ExecutionContext): Promise<string> {
-  const { url, drop } = await newPostgresDatabase();
+/** The URL of a new database, which is dropped when the test ends. */
+export async function newPostgresUrl(t: ExecutionContext, contents?: Contents): Promise<string> {
+  const { url, drop } = await newPostgresDatabase(contents);
   t.teardown(drop);
   return url;
 }
@@ -74,8 +84,10 @@ export async function newPostgresUrl(t: ExecutionContext): Promise<string> {
 /** The engine of what a whole file starts; `on-postgresql.ts` changes it. */
 export const fileEngine = { isPostgres: false };
 
-/** The URL of an empty database, and how to drop it. */
-export async function newPostgresDatabase(): Promise<{ url: string; drop: () => Promise<void> }> {
+/** The URL of a new database, and how to drop it. */
+export async function newPostgresDatabase(
+  contents: Contents = 'store',
+): Promise<{ url: string; drop: () => Promise<void> }> {
   const port = await sharedPostgresPort();
   const name = `t${randomBytes(8).toString('hex')}`;
   const server = `postgres://ztna@127.0.0.1:${String(port)}`;
@@ -88,7 +100,8 @@ export async function newPostgresDatabase(): Promise<{ url: string; drop: () => 
       await client.end();
     }
   };
-  await run(`create database ${name} template template0`);
+  const template = contents === 'store' ? storeTemplate : 'template0';
+  await run(`create database ${name} template ${template}`);
   return {
     url: `${server}/${name}`,
     drop: () => run(`drop database if exists ${name} with (force)`),

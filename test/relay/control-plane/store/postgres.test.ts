@@ -220,7 +220,7 @@ test('write - fails at once while the store is away, by code and reason, and wor
 });
 
 test('openStore - waits for a store that is away, if told to, and says so', async (t) => {
-  const direct = new URL(await newPostgresUrl(t));
+  const direct = new URL(await newPostgresUrl(t, 'nothing'));
   const way = await Way.to(Number(direct.port));
   t.teardown(() => {
     way.stop();
@@ -255,7 +255,7 @@ test('openStore - refuses a schema that a newer release has changed', async (t) 
 });
 
 test('openStore - several processes at once make the schema once', async (t) => {
-  const url = await newPostgresUrl(t);
+  const url = await newPostgresUrl(t, 'nothing');
   const stores = await Promise.all([open(t, url), open(t, url), open(t, url)]);
   for (const [index, store] of stores.entries()) await addUser(store, `user${String(index)}`);
   t.pass();

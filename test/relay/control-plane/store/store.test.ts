@@ -19,7 +19,7 @@ import {
 const test = onEveryStore(ava);
 
 test('openStore - brings an empty directory to the newest schema, and again without a change', async (t) => {
-  const options = { directory: temporaryDirectory(t), url: await testStoreUrl(t) };
+  const options = { directory: temporaryDirectory(t), url: await testStoreUrl(t, 'nothing') };
   const first = await openStore(options);
   const { id } = await addUser(first, 'anna');
   await first.close();
