@@ -329,6 +329,7 @@ test.serial(
     for (const at of places) {
       const flipped = Buffer.from(bytes);
       flipped[at] = (flipped[at] ?? 0) ^ (1 << (at % 5));
+      if (flipped[at] === 0x7f) flipped[at] = (bytes[at] ?? 0) ^ 1; // no header may hold it
       const end = await alice.present({ grant: flipped.toString('latin1') });
       codes.push(await end.closeCode());
     }
