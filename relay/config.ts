@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { isName, ZtnaError } from '../protocol/index.ts';
 import { parseDurationMs } from '../protocol/host/index.ts';
 import { ConfigReader, type ConfigValue } from './config-reader.ts';
@@ -26,6 +26,8 @@ export interface RelayConfig {
   readonly verification: { readonly intervalMs: number; readonly holdMs: number };
   /** How long tunnels may take to move to another relay when this one stops. */
   readonly drainMs: number;
+  /** MaxMind files that say where addresses lie, by absolute path. */
+  readonly risk: { readonly geo: { readonly city: string | null; readonly asn: string | null } };
   /** Apps with an interval or a hold of their own, by name. */
   readonly apps: Readonly<
     Record<string, { readonly intervalMs?: number; readonly holdMs?: number }>
@@ -77,6 +79,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       'verification',
       'apps',
       'drainFor',
+      'risk',
     ],
     ['tls', 'proxyProtocol', 'posture', 'audit'],
   );
@@ -115,6 +118,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       ...readVerification(reader, top.verification),
     },
     drainMs: readDuration(reader, top.drainFor, defaults.drainMs, 1_000, 600_000),
+    risk: readRisk(reader, top.risk, dirname(file)),
     apps: readApps(reader, top.apps),
   };
 }
@@ -206,6 +210,17 @@ function readVerification(
     ...(interval ? { intervalMs: readDuration(reader, interval, 0, 1_000, 20_000) } : {}),
     ...(holdFor ? { holdMs: readDuration(reader, holdFor, 0, 1_000, hourMs) } : {}),
   };
+}
+
+/** Files are named from where `relay.yaml` lies. */
+function readRisk(
+  reader: ConfigReader,
+  value: ConfigValue | undefined,
+  dir: string,
+): RelayConfig['risk'] {
+  const geo = reader.members(reader.members(value, ['geo']).geo, ['city', 'asn']);
+  const path = (file: ConfigValue | undefined) => (file ? resolve(dir, reader.text(file)) : null);
+  return { geo: { city: path(geo.city), asn: path(geo.asn) } };
 }
 
 function readApps(reader: ConfigReader, value: ConfigValue | undefined): RelayConfig['apps'] {

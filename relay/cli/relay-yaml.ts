@@ -31,6 +31,12 @@ store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 # How long tunnels may take to move to another relay when this one stops (1s to 10m).
 #drainFor: 25s
 
+# Where addresses lie, for the risk score: MaxMind files (.mmdb), which are read again when they are replaced.
+#risk:
+#  geo:
+#    city: GeoLite2-City.mmdb
+#    asn: GeoLite2-ASN.mmdb
+
 # Apps with an interval or a hold of their own.
 #apps:
 #  NAME:

@@ -19,6 +19,7 @@ import {
   tunnelLeaves,
 } from './object.ts';
 import { policyLeaves } from './policy.ts';
+import { riskLeaves } from './risk.ts';
 import { runLeaf } from './run.ts';
 import { appLeaves, siteLeaves } from './site.ts';
 import { userLeaves } from './user.ts';
@@ -71,6 +72,7 @@ export function buildRelayCommands(y: Argv): Argv {
     ['invite', 'one-time enrolment codes', inviteLeaves],
     ['policy', 'who may reach what', policyLeaves],
     ['audit', 'the audit log', auditLeaves],
+    ['risk', 'what is unusual for a user', riskLeaves],
   ];
   const all = groups.reduce(
     (tree, [word, describe, leaves]) => addGroup(tree, word, describe, leaves),

@@ -8,6 +8,7 @@
  *   npm run bench -- --only ztna,plain  leave paths out
  *   npm run bench -- --tunnels 1000     how many idle tunnels the memory figure is taken at (0: leave it out)
  *   npm run bench -- --json FILE        also write every figure there (default bench-results.json)
+ *   npm run bench -- risk               false alarms and detections of the risk score (see risk.ts)
  *
  * Links are made of network namespaces, with `netem` and `tbf`, where that is possible: it takes root, `ip`, `tc` and
  * a kernel that has them. Else a delay is made in user space, and a rate is refused. The table says which it was.
@@ -30,6 +31,12 @@ import { download, firstEchoMs, median, roundTripMs, upload, type Endpoint } fro
 import { printResults, type PathResult } from './report.ts';
 import { Deployment } from '../support/deployment.ts';
 import { inPlace } from '../support/program.ts';
+
+if (process.argv[2] === 'risk') {
+  const { runRiskBench } = await import('./risk.ts');
+  await runRiskBench(process.argv.slice(3));
+  process.exit(0);
+}
 
 const { values } = parseArgs({
   options: {

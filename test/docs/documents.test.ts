@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { scenarios } from '../faults/scenarios/index.ts';
 import { errorRows } from '../../protocol/errors.ts';
+import { weights } from '../../relay/control-plane/risk/index.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
 const read = (path: string): string => readFileSync(join(top, path), 'utf8');
@@ -24,6 +25,19 @@ test('protocol.md - lists every error exactly as the table has it', (t) => {
       `| \`${row.code}\` | ${row.family} | ${row.closeCode} | ${row.retry} | ${row.publicText} |`,
   );
   t.deepEqual(listed.trim().split('\n').slice(2), expected);
+});
+
+test('verification.md - lists what adds to a risk exactly as the table has it', (t) => {
+  const text = read('docs/verification.md');
+  const listed =
+    text.match(/<!-- weights: begin[^\n]*-->\n([\s\S]*?)<!-- weights: end -->/)?.[1] ?? '';
+  const rows = listed.trim().split('\n').slice(2);
+  t.deepEqual(
+    rows.map((row) => row.split(' | ').slice(0, 3).join(' | ')),
+    Object.entries(weights).map(
+      ([name, { points, halfLifeMs }]) => `| \`${name}\` | ${points} | ${halfLifeMs / 3_600_000} h`,
+    ),
+  );
 });
 
 test('documents - link only to files that exist', (t) => {

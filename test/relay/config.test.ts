@@ -24,6 +24,7 @@ test('parseRelayConfig - fills in what the file leaves out', (t) => {
     session: { idleMs: 43_200_000, absoluteMs: 86_400_000 },
     verification: { intervalMs: 20_000, holdMs: 300_000 },
     drainMs: 25_000,
+    risk: { geo: { city: null, asn: null } },
     apps: {},
   });
 });
@@ -73,6 +74,14 @@ test('parseRelayConfig - takes the URL of a PostgreSQL store, and repeats it in 
   t.notRegex(JSON.stringify(wrong), /secret/);
 });
 
+test('parseRelayConfig - finds the files of risk.geo from where it lies itself', (t) => {
+  const text = 'url: https://a:1\nrisk: { geo: { city: geo/city.mmdb, asn: /srv/asn.mmdb } }\n';
+  const { geo } = parseRelayConfig(text, '/etc/ztna/relay.yaml').risk;
+  t.deepEqual(geo, { city: '/etc/ztna/geo/city.mmdb', asn: '/srv/asn.mmdb' });
+  const one = parseRelayConfig('url: https://a:1\nrisk: { geo: { asn: /srv/asn.mmdb } }\n').risk;
+  t.deepEqual(one.geo, { city: null, asn: '/srv/asn.mmdb' });
+});
+
 test('parseRelayConfig - says of keys without a part behind them that they are not available yet', (t) => {
   for (const line of [
     'tls: { cert: a, key: b }',
@@ -110,6 +119,9 @@ test('parseRelayConfig - refuses values that it cannot mean', (t) => {
     'enrolment: { maxDevicesPerUser: }',
     'apps: { "no spaces": { verification: { interval: 1s } } }',
     'apps: { wiki: {} }',
+    'risk: { geo: { country: a.mmdb } }',
+    'risk: { geo: { city: } }',
+    'risk: { geo: a.mmdb }',
   ]) {
     const text = line.startsWith('url') ? line : `url: https://a:1\n${line}`;
     const { code, message } = refusal(text);
