@@ -10,6 +10,8 @@
  *   npm run bench -- --json FILE        also write every figure there (default bench-results.json)
  *   npm run bench -- risk               false alarms and detections of the risk score (see risk.ts)
  *
+ * Our programs are compiled first and run from `dist`, as they are published.
+ *
  * Links are made of network namespaces, with `netem` and `tbf`, where that is possible: it takes root, `ip`, `tc` and
  * a kernel that has them. Else a delay is made in user space, and a rate is refused. The table says which it was.
  */
@@ -30,6 +32,7 @@ import { ownPlaces, runAgainInPlaces } from './namespaces.ts';
 import { download, firstEchoMs, median, roundTripMs, upload, type Endpoint } from './traffic.ts';
 import { printResults, type PathResult } from './report.ts';
 import { Deployment } from '../support/deployment.ts';
+import { compileCheckout } from '../support/package.ts';
 import { inPlace } from '../support/program.ts';
 
 if (process.argv[2] === 'risk') {
@@ -123,6 +126,7 @@ async function plainPath(appPort: number): Promise<Path> {
 
 async function ztnaPath(appPort: number): Promise<Path> {
   const deployment = await Deployment.start({
+    commands: await compileCheckout(),
     apps: [{ name: 'bench', target: `tcp://127.0.0.1:${appPort}` }],
     ...(places ? { places } : {}),
     ...(delaysInUserSpace ? { link } : {}),

@@ -1,5 +1,5 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { mustRun, type Commands } from './program.ts';
 
@@ -54,5 +54,21 @@ export async function installPackage(
     connector: join(bin, 'ztna-connector'),
     relay: join(bin, 'ztna-relay'),
     env: { PATH: `${bin}:${process.env['PATH'] ?? ''}` },
+  };
+}
+
+/** Compiles this checkout into `dist`, as it is published; answers the commands there, on the Node that runs this. */
+export async function compileCheckout(): Promise<Commands> {
+  const env = {
+    ...npmEnvironment,
+    PATH: `${dirname(process.execPath)}:${process.env['PATH'] ?? ''}`,
+  };
+  await mustRun('npm', ['run', '--silent', 'prepare'], { cwd: top, env, timeoutMs: 300_000 });
+  const command = (program: string): string => join(top, 'dist', program, 'main.js');
+  return {
+    ztna: command('client'),
+    connector: command('connector'),
+    relay: command('relay'),
+    env: { PATH: env.PATH },
   };
 }
