@@ -133,7 +133,12 @@ async function handle(
     case 'tunnel_closed': {
       const tunnel = services.tunnels.get(message.tunnel);
       if (!tunnel || tunnel.state === 'closed') return;
+      // Those that it moved away from say so as well.
       if (tunnel.version >= resumableVersion && hasBegun(tunnel, message)) return;
+      if (!isOnPath(tunnel, peer.id)) {
+        await refuseReport(services, peer, message);
+        return;
+      }
       // Sealed bytes are counted here; what reached the app is the connector's to say.
       const { code, reason } = message;
       await services.store.write((tx) => endTunnels(services, tx, [tunnel], { reason, code }));
@@ -141,7 +146,9 @@ async function handle(
     }
     case 'tunnel_joined': {
       const tunnel = services.tunnels.get(message.tunnel);
-      if (tunnel && message.generation === tunnel.generation) tunnel.relay = peer.id;
+      if (message.generation !== tunnel?.generation) return; // a path that another has replaced
+      if (tunnel.relays.includes(peer.id)) tunnel.relay = peer.id;
+      else await refuseReport(services, peer, message);
       return;
     }
     case 'admission_refused':
@@ -161,6 +168,25 @@ async function handle(
     case 'time':
       return; // answered by the channel itself
   }
+}
+
+/** True for the relay that carries the newest path; where that is not known, for those that its grant names. */
+function isOnPath({ relay, relays }: LiveTunnel, id: RelayId): boolean {
+  return relay === null ? relays.includes(id) : relay === id;
+}
+
+/** Of a path that is not this relay's by its grant: whoever says so is broken or lies. */
+async function refuseReport(
+  services: Services,
+  peer: RelayPeer,
+  report: Extract<FromRelay, { type: 'tunnel_closed' | 'tunnel_joined' }>,
+): Promise<void> {
+  await services.refusals.record(peer.address, {
+    actor: `relay:${peer.id}`,
+    action: 'tunnel.report',
+    subject: report.tunnel,
+    details: { code: 'ERR_GRANT_MISMATCH', reason: 'relay_other', report: report.type },
+  });
 }
 
 /** A tunnel outlives its paths, and whether it has begun is its ends' to say: bytes may have passed between them. */

@@ -171,6 +171,7 @@ async function insertRow(tx: Tx, path: NewPath, owner: string): Promise<void> {
       connectorId: route.connector.id,
       instance: route.peer.instance,
       relayId: onlyRelay(path),
+      relaysJson: JSON.stringify(relaysOf(path)),
       decisionId: path.decisionId,
       version: route.version,
       generation: path.generation,
@@ -190,6 +191,11 @@ async function insertRow(tx: Tx, path: NewPath, owner: string): Promise<void> {
       createdAtMs: subject.nowMs,
     })
     .execute();
+}
+
+/** The relays by which a path may go. */
+export function relaysOf({ route }: NewPath): RelayId[] {
+  return route.relays.map(({ id }) => id);
 }
 
 /** The relay that a path takes, where its grant leaves no choice. */
@@ -218,6 +224,7 @@ function toLiveTunnel(path: NewPath, owner: string): LiveTunnel {
     pathGeneration: 0,
     relay: onlyRelay(path),
     keptRelay: onlyRelay(path),
+    relays: relaysOf(path),
     grantExpiresAtMs: path.expiresAtMs,
     address: subject.address,
     decision: path.decisionId,

@@ -7,7 +7,7 @@ import { verificationOf } from '../settings.ts';
 import { routeTo } from './choose-connector.ts';
 import { decideAccess, recordDecision } from './decide.ts';
 import { readApp, readSubject } from './facts.ts';
-import { tellConnector } from './grant.ts';
+import { relaysOf, tellConnector } from './grant.ts';
 import {
   auditDecision,
   connectorOffline,
@@ -148,6 +148,7 @@ async function decideInside(
     .updateTable('tunnels')
     .set({
       generation: path.generation,
+      relaysJson: JSON.stringify(relaysOf(path)),
       sessionId: subject.session.id,
       decisionId,
       grantExpiresAtMs: path.expiresAtMs,
@@ -222,6 +223,7 @@ async function connectorOf(services: Services, tx: Tx, tunnel: LiveTunnel) {
 function takePath(services: Services, tunnel: LiveTunnel, path: NewPath): void {
   const { subject, decision } = path;
   tunnel.generation = path.generation;
+  tunnel.relays = relaysOf(path);
   tunnel.grantExpiresAtMs = path.expiresAtMs;
   tunnel.address = subject.address;
   tunnel.decision = path.decisionId;

@@ -1,5 +1,5 @@
 import { verificationOf } from '../settings.ts';
-import type { TunnelId } from '../../../protocol/index.ts';
+import type { RelayId, TunnelId } from '../../../protocol/index.ts';
 import type { Services } from '../services.ts';
 import type { Reader, Tx } from '../store/index.ts';
 import { tunnelColumns } from './audience.ts';
@@ -61,6 +61,7 @@ export async function readTunnels(
       pathGeneration: 0, // its connector tells
       relay: row.relayId,
       keptRelay: row.relayId,
+      relays: JSON.parse(row.relaysJson) as RelayId[],
       grantExpiresAtMs: row.grantExpiresAtMs,
       address: addressIn(row.inputsJson),
       decision: row.decisionId,

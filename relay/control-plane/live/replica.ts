@@ -58,10 +58,11 @@ export function merge(services: Services, row: LiveTunnel): LiveTunnel {
   const tunnel = known ?? row;
   if (known && known.state !== 'closed') {
     tunnels.moveSession(known, row.session);
-    const { generation, grantExpiresAtMs, detachedAtMs, relay, owner, decision } = row;
+    const { generation, grantExpiresAtMs, detachedAtMs, relay, relays, owner, decision } = row;
     // That it was opened may be known here before it is written down, and is never undone.
     const state = row.state === 'granted' ? known.state : row.state;
-    Object.assign(known, { state, generation, grantExpiresAtMs, detachedAtMs, relay, owner });
+    Object.assign(known, { state, generation, grantExpiresAtMs, detachedAtMs, owner });
+    Object.assign(known, { relay, relays });
     // What it was decided by elsewhere is not known here: the next verification writes its own down.
     if (known.decision !== decision) {
       Object.assign(known, { decision, inputDigest: row.inputDigest, confirmations: 0 });

@@ -37,6 +37,8 @@ export interface LiveTunnel {
   relay: RelayId | null;
   /** The same as the store knows it. */
   keptRelay: RelayId | null;
+  /** Those that the grant of the highest generation names: nobody else has a word on its path. */
+  relays: readonly RelayId[];
   /** Of the newest grant. */
   grantExpiresAtMs: number;
   /** Of the agent's newest control channel, as the data plane told it. */

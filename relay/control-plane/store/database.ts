@@ -220,6 +220,7 @@ export interface TunnelsTable {
   bytesUp: number;
   bytesDown: number;
   createdAtMs: number;
+  relaysJson: string; // those that its newest grant names
 }
 
 /** Control planes that run, or ran. */

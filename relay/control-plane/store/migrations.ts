@@ -11,6 +11,7 @@ export const migrations: Record<string, Migration> = {
   '0003_relays': { up: describeRelays },
   '0004_control_planes': { up: shareTunnels },
   '0005_replaced': { up: rememberReplaced },
+  '0006_granted_relays': { up: rememberGrantedRelays },
 };
 
 /** Tunnels of before are of version 1, which end with their path. */
@@ -27,6 +28,13 @@ async function letTunnelsResume(db: Kysely<unknown>): Promise<void> {
 async function rememberReplaced(db: Kysely<unknown>): Promise<void> {
   await runStatements(db, [
     `alter table connectors add column replaced_json text not null default '[]'`,
+  ]);
+}
+
+/** Of tunnels from before, only the one relay that is known to carry them counts. */
+async function rememberGrantedRelays(db: Kysely<unknown>): Promise<void> {
+  await runStatements(db, [
+    `alter table tunnels add column relays_json text not null default '[]'`,
   ]);
 }
 

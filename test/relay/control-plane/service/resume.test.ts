@@ -3,13 +3,14 @@ import {
   grantSchema,
   leaseBatchSchema,
   newId,
+  parseEnrolmentCode,
   verifyStatement,
   ZtnaError,
   type Grant,
   type RelayId,
   type ToDevice,
 } from '../../../../protocol/index.ts';
-import type { Identity } from '../../../../protocol/host/index.ts';
+import { enrol, type Identity } from '../../../../protocol/host/index.ts';
 import { connectorAwayMs, maxDetachedPerDevice } from '../../../../relay/control-plane/limits.ts';
 import { endOverdue } from '../../../../relay/control-plane/verification/overdue.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer, type RelayPeer } from './rig.ts';
@@ -309,6 +310,42 @@ test.serial(
     }
     await untilState(rig, unused.tunnel, 'closed');
     t.is((await rig.admin('tunnel.show', { id: begun.tunnel }))['state'], 'open');
+  },
+);
+
+test.serial(
+  'tunnel_closed, tunnel_joined - only the relays that the grant names have a word on a path',
+  async (t) => {
+    const { rig, device } = t.context;
+    const { code } = await rig.admin<{ code: string }>('invite.relay', {
+      name: 'far',
+      url: 'https://far.example.com:443',
+      isControl: false,
+      ttlMs: 60_000,
+    });
+    const { identity } = await enrol({
+      code: parseEnrolmentCode(code),
+      hostname: 'far',
+      platform: 'linux',
+      password: null,
+      expectRole: 'data-plane',
+    });
+    const other = await rig.relayAs(identity);
+    const { tunnel } = (await askPath(device, null)).grant;
+    const end = { code: 'ERR_TUNNEL_PATH_LOST', reason: 'client_lost', bytesUp: 0, bytesDown: 0 };
+    other.channel.send({ type: 'tunnel_joined', tunnel, generation: 1 });
+    other.channel.send({ type: 'tunnel_closed', tunnel, ...end } as never);
+    const refused = async () => {
+      const rows = await rig.admin<{ action: string; actor: string; outcome: string }[]>(
+        'audit.tail',
+        { limit: 50 },
+      );
+      return rows.filter(({ action }) => action === 'tunnel.report');
+    };
+    while ((await refused()).length < 2) await device.channel.request({ type: 'status' });
+    t.like((await refused())[0], { actor: `relay:${identity.id}`, outcome: 'refused' });
+    t.is((await rig.admin('tunnel.show', { id: tunnel }))['state'], 'granted');
+    t.not(rig.plane.services.tunnels.get(tunnel)?.relay, identity.id as never);
   },
 );
 

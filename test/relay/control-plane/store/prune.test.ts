@@ -65,6 +65,7 @@ async function addTunnel(store: Store, changes: Partial<Tunnel>): Promise<Tunnel
     closeCode: null,
     bytesUp: 0,
     bytesDown: 0,
+    relaysJson: '[]',
     createdAtMs: agedMs,
     ...changes,
   };
