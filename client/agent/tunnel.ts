@@ -14,6 +14,7 @@ import {
   type VerifiedGrant,
 } from '../../protocol/index.ts';
 import { fullJitterDelayMs, PathKeeper, type ControlClock } from '../../protocol/host/index.ts';
+import { DrainPace } from './drain-pace.ts';
 import { openWithinMs, Path, type PathOptions } from './path.ts';
 import { PathSearch, type PathSource } from './path-search.ts';
 import type { PathRelay } from './permit.ts';
@@ -24,9 +25,6 @@ const reasonWithinMs = 1_000;
 
 /** A move that failed is tried again after this long, and up to as much more. */
 const moveAgainMs = 5_000;
-
-/** The tunnels of a relay that drains leave it within this long. */
-const drainSpreadMs = 1_000;
 
 /** When a path that carries bytes is replaced by one with new keys. */
 export interface RekeyLimits {
@@ -103,6 +101,7 @@ export class Tunnel {
   #pathSinceMs = performance.now();
   #pathFrames = 0;
   #noMoveBeforeMs = 0;
+  readonly #drainPace = new DrainPace();
   #reasonTimer: NodeJS.Timeout | undefined;
   #lossTimer: NodeJS.Timeout | undefined;
 
@@ -156,8 +155,7 @@ export class Tunnel {
         this.#onEnd(error);
       },
       onDrain: () => {
-        this.#isDraining = true;
-        this.#noMoveBeforeMs = performance.now() + spreadMs(drainSpreadMs); // all of its tunnels hear it at once
+        this.#noteDraining();
       },
     });
     this.#source = source;
@@ -268,12 +266,12 @@ export class Tunnel {
         throw error;
       }
       this.#relay = path.relay;
-      this.#isDraining = isDraining;
+      this.#onPathReplaced(isDraining);
     } catch (error) {
       path.drop();
       throw error;
     }
-    this.#onPathReplaced();
+    this.#tellReplaced();
   }
 
   /** Ends the tunnel at both ends. When it has ended already, this may still say why. */
@@ -332,13 +330,25 @@ export class Tunnel {
     else if (isOld && endpoint.frameCount > this.#pathFrames) this.move();
   }
 
-  #onPathReplaced(): void {
-    const wasLossTold = this.#isLossTold;
-    clearTimeout(this.#lossTimer);
-    this.#isLossTold = false;
+  #noteDraining(): void {
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    const nowMs = performance.now();
+    this.#noMoveBeforeMs = nowMs + this.#drainPace.next(nowMs - this.#pathSinceMs);
+  }
+
+  #onPathReplaced(isDraining: boolean): void {
     this.#pathSinceMs = performance.now();
     this.#pathFrames = this.#keeper.endpoint.frameCount;
     this.#noMoveBeforeMs = 0;
+    this.#isDraining = false;
+    if (isDraining) this.#noteDraining();
+  }
+
+  #tellReplaced(): void {
+    const wasLossTold = this.#isLossTold;
+    clearTimeout(this.#lossTimer);
+    this.#isLossTold = false;
     this.onPath();
     if (this.isOpen && !this.isDetached) this.#tell(wasLossTold ? 'onResumed' : 'onMoved');
   }
