@@ -153,11 +153,12 @@ export class TunnelOpener {
 
   readonly #onDetached = (tunnel: Tunnel, error: ZtnaError): void => {
     const { table, metrics, logger, tell } = this.#options;
-    const { tunnel: id, generation, device, holdMs } = tunnel.grant;
+    const { tunnel: id, generation, holdMs } = tunnel.grant;
     const reason = error.reason ?? error.code.slice('ERR_'.length).toLowerCase();
-    if (table.detachedOf(device) > maxDetachedPerDevice) {
-      tunnel.end('ERR_LIMIT_TUNNELS', 'detached_full');
-      return;
+    const detached = table.noteDetached(tunnel);
+    if (detached.length > maxDetachedPerDevice) {
+      // As the control plane does: whoever has waited longest is the least likely to come back.
+      detached[0]?.end('ERR_LIMIT_TUNNELS', 'detached_full');
     }
     metrics.count('tunnels_detached_total', { reason });
     logger.info('tunnel_detached', { tunnel: id, generation, reason, holdMs });

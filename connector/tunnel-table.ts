@@ -64,10 +64,12 @@ export class TunnelTable<T extends OpenTunnel = OpenTunnel> implements TunnelCou
     return this.#perDevice.get(device)?.size ?? 0;
   }
 
-  detachedOf(device: string): number {
-    let count = 0;
-    for (const tunnel of this.#perDevice.get(device) ?? []) if (tunnel.isDetached) count++;
-    return count;
+  /** Notes that a tunnel lost its path. Answers those of its device that have none, the one that is without longest first. */
+  noteDetached(tunnel: T): T[] {
+    const ofDevice = this.#perDevice.get(tunnel.grant.device);
+    // The last to lose its path stands last.
+    if (ofDevice?.delete(tunnel) === true) ofDevice.add(tunnel);
+    return [...(ofDevice ?? [])].filter(({ isDetached }) => isDetached);
   }
 
   add(tunnel: T): void {

@@ -311,9 +311,13 @@ test('Connector - keeps so many tunnels of one device without a path, and no mor
   const { relay, connector } = await startConnector(t, { version: 2 });
   const clients: FakeClient[] = [];
   for (let i = 0; i <= maxDetachedPerDevice; i++) clients.push(await relay.tunnel({ version: 2 }));
+  const [oldest] = clients.splice(1, 1);
+  oldest?.slot.ws.terminate();
+  await relay.until(() => connector.status().detached === 1);
   for (const { slot } of clients) slot.ws.terminate();
   const closed = await relay.heard('tunnel_closed');
   t.deepEqual([closed.code, closed.reason], ['ERR_LIMIT_TUNNELS', 'detached_full']);
+  t.is(closed.tunnel, oldest?.grant.tunnel as never);
   await relay.until(() => connector.status().detached === maxDetachedPerDevice);
   t.is(connector.status().tunnels, maxDetachedPerDevice);
 });
