@@ -78,6 +78,8 @@ export async function enrol(options: {
   readonly platform: string;
   readonly password: string | null;
   readonly expectRole: 'device' | 'connector' | 'data-plane';
+  /** What a relay is to be: a code for the other is refused before it is used up. */
+  readonly relay?: 'data-plane' | 'control-plane';
 }): Promise<{ identity: Identity; answer: EnrolAnswer }> {
   const { code, expectRole } = options;
   const bundle = await fetchBundle(code.url, code.rootId);
@@ -107,6 +109,7 @@ export async function enrol(options: {
     hostname: options.hostname,
     platform: options.platform,
     password: options.password,
+    ...(options.relay && { relay: options.relay }),
   });
   const text = await requestEnrolment(
     { url: code.url, trust: controlPlane(bundle) },

@@ -30,6 +30,7 @@ export const enrolRequest = v.strictObject({
   hostname: text(255),
   platform: text(64),
   password: v.nullable(v.pipe(v.string(), v.maxLength(1024))), // a user's first password, or the present one
+  relay: v.exactOptional(v.picklist(['data-plane', 'control-plane'])), // what a relay enrols to be; others leave it out
 });
 export type EnrolRequest = v.InferOutput<typeof enrolRequest>;
 

@@ -61,6 +61,7 @@ export async function joinRelay(
       ...machineFacts(),
       password: null,
       expectRole: 'data-plane',
+      relay: 'control-plane',
     });
     const url = identity.profile['url'] ?? identity.relayUrl;
     const authority = await createAuthority({ directory, nowMs: Date.now(), root });
@@ -109,7 +110,8 @@ async function readRoot(store: Store, code: EnrolmentCode): Promise<Buffer> {
   }
 }
 
-async function offerKeys(identity: Identity, authority: Authority): Promise<Bundle> {
+/** Asks for a bundle that names the keys, proved by each of them. Throws what they were refused with. */
+export async function offerKeys(identity: Identity, authority: Authority): Promise<Bundle> {
   const { id, ...keys } = authority.publicKeys(identity.id as `rel_${string}` & Joining['relay']);
   const joining = { relay: id as Joining['relay'], ...keys };
   const sign = (key: Parameters<typeof signStatement>[3]) =>

@@ -48,6 +48,7 @@ async function enrolDataPlane(
     ...machineFacts(),
     password: null,
     expectRole: 'data-plane',
+    relay: 'data-plane',
   });
   await saveIdentity(own, identity);
   process.stderr.write(`enrolled ${identity.id} at ${code.url}\n`);

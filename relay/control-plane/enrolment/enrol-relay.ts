@@ -26,6 +26,7 @@ export async function enrolRelay(
   const details = v.safeParse(relayInviteDetails, JSON.parse(invite.detailsJson));
   if (!details.success) throw new ZtnaError('ERR_IDENTITY_CODE_REFUSED', { reason: 'code_kind' });
   const { url, isControl } = details.output;
+  refuseOtherKind(request.relay, isControl);
   const relay = await addRelay(tx, {
     name: invite.subject,
     url,
@@ -63,4 +64,15 @@ export async function enrolRelay(
     certificate: certificate.pem,
     bundle: services.bundle.statement,
   };
+}
+
+/** A code that is used for what it was not made leaves a relay behind that is neither; refused, it can still be used. */
+function refuseOtherKind(wanted: EnrolRequest['relay'], isControl: boolean): void {
+  if (wanted === undefined || (wanted === 'control-plane') === isControl) return;
+  throw new ZtnaError('ERR_IDENTITY_CODE_REFUSED', {
+    reason: 'code_kind',
+    hint: isControl
+      ? 'it is for a relay with a control plane: use it with ztna-relay init --join - --store URL'
+      : 'it is for a data plane alone: use it with ztna-relay run --data-plane --enroll -',
+  });
 }

@@ -25,7 +25,7 @@ export async function joinControlPlane(
   services: Services,
   request: JoinRequest,
 ): Promise<{ readonly bundle: string }> {
-  const { store, authority, audit } = services;
+  const { store, authority, audit, clock } = services;
   if (!authority.hasRoot) {
     throw new ZtnaError('ERR_RELAY_UNAVAILABLE', {
       reason: 'root_elsewhere',
@@ -34,7 +34,7 @@ export async function joinControlPlane(
   }
   const { bundle, isNew } = await store.write(async (tx) => {
     await store.lockOrder(tx, 'revocation');
-    const joining = await verifyJoining(tx, request);
+    const joining = await verifyJoining(tx, request, clock.nowMs());
     const { relay, ...keys } = joining;
     const member: ControlPlaneKeys = { id: relay, ...keys };
     const { members } = await readControlPlanes(authority, tx);
@@ -88,7 +88,7 @@ export async function dropControlPlane(
   return replaceControlPlanes(services, tx, left);
 }
 
-async function verifyJoining(tx: Tx, request: JoinRequest): Promise<Joining> {
+async function verifyJoining(tx: Tx, request: JoinRequest, nowMs: number): Promise<Joining> {
   const claimed = readClaim(request.relay);
   const row =
     claimed === undefined || !isId('relay', claimed)
@@ -110,7 +110,7 @@ async function verifyJoining(tx: Tx, request: JoinRequest): Promise<Joining> {
       throw new ZtnaError('ERR_STATEMENT_REFUSED', { reason: 'joining_proof' });
     }
   }
-  checkAuthority(joining.authority);
+  checkAuthority(joining.authority, nowMs);
   return joining;
 }
 
@@ -125,8 +125,14 @@ function readClaim(statement: string): string | undefined {
   return /"relay":"(rel_[0-9a-z]{26})"/.exec(payload)?.[1];
 }
 
-/** Its own signature proves that whoever made it has its key. */
-function checkAuthority(pem: string): void {
+/** A CA made on a machine whose clock is that far ahead still counts, since it will in a moment. */
+const clockSlackMs = 10 * 60_000;
+
+/** A CA that ends sooner would be of no use to anybody it issues to. */
+const leastLifeMs = 30 * 86_400_000;
+
+/** Its own signature proves that whoever made it has its key; and it is valid, and for a good while. */
+function checkAuthority(pem: string, nowMs: number): void {
   try {
     const certificate = new X509Certificate(pem);
     const isOurKind =
@@ -135,8 +141,18 @@ function checkAuthority(pem: string): void {
       (certificate.publicKey.asymmetricKeyDetails?.modulusLength ?? 0) >= 2048 &&
       certificate.verify(certificate.publicKey) &&
       certificate.toString() === pem;
-    if (isOurKind) return;
+    const isValid =
+      Date.parse(certificate.validFrom) <= nowMs + clockSlackMs &&
+      Date.parse(certificate.validTo) >= nowMs + leastLifeMs;
+    if (isOurKind && isValid) return;
+    if (isOurKind) {
+      throw new ZtnaError('ERR_IDENTITY_KEY_REFUSED', {
+        reason: 'authority_dates',
+        hint: 'set the clock of this machine, delete what is in its --dir, and join anew',
+      });
+    }
   } catch (cause) {
+    if (cause instanceof ZtnaError) throw cause;
     throw new ZtnaError('ERR_IDENTITY_KEY_REFUSED', { reason: 'authority_form', cause });
   }
   throw new ZtnaError('ERR_IDENTITY_KEY_REFUSED', { reason: 'authority_form' });

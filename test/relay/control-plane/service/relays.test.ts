@@ -1,4 +1,7 @@
 import { X509Certificate } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import {
@@ -9,6 +12,8 @@ import {
   type RelayList,
 } from '../../../../protocol/index.ts';
 import { dialTls, enrol, type Identity } from '../../../../protocol/host/index.ts';
+import { offerKeys } from '../../../../relay/cli/join-relay.ts';
+import { createAuthority } from '../../../../relay/control-plane/authority/index.ts';
 import { Rig } from './rig.ts';
 
 async function start(t: ExecutionContext): Promise<Rig> {
@@ -28,13 +33,14 @@ async function inviteRelay(
   return (await rig.admin<{ code: string }>('invite.relay', args)).code;
 }
 
-async function enrolRelay(code: string): Promise<Identity> {
+async function enrolRelay(code: string, relay?: 'data-plane' | 'control-plane'): Promise<Identity> {
   const { identity } = await enrol({
     code: parseEnrolmentCode(code),
     hostname: 'relay',
     platform: 'linux',
     password: null,
     expectRole: 'data-plane',
+    ...(relay && { relay }),
   });
   return identity;
 }
@@ -146,6 +152,22 @@ test.serial(
 );
 
 test.serial(
+  'relays - a code for a control plane makes no data plane, names the right command and can still be used, and the other way round',
+  async (t) => {
+    const rig = await start(t);
+    const control = await inviteRelay(rig, 'b', 'https://b.example.com:443', true);
+    const error = await t.throwsAsync<ZtnaError>(enrolRelay(control, 'data-plane'));
+    t.is(error.code, 'ERR_IDENTITY_CODE_REFUSED');
+    t.regex(error.message, /ztna-relay init --join/);
+    t.is((await enrolRelay(control, 'control-plane')).role, 'data-plane');
+    const alone = await inviteRelay(rig, 'c', 'https://c.example.com:443');
+    const other = await t.throwsAsync<ZtnaError>(enrolRelay(alone, 'control-plane'));
+    t.regex(other.message, /ztna-relay run --data-plane/);
+    t.is((await enrolRelay(alone, 'data-plane')).role, 'data-plane');
+  },
+);
+
+test.serial(
   'relays - one that may join counts as a data plane until a control plane has started there',
   async (t) => {
     const rig = await start(t);
@@ -218,3 +240,26 @@ test.serial(
     t.false(peers.relays.has(identity.id));
   },
 );
+
+test.serial('join - refuses a CA that is not valid yet, or not for long', async (t) => {
+  const rig = await start(t);
+  const identity = await enrolRelay(
+    await inviteRelay(rig, 'b', 'https://b.example.com:443', true),
+    'control-plane',
+  );
+  const payload = Buffer.from(identity.bundle.statement.split('.')[2] ?? '', 'base64url');
+  const { root } = JSON.parse(payload.toString()) as { root: string };
+  const dayMs = 86_400_000;
+  const offer = async (nowMs: number): Promise<Bundle> => {
+    const directory = await mkdtemp(join(tmpdir(), 'ztna-join-'));
+    t.teardown(() => rm(directory, { recursive: true, force: true }));
+    const key = Buffer.from(root, 'base64url');
+    return offerKeys(identity, await createAuthority({ directory, nowMs, root: key }));
+  };
+  for (const wrongByMs of [2 * dayMs, -30 * 365 * dayMs]) {
+    const error = await t.throwsAsync<ZtnaError>(offer(Date.now() + wrongByMs));
+    t.is(error.code, 'ERR_IDENTITY_KEY_REFUSED');
+    t.regex(error.message, /clock/);
+  }
+  t.is((await offer(Date.now())).authorities.length, 2);
+});
