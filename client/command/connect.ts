@@ -17,6 +17,7 @@ import { bindFirst, candidatePorts } from '../front-end/port-choice.ts';
 import { recallPort, rememberPort, type RememberedPort } from '../front-end/port-memory.ts';
 import { openStdioOutput } from '../front-end/stdio-output.ts';
 import { carryStdio } from '../front-end/stdio.ts';
+import { startPatiently } from '../front-end/patient-start.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
 import { unlessAborted } from '../front-end/unless-aborted.ts';
 import { openLogger, requireIdentity, type GlobalOptions } from './context.ts';
@@ -52,7 +53,14 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
   const reporter = createReporter({ isJson: options.json, isDataTaken: options.isStdio });
   const signal = shutdownSignal();
   const startAgent = (): Promise<Agent> =>
-    Agent.start({ profile, identity, logger: openLogger(), signal, app });
+    startPatiently({
+      start: () => Agent.start({ profile, identity, logger: openLogger(), signal, app }),
+      passing: ['ERR_LIMIT_RATE'],
+      say: (line) => {
+        reporter.say(line);
+      },
+      signal,
+    });
   if (options.isStdio) {
     const agent = await startAgent();
     try {

@@ -6,6 +6,7 @@ import { parseAppName } from '../app-name.ts';
 import { withAppListener } from '../front-end/app-listener.ts';
 import { childEnvironment, fillCommand } from '../front-end/child-command.ts';
 import { loopbackHost, type ListenAddress } from '../front-end/listen-address.ts';
+import { startPatiently } from '../front-end/patient-start.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
 import { openLogger, requireIdentity, say, type GlobalOptions } from './context.ts';
 
@@ -29,9 +30,17 @@ export async function runRun(options: RunOptions): Promise<void> {
   }
   const { profile, identity } = await requireIdentity(options);
   const reporter = createReporter({ isJson: options.json, isDataTaken: true });
+  const start = (): Promise<Agent> =>
+    startPatiently({
+      start: () => Agent.start({ profile, identity, logger: openLogger(), app }),
+      // Whoever starts this from a script may well sign in to the network meanwhile.
+      passing: ['ERR_LIMIT_RATE', 'ERR_NETWORK_CAPTIVE_PORTAL'],
+      say,
+      signal: new AbortController().signal,
+    });
   await withAppListener(
     {
-      startAgent: () => Agent.start({ profile, identity, logger: openLogger(), app }),
+      startAgent: start,
       app,
       reporter,
       bind: async (_, listen) => listen({ host: loopbackHost, port: 0 }),
