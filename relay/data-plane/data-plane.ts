@@ -23,7 +23,7 @@ import { DataServer } from './data-server.ts';
 import { ForwardServer } from './forward-server.ts';
 import { dialLocalControl } from './forward.ts';
 import { FrontDoor } from './front-door.ts';
-import type { DataPlaneCounts } from './health.ts';
+import type { DataPlaneCounts } from '../child.ts';
 import { limits } from './limits.ts';
 import { dialRemoteControl } from './remote-control.ts';
 import { Slots } from './slots.ts';
@@ -269,12 +269,17 @@ export class DataPlane {
       if (!known.relays.some(isOther)) alone.resolve(undefined);
     };
     const forget = known.onChange(look);
+    const progress = setInterval(() => {
+      this.#tellProgress(startedAtMs + forMs);
+    }, limits.drainProgressMs);
     try {
       look();
       const isOver = Promise.race([late, this.#tunnels.empty()]);
       await Promise.race([isOver, this.#tellDrain(error)]);
+      if (this.#tunnels.size > 0) this.#tellProgress(startedAtMs + forMs);
       await Promise.race([isOver, alone.promise]);
     } finally {
+      clearInterval(progress);
       deadline.abort();
       forget();
     }
@@ -285,6 +290,20 @@ export class DataPlane {
     const tookMs = Math.round(performance.now() - startedAtMs);
     logger.info('drained', { left, tookMs });
     this.#links.stop(); // the control plane ends next, and there is nothing left to tell it
+  }
+
+  /** What a drain waits for: tunnels whose agents have not found another relay, of those that may take them. */
+  #tellProgress(untilMs: number): void {
+    const { known, logger } = this.#options;
+    const others = known.relays.filter(
+      ({ id, isDraining }) => id !== this.#identity.id && !isDraining,
+    );
+    logger.info('drain_waits', {
+      tunnels: this.#tunnels.size,
+      reason: 'tunnels_not_moved',
+      others: others.map(({ url }) => url).join(' '),
+      leftMs: Math.max(0, Math.round(untilMs - performance.now())),
+    });
   }
 
   /** Some at a time, so that not all of them ask for another path in the same moment. */

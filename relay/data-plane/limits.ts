@@ -78,6 +78,8 @@ export const limits = {
   /** Tunnels that are told at once to move away, and when the next are. */
   drainBatch: 64,
   drainBatchMs: 50,
+  /** How often a drain says in the log what it waits for. */
+  drainProgressMs: 5_000,
 
   /** Used grants are looked through this often. */
   sweepMs: 30_000,

@@ -69,6 +69,8 @@ test('drain - closes what has not left in time, and what cannot leave is not tol
     t.is(await client.closeCode(), 'ERR_RELAY_DRAINING');
     t.is(await connector.closeCode(), 'ERR_RELAY_DRAINING');
   }
+  const waits = rig.log.find((line) => line.includes('"drain_waits"')) ?? '{}';
+  t.like(JSON.parse(waits), { tunnels: 2, reason: 'tunnels_not_moved' });
   t.is(old.client.texts.length, 0);
   t.is(stuck.client.texts.length, 1);
   const ends = rig.control.received.filter((m) => m.type === 'tunnel_closed');
