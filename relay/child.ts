@@ -14,9 +14,19 @@ const settingsSchema = v.strictObject({
 });
 export type ChildSettings = v.InferOutput<typeof settingsSchema>;
 
+/** What a data plane counts, for the metrics of its relay. */
+const countsSchema = v.strictObject({
+  connections: v.number(),
+  tunnels: v.number(),
+  connectors: v.number(),
+  controlPlanes: v.number(),
+});
+export type DataPlaneCounts = Readonly<v.InferOutput<typeof countsSchema>>;
+
 /** What a child tells the supervisor: once that it serves, or why it cannot; and that it has drained. */
 export const fromChild = v.variant('type', [
   v.strictObject({ type: v.literal('drained') }),
+  v.strictObject({ type: v.literal('counts'), counts: countsSchema }),
   v.strictObject({ type: v.literal('ready'), port: v.nullable(v.number()) }),
   v.strictObject({
     type: v.literal('failed'),
@@ -40,6 +50,10 @@ export interface RunningChild {
   readonly port?: number;
   /** Resolves, if ever, with why it ended by itself; whether it is started again is the supervisor's to say. */
   readonly over?: Promise<ZtnaError>;
+  /** What it counts, to be told to the process beside it. */
+  counts?(): DataPlaneCounts;
+  /** Hears what the data plane beside it counts; null while there is none. */
+  takeCounts?(counts: DataPlaneCounts | null): void;
   /** Takes on nothing new and resolves once nothing is left, or it has waited long enough. Idempotent. */
   drain?(): Promise<void>;
   /** Ends what it does in good order. Idempotent. */
@@ -52,7 +66,12 @@ export const stopMessage = { type: 'stop' } as const;
 const toChild = v.variant('type', [
   v.strictObject({ type: v.literal('drain') }),
   v.strictObject({ type: v.literal('stop') }),
+  v.strictObject({ type: v.literal('counts'), counts: v.nullable(countsSchema) }),
 ]);
+export type ToChild = v.InferOutput<typeof toChild>;
+
+/** How often a data plane tells what it counts. */
+const countEveryMs = 1_000;
 
 /** How long a child that got a signal waits for the supervisor's word. */
 const groupSignalMs = 1_000;
@@ -102,9 +121,10 @@ export async function runChild(
     );
   };
   process.on('message', (data) => {
-    const { type } = v.parse(toChild, data);
-    if (type === 'drain') drain();
-    else stop();
+    const message = v.parse(toChild, data);
+    if (message.type === 'drain') drain();
+    else if (message.type === 'stop') stop();
+    else running?.takeCounts?.(message.counts);
   });
   process.on('SIGINT', () => undefined);
   // Whoever ends the whole group reaches this process too: the supervisor knows who goes first.
@@ -122,6 +142,7 @@ export async function runChild(
   try {
     running = await start(v.parse(settingsSchema, JSON.parse(process.argv[2] ?? '')), logger);
     void running.over?.then(fail);
+    if (running.counts) setInterval(() => tellCounts(running), countEveryMs).unref();
     report({ type: 'ready', port: running.port ?? null });
   } catch (cause) {
     const error = toZtnaError(cause);
@@ -129,6 +150,11 @@ export async function runChild(
       logger.error('start_failed', { message: String(error.cause) });
     fail(error);
   }
+}
+
+function tellCounts(running: RunningChild | undefined): void {
+  const counts = running?.counts?.();
+  if (counts) report({ type: 'counts', counts });
 }
 
 /** Tells the supervisor why there is no point in going on, and ends. */

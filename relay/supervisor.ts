@@ -4,7 +4,15 @@ import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
 import { errorRow, TokenBucket, type ZtnaError } from '../protocol/index.ts';
 import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
-import { drainMessage, failureOf, fromChild, stopMessage, type ChildSettings } from './child.ts';
+import {
+  drainMessage,
+  failureOf,
+  fromChild,
+  stopMessage,
+  type ChildSettings,
+  type DataPlaneCounts,
+  type ToChild,
+} from './child.ts';
 import type { ListenAddress } from './config.ts';
 import { lockDirectory } from './directory-lock.ts';
 
@@ -43,6 +51,7 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #data: Child;
   readonly #control: Child | undefined;
+  #onCounts: (counts: DataPlaneCounts | null) => void = () => undefined;
   #isReady = false;
   #stopping: Promise<void> | undefined;
   #fail: (error: ZtnaError) => void = () => undefined;
@@ -60,6 +69,9 @@ export class Supervisor {
         onReady: () => {
           this.#childReady();
         },
+        onCounts: (counts) => {
+          if (name === 'data-plane') this.#onCounts(counts);
+        },
         onFailure: (error) => {
           // We hold the directory: whoever has the store is what a killed predecessor left, and ends by itself.
           const isPassing = error.code === 'ERR_CONFIG_LOCKED';
@@ -72,6 +84,9 @@ export class Supervisor {
         },
       });
     this.#control = options.isDataPlaneAlone === true ? undefined : child('control-plane');
+    this.#onCounts = (counts) => {
+      this.#control?.send({ type: 'counts', counts });
+    };
     this.#data = child('data-plane');
   }
 
@@ -111,6 +126,8 @@ function withoutStore(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 
 interface ChildEvents {
   readonly onReady: () => void;
+  /** What it counts; null once it ended. */
+  readonly onCounts: (counts: DataPlaneCounts | null) => void;
   /** Answers whether there is no point in another try. */
   readonly onFailure: (error: ZtnaError) => boolean;
 }
@@ -163,6 +180,10 @@ class Child {
         this.#onDrained();
         return;
       }
+      if (message.output.type === 'counts') {
+        this.#events.onCounts(message.output.counts);
+        return;
+      }
       this.isReady = true;
       this.port = message.output.port ?? this.port;
       logger.info('child_ready', { child: this.#name, pid: child.pid });
@@ -175,6 +196,7 @@ class Child {
       const hadServed = this.isReady;
       this.#process = undefined;
       this.isReady = false;
+      this.#events.onCounts(null);
       if (this.#isStopping || isHopeless) return;
       const nowMs = performance.now();
       if (nowMs - startedAtMs >= healthyMs) this.#failures = 0;
@@ -199,6 +221,11 @@ class Child {
     return fileURLToPath(
       new URL(`./${this.#name}/main${here.endsWith('.ts') ? '.ts' : '.js'}`, here),
     );
+  }
+
+  /** Tells it something that it can do without. */
+  send(message: ToChild): void {
+    if (this.#process?.connected === true) this.#process.send(message, () => undefined);
   }
 
   /** From here on it is not started again. */

@@ -31,6 +31,9 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       plane.removed.then(controlPlaneRemoved),
       plane.wentBack.then(storeWentBack), // and is started again
     ]),
+    takeCounts: (counts) => {
+      plane.services.dataPlaneCounts = counts;
+    },
   };
 }
 

@@ -283,6 +283,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     settings,
     self: { id: selfId },
     tunnels,
+    dataPlaneCounts: null,
     peers,
     absences: new Absences(clock.nowMs()),
     feed,

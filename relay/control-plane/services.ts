@@ -1,3 +1,4 @@
+import type { DataPlaneCounts } from '../child.ts';
 import type { Logger } from '../../protocol/host/index.ts';
 import type { AuditLog, Refusals } from './audit/index.ts';
 import type { Authority } from './authority/index.ts';
@@ -62,6 +63,8 @@ export interface Services {
   /** This control plane among those that share the store. */
   readonly self: { readonly id: string };
   readonly tunnels: TunnelIndex;
+  /** Of the data plane beside this control plane, as it last told them; null while there is none. */
+  dataPlaneCounts: DataPlaneCounts | null;
   readonly peers: Peers;
   readonly absences: Absences;
   readonly feed: LogFeed;

@@ -1,14 +1,7 @@
+import type { DataPlaneCounts } from '../child.ts';
 import type { Metric } from '../health-server.ts';
 
-/** What a data plane counts. */
-export interface DataPlaneCounts {
-  readonly connections: number;
-  readonly tunnels: number;
-  readonly connectors: number;
-  readonly controlPlanes: number;
-}
-
-/** The same for `/metrics`. */
+/** What a data plane counts, for `/metrics`. */
 export function dataPlaneMetrics(counts: DataPlaneCounts): Metric[] {
   const gauge = (name: string, help: string, value: number): Metric => ({
     name,

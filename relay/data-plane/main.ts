@@ -50,6 +50,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
   await plane.ready;
   return {
     port: plane.port,
+    counts: () => plane.counts,
     drain: () => plane.drain(settings.drainMs),
     stop: async () => {
       clearInterval(renewal);
@@ -59,7 +60,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
   };
 }
 
-/** Probes and metrics of a data plane alone; with a control plane beside it those are the control plane's to serve. */
+/** Probes and metrics of a data plane alone; a control plane beside it serves them with its own. */
 async function serveHealth(
   { adminListen, isDataPlaneAlone }: ChildSettings,
   plane: DataPlane,

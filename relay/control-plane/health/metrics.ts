@@ -1,8 +1,9 @@
 import { connectorsServing, isHealthyAt } from '../grant/choose-connector.ts';
 import type { Services } from '../services.ts';
+import { dataPlaneMetrics } from '../../data-plane/health.ts';
 import type { Metric } from '../../health-server.ts';
 
-/** What the control plane counts, for `/metrics`. */
+/** What the control plane counts, and the data plane beside it, for `/metrics`. */
 export async function healthMetrics(services: Services): Promise<Metric[]> {
   const { tunnels, peers, feed, policy } = services;
   const states = { granted: 0, open: 0, detached: 0, closed: 0 };
@@ -34,6 +35,7 @@ export async function healthMetrics(services: Services): Promise<Metric[]> {
       policy.version,
     ),
     ...(await appMetrics(services)),
+    ...(services.dataPlaneCounts ? dataPlaneMetrics(services.dataPlaneCounts) : []),
   ];
 }
 

@@ -180,10 +180,20 @@ test('stopping - the agents with a tunnel there are told, those that do not know
 
 test('metrics - count the connectors of each app, and those where it is well', async (t) => {
   await tellHealth(t, t.context.left, false);
-  const text = formatMetrics(await healthMetrics(t.context.rig.plane.services));
+  const { services } = t.context.rig.plane;
+  const text = formatMetrics(await healthMetrics(services));
   t.regex(text, /^ztna_app_connectors\{app="wiki"\} 2$/m);
   t.regex(text, /^ztna_app_connectors_healthy\{app="wiki"\} 1$/m);
   t.regex(text, /^ztna_app_connectors_healthy\{app="shop"\} 2$/m);
+});
+
+test('metrics - of a whole relay are those of its data plane, too, while there is one', async (t) => {
+  const { services } = t.context.rig.plane;
+  const dataPlane = /^ztna_data_plane_tunnels 7$/m;
+  services.dataPlaneCounts = { connections: 9, tunnels: 7, connectors: 2, controlPlanes: 1 };
+  t.regex(formatMetrics(await healthMetrics(services)), dataPlane);
+  services.dataPlaneCounts = null;
+  t.notRegex(formatMetrics(await healthMetrics(services)), dataPlane);
 });
 
 test('hello - a process that was away while a newer one came stays out, also after a restart', async (t) => {
