@@ -1,4 +1,4 @@
-import { isMap, isScalar, LineCounter, parseDocument, type ParsedNode } from 'yaml';
+import { isMap, isScalar, isSeq, LineCounter, parseDocument, type ParsedNode } from 'yaml';
 import { nearestWord } from '../protocol/host/index.ts';
 import { ZtnaError, type ErrorCode } from '../protocol/index.ts';
 
@@ -89,6 +89,17 @@ export class ConfigReader {
         line: this.#lines.linePos(at).line,
         node: pair.value,
       };
+    });
+  }
+
+  /** The items of a list; none where nothing is said. */
+  items(value: ConfigValue | undefined): ConfigValue[] {
+    if (!value?.node || (isScalar(value.node) && value.node.value === null)) return [];
+    if (!isSeq(value.node)) throw this.invalid(value, 'must be a list');
+    return value.node.items.map((node, index) => {
+      const at = node.range[0];
+      const key = `${value.key}[${String(index)}]`;
+      return { name: String(index), key, line: this.#lines.linePos(at).line, node };
     });
   }
 

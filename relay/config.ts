@@ -2,8 +2,10 @@ import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { isName, ZtnaError } from '../protocol/index.ts';
-import { parseDurationMs } from '../protocol/host/index.ts';
 import { ConfigReader, type ConfigValue } from './config-reader.ts';
+import { readDuration } from './config-duration.ts';
+import { readSignals } from './signals-config.ts';
+import type { SignalSettings } from './signal-settings.ts';
 
 export const configFileName = 'relay.yaml';
 
@@ -32,6 +34,7 @@ export interface RelayConfig {
   readonly apps: Readonly<
     Record<string, { readonly intervalMs?: number; readonly holdMs?: number }>
   >;
+  readonly signals: SignalSettings;
 }
 
 const hourMs = 3_600_000;
@@ -80,6 +83,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       'apps',
       'drainFor',
       'risk',
+      'signals',
     ],
     ['tls', 'proxyProtocol', 'posture', 'audit'],
   );
@@ -120,6 +124,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
     drainMs: readDuration(reader, top.drainFor, defaults.drainMs, 1_000, 600_000),
     risk: readRisk(reader, top.risk, dirname(file)),
     apps: readApps(reader, top.apps),
+    signals: readSignals(reader, top.signals),
   };
 }
 
@@ -179,26 +184,6 @@ function readCount(reader: ConfigReader, value: ConfigValue | undefined, fallbac
   const count = Number(text);
   if (!/^\d{1,6}$/.test(text) || count < 1) throw reader.invalid(value, 'must be a number from 1');
   return count;
-}
-
-function readDuration(
-  reader: ConfigReader,
-  value: ConfigValue | undefined,
-  fallbackMs: number,
-  leastMs: number,
-  mostMs: number,
-): number {
-  if (!value) return fallbackMs;
-  let ms: number;
-  try {
-    ms = parseDurationMs(reader.text(value));
-  } catch {
-    throw reader.invalid(value, 'must be a duration', 'write it as 250ms, 20s, 5m, 24h or 400d');
-  }
-  if (ms < leastMs || ms > mostMs) {
-    throw reader.invalid(value, `must lie between ${leastMs / 1_000}s and ${mostMs / 1_000}s`);
-  }
-  return ms;
 }
 
 function readVerification(

@@ -42,5 +42,19 @@ store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 #  NAME:
 #    verification:
 #      interval: 5s
+
+# Security events from an identity provider or a device manager, and those that others are told of.
+#signals:
+#  receive:
+#    - name: idp
+#      issuer: https://idp.example.com
+#      audience: ${url}
+#      keys: https://idp.example.com/jwks
+#      push: { token: file:/etc/ztna/idp-token }
+#      subjects: { email: local_part, domains: [example.com] }
+#  transmit:
+#    - { name: siem, url: https://siem.example.com/events, audience: siem, token: file:/etc/ztna/siem-token }
+#  webhooks:
+#    - { name: chat, url: https://chat.example.com/hook, secret: file:/etc/ztna/hook-secret }
 `;
 }

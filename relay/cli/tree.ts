@@ -21,6 +21,7 @@ import {
 import { policyLeaves } from './policy.ts';
 import { riskLeaves } from './risk.ts';
 import { runLeaf } from './run.ts';
+import { signalLeaves } from './signal.ts';
 import { appLeaves, siteLeaves } from './site.ts';
 import { userLeaves } from './user.ts';
 import type { Argv } from 'yargs';
@@ -71,6 +72,7 @@ export function buildRelayCommands(y: Argv): Argv {
     ['decision', 'policy decisions', decisionLeaves],
     ['invite', 'one-time enrolment codes', inviteLeaves],
     ['policy', 'who may reach what', policyLeaves],
+    ['signal', 'events from and for other systems', signalLeaves],
     ['audit', 'the audit log', auditLeaves],
     ['risk', 'what is unusual for a user', riskLeaves],
   ];

@@ -20,6 +20,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       apps: config.apps,
       adminListen: settings.adminListen,
       limits: defaultLimits,
+      signals: config.signals,
     },
     storeUrl: config.storeUrl,
     logger,

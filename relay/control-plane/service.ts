@@ -37,6 +37,7 @@ import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
 import { noteControl, readRelayList } from './relays/relay-list.ts';
 import { openRevocationLog } from './revocation/index.ts';
 import { SequenceSource, type Services } from './services.ts';
+import { openSignals } from './signals/index.ts';
 import type { Settings } from './settings.ts';
 import {
   keepMarks,
@@ -99,6 +100,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     const registeredAtMs = await registerSelf(services);
     const certificate = await ServerCertificate.open(services, join(dir, 'control-plane'));
     const upgrades = new Upgrades(services);
+    const signals = await openSignals(services, join(dir, 'control-plane'));
+    undo.push(() => signals.stop());
     const listener = await startSecureListener({
       socketPath: controlSocketPath(dir),
       keyPem: certificate.keyPem,
@@ -109,6 +112,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       onEnrolment: (address, request, response) => {
         void answerEnrolment(services, address, request, response);
       },
+      onBrowser: signals.answer,
       onRefused: (reason, address) => {
         logger.info('control_refused', { reason, address });
         void services.refusals.record(address, {
@@ -149,7 +153,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     if (health) undo.push(() => health.stop());
     const timers = startTimers(services, registeredAtMs);
     store.onAvailable(() => {
-      verifySoon(services);
+      const nowMs = services.clock.nowMs(); // nothing was verified meanwhile, and may not wait its turn
+      for (const { id } of services.tunnels.all()) services.schedule.hasten(id, nowMs);
     });
     const stopFollowing = followOthers(services);
     await audit.append({
@@ -165,6 +170,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       isReady = false;
       await certificate.stop();
       await timers.stop();
+      await signals.stop();
       await stopFollowing();
       for (const peer of services.peers.all()) peer.close(new ZtnaError('ERR_RELAY_DRAINING'));
       await Promise.all([admin.stop(), health?.stop()]);
@@ -201,12 +207,6 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     for (const step of undo.reverse()) await step().catch(() => undefined);
     throw error;
   }
-}
-
-/** While the store was away nothing could be verified: what is live must not wait for its turn. */
-function verifySoon({ tunnels, schedule, clock }: Services): void {
-  const nowMs = clock.nowMs();
-  for (const tunnel of tunnels.all()) schedule.hasten(tunnel.id, nowMs);
 }
 
 async function createServices(options: ControlPlaneOptions, store: Store): Promise<Services> {

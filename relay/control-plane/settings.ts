@@ -1,3 +1,5 @@
+import type { SignalSettings } from '../signal-settings.ts';
+
 /** What of `relay.yaml` the control plane goes by. Durations in milliseconds. */
 export interface Settings {
   readonly url: string;
@@ -8,6 +10,7 @@ export interface Settings {
   /** Overrides by app name. */
   readonly apps: Readonly<Record<string, Partial<VerificationSettings>>>;
   readonly limits: Limits;
+  readonly signals?: SignalSettings;
 }
 
 export interface VerificationSettings {

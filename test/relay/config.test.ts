@@ -26,8 +26,104 @@ test('parseRelayConfig - fills in what the file leaves out', (t) => {
     drainMs: 25_000,
     risk: { geo: { city: null, asn: null } },
     apps: {},
+    signals: { receive: [], transmit: [], webhooks: [] },
   });
 });
+
+test('parseRelayConfig - reads streams, receivers and webhooks of signals', (t) => {
+  const { signals } = parseRelayConfig(`
+url: https://relay.example.com:443
+signals:
+  receive:
+    - name: idp
+      issuer: https://idp.example.com
+      audience: https://relay.example.com
+      keys: https://idp.example.com/jwks
+      push: { token: file:/etc/ztna/idp-push }
+      poll: { url: https://idp.example.com/poll, token: file:/etc/ztna/idp-poll, interval: 10s }
+      subjects: { email: local_part, domains: [Example.com], map: file:/etc/ztna/subjects.json }
+      riskFor: 1h
+    - name: mdm
+      issuer: mdm
+      audience: us
+      keys: file:/etc/ztna/mdm.jwks
+      push: { token: file:/etc/ztna/mdm-push }
+  transmit:
+    - { name: siem, url: https://siem.example.com/events, audience: siem, emailDomain: example.com }
+  webhooks:
+    - { name: chat, url: https://10.0.0.5/hook, secret: file:/etc/ztna/hook, allowPrivate: true, ca: file:/etc/ca.pem }
+`);
+  const outside = { allowPrivate: false, caFile: null };
+  t.deepEqual(signals.receive[0], {
+    ...{ name: 'idp', issuer: 'https://idp.example.com', audience: 'https://relay.example.com' },
+    keys: { url: 'https://idp.example.com/jwks', ...outside },
+    pushTokenFile: '/etc/ztna/idp-push',
+    poll: {
+      ...{ url: 'https://idp.example.com/poll', ...outside },
+      ...{ tokenFile: '/etc/ztna/idp-poll', everyMs: 10_000 },
+    },
+    subjects: {
+      email: 'local_part',
+      domains: ['example.com'],
+      mapFile: '/etc/ztna/subjects.json',
+    },
+    ...{ maxAgeMs: 86_400_000, riskMs: 3_600_000 },
+  });
+  t.deepEqual(signals.receive[1]?.keys, { file: '/etc/ztna/mdm.jwks' });
+  t.deepEqual(signals.receive[1]?.subjects, { email: null, domains: [], mapFile: null });
+  t.like(signals.transmit[0], { name: 'siem', tokenFile: null, emailDomain: 'example.com' });
+  t.deepEqual(signals.webhooks[0], {
+    ...{ name: 'chat', url: 'https://10.0.0.5/hook', secretFile: '/etc/ztna/hook' },
+    ...{ allowPrivate: true, caFile: '/etc/ca.pem' },
+  });
+});
+
+const stream = 'name: idp, issuer: i, audience: a, keys: "file:/k", push: { token: "file:/t" }';
+for (const [what, section, message] of [
+  ['a list that is none', 'receive: { name: x }', /must be a list/],
+  [
+    'a stream without keys',
+    'receive: [{ name: idp, issuer: i, audience: a, push: { token: "file:/t" } }]',
+    /must have a keys/,
+  ],
+  [
+    'a stream that neither pushes nor is polled',
+    'receive: [{ name: idp, issuer: i, audience: a, keys: "file:/k" }]',
+    /a push or a poll/,
+  ],
+  ['a secret in the file', `receive: [{ ${stream.replace('file:/t', 'secret')} }]`, /file:\/PATH/],
+  ['plain http', `receive: [{ ${stream.replace('file:/k', 'http://idp/jwks')} }]`, /https:/],
+  [
+    'a password in an URL',
+    `receive: [{ ${stream.replace('file:/k', 'https://u:p@idp/jwks')} }]`,
+    /no password/,
+  ],
+  ['two streams of one name', `receive: [{ ${stream} }, { ${stream} }]`, /as another is/],
+  [
+    'names before the @ of every domain',
+    `receive: [{ ${stream}, subjects: { email: local_part } }]`,
+    /needs domains/,
+  ],
+  ['a key that nobody knows', `receive: [{ ${stream}, pol: {} }]`, /unknown key/],
+  [
+    'a name that is none',
+    `webhooks: [{ name: "a b", url: "https://x", secret: "file:/s" }]`,
+    /lower-case/,
+  ],
+  [
+    'something else than true',
+    `webhooks: [{ name: a, url: "https://x", secret: "file:/s", allowPrivate: yes }]`,
+    /true or false/,
+  ],
+] as const) {
+  test(`parseRelayConfig - refuses ${what} in signals, naming the line`, (t) => {
+    const refused = refusal(`url: https://a:1\nsignals:\n  ${section}\n`);
+    t.is(refused.code, 'ERR_CONFIG_INVALID');
+    t.regex(refused.message, message);
+    t.regex(refused.message, /^relay\.yaml:3: /);
+    t.false(refused.message.includes('u:p'));
+  });
+}
 
 test('parseRelayConfig - reads every key that does something', (t) => {
   const config = parseRelayConfig(`

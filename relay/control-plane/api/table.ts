@@ -9,6 +9,7 @@ import { objectCommands } from './commands/object.ts';
 import { policyCommands } from './commands/policy.ts';
 import { relayCommands } from './commands/relay.ts';
 import { revokeCommands } from './commands/revoke.ts';
+import { signalCommands } from './commands/signal.ts';
 import { siteCommands } from './commands/site.ts';
 import { userCommands } from './commands/user.ts';
 
@@ -22,6 +23,7 @@ const all = [
   ...relayCommands,
   ...revokeCommands,
   ...policyCommands,
+  ...signalCommands,
   ...auditCommands,
 ];
 

@@ -43,6 +43,7 @@ export async function addDevice(tx: Tx, device: NewDevice): Promise<Device> {
     state: device.state,
     createdAtMs: device.nowMs,
     lastSeenAtMs: null,
+    restrictedJson: '[]',
   };
   await tx.insertInto('devices').values(row).execute();
   return row;

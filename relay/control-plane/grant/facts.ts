@@ -33,6 +33,7 @@ export type Disqualification =
   | 'device_revoked'
   | 'device_disabled'
   | 'device_pending'
+  | 'device_restricted'
   | 'user_disabled'
   | 'user_expired';
 
@@ -117,6 +118,7 @@ export function disqualificationOf(subject: SubjectFacts): Disqualification | un
   if (user.expiresAtMs !== null && user.expiresAtMs <= nowMs) return 'user_expired';
   if (device.state === 'disabled') return 'device_disabled';
   if (device.state === 'pending') return 'device_pending';
+  if (device.restrictedJson !== '[]') return 'device_restricted'; // a signal said so
   return isSessionLive(session, nowMs) ? undefined : 'session_ended';
 }
 

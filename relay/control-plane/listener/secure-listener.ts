@@ -50,6 +50,12 @@ export interface SecureListenerOptions {
     request: IncomingMessage,
     response: ServerResponse,
   ) => void;
+  /** A request on ALPN `http/1.1`; answers false for one that gets the usual page. */
+  readonly onBrowser?: (
+    address: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ) => boolean;
   /** A control connection whose certificate was refused, before it could say anything. */
   readonly onRefused: (reason: string, address: string) => void;
 }
@@ -161,7 +167,9 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     const { socket } = request;
     if (protocols.get(socket) === enrolmentProtocol) {
       options.onEnrolment(addressOf(socket), request, response);
-    } else handleBrowser(request, response);
+    } else if (options.onBrowser?.(addressOf(socket), request, response) !== true) {
+      handleBrowser(request, response);
+    }
   });
   open.on('upgrade', (_request, socket) => {
     socket.destroy();

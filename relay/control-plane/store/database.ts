@@ -40,6 +40,10 @@ export interface Database {
   audit: AuditTable;
   checkpoints: CheckpointsTable;
   meta: MetaTable;
+  signalStreams: SignalStreamsTable;
+  signalTokens: SignalTokensTable;
+  signalMarks: SignalMarksTable;
+  signalOutbox: SignalOutboxTable;
 }
 
 export type Flag = 0 | 1;
@@ -115,6 +119,7 @@ export interface DevicesTable extends IdentityColumns {
   state: 'pending' | 'enrolled' | 'disabled' | 'revoked';
   createdAtMs: number;
   lastSeenAtMs: number | null;
+  restrictedJson: string; // names of the streams that say it is not compliant
 }
 
 export interface RelaysTable {
@@ -274,6 +279,53 @@ export interface CheckpointsTable {
 export interface MetaTable {
   key: string;
   value: string;
+}
+
+/** What is known of a stream of tokens from others. */
+export interface SignalStreamsTable {
+  name: string;
+  lastEventAtMs: number | null;
+  lastVerifiedAtMs: number | null; // by an event that says nothing else
+  status: string | null; // as its transmitter told last
+  lastError: string | null;
+  accepted: number;
+  refused: number;
+  poller: string | null; // the control plane that asks for its tokens
+  pollUntilMs: number; // and keeps the others from it until then
+}
+
+/** Tokens that came, until they would be refused for their age. */
+export interface SignalTokensTable {
+  stream: string;
+  jti: string;
+  digest: string; // SHA-256 of the claims, hex
+  expiresAtMs: number;
+}
+
+/** What a stream said last of a subject, and whether it still counts. */
+export interface SignalMarksTable {
+  stream: string;
+  kind: 'device' | 'risk'; // not compliant, or a part of the risk
+  subjectKind: 'user' | 'session' | 'device';
+  subjectId: string;
+  points: number; // 0 unless risk
+  active: Flag;
+  happenedAtMs: number; // events from before change nothing
+  untilMs: number;
+}
+
+/** What others are still to be told; dead is what they would not take. */
+export interface SignalOutboxTable {
+  id: string;
+  target: string; // `set NAME` or `webhook NAME`
+  event: string;
+  bodyJson: string;
+  attempts: number;
+  nextAtMs: number;
+  claimedUntilMs: number; // a control plane is at it until then
+  lastError: string | null;
+  dead: Flag;
+  createdAtMs: number;
 }
 
 export type User = Selectable<UsersTable>;

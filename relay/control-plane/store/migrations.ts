@@ -12,6 +12,7 @@ export const migrations: Record<string, Migration> = {
   '0004_control_planes': { up: shareTunnels },
   '0005_replaced': { up: rememberReplaced },
   '0006_granted_relays': { up: rememberGrantedRelays },
+  '0007_signals': { up: keepSignals },
 };
 
 /** Tunnels of before are of version 1, which end with their path. */
@@ -35,6 +36,33 @@ async function rememberReplaced(db: Kysely<unknown>): Promise<void> {
 async function rememberGrantedRelays(db: Kysely<unknown>): Promise<void> {
   await runStatements(db, [
     `alter table tunnels add column relays_json text not null default '[]'`,
+  ]);
+}
+
+/** Events of others, and those that we tell others of. */
+async function keepSignals(db: Kysely<unknown>): Promise<void> {
+  await runStatements(db, [
+    `alter table devices add column restricted_json text not null default '[]'`,
+    `create table signal_streams (
+      name text primary key, last_event_at_ms bigint, last_verified_at_ms bigint, status text,
+      last_error text, accepted bigint not null default 0, refused bigint not null default 0,
+      poller text, poll_until_ms bigint not null default 0)`,
+    `create table signal_tokens (
+      stream text not null, jti text not null, digest text not null, expires_at_ms bigint not null,
+      primary key (stream, jti))`,
+    `create index signal_tokens_by_end on signal_tokens (expires_at_ms)`,
+    `create table signal_marks (
+      stream text not null, kind text not null, subject_kind text not null, subject_id text not null,
+      points integer not null, active integer not null, happened_at_ms bigint not null,
+      until_ms bigint not null, primary key (stream, kind, subject_kind, subject_id))`,
+    `create index signal_marks_by_subject on signal_marks (subject_id)`,
+    `create table signal_outbox (
+      id text primary key, target text not null, event text not null, body_json text not null,
+      attempts integer not null default 0, next_at_ms bigint not null,
+      claimed_until_ms bigint not null default 0, last_error text, dead integer not null default 0,
+      created_at_ms bigint not null)`,
+    `create index signal_outbox_by_turn on signal_outbox (dead, next_at_ms)`,
+    `create index signal_outbox_by_target on signal_outbox (target, dead, created_at_ms)`,
   ]);
 }
 

@@ -122,6 +122,7 @@ const stateReasons: readonly string[] = [
   'device_revoked',
   'device_disabled',
   'device_pending',
+  'device_restricted',
   'user_disabled',
   'user_expired',
 ];

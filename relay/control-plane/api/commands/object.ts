@@ -53,6 +53,7 @@ async function describeDevice(services: Services, row: Device) {
     hostname: row.hostname,
     platform: row.platform,
     state: row.state,
+    restrictedBy: JSON.parse(row.restrictedJson) as string[],
     online: peers.length > 0,
     address: peers.at(-1)?.address ?? null,
     openTunnels: services.tunnels.about('device', row.id).length,

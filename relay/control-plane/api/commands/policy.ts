@@ -136,6 +136,7 @@ function noDevice(user: User, nowMs: number): Device {
     state: 'enrolled',
     createdAtMs: nowMs,
     lastSeenAtMs: null,
+    restrictedJson: '[]',
   };
 }
 
