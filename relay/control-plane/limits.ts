@@ -33,6 +33,12 @@ export const connectorAwayMs = 7_000;
 /** The same after a start of the control plane, when every connector dials anew. */
 export const connectorReturnMs = 15_000;
 
+/** After a start devices are not greeted before the others are back, or for so long at most. */
+export const greetingHoldMs = 3_000;
+
+/** How long a device waits for its turn to be greeted; it gives its dial 10 s in all. */
+export const greetingWaitMs = 7_000;
+
 /** Detached tunnels of one device; beyond, the one that is detached longest ends. */
 export const maxDetachedPerDevice = 64;
 

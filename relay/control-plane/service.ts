@@ -16,13 +16,14 @@ import { createAuditLog, Refusals } from './audit/index.ts';
 import { loadAuthority } from './authority/index.ts';
 import { maxConnectorMessageBytes, serveConnector } from './channel/connector-channel.ts';
 import { maxDeviceMessageBytes, serveDevice } from './channel/device-channel.ts';
-import { Greetings } from './channel/greetings.ts';
+import { holdGreetings } from './channel/hold-greetings.ts';
 import { maxRelayMessageBytes, serveRelay } from './channel/relay-channel.ts';
 import { ensureBundle } from './enrolment/bundle.ts';
 import { ServerCertificate } from './enrolment/own-certificate.ts';
 import { answerEnrolment } from './enrolment/endpoint.ts';
 import { healthMetrics } from './health/metrics.ts';
 import { startHealthServer } from '../health-server.ts';
+import { greetingWaitMs } from './limits.ts';
 import { SignInThrottle } from './identity/index.ts';
 import { startSecureListener, type ControlPeer } from './listener/secure-listener.ts';
 import { Throttle } from './listener/throttle.ts';
@@ -48,6 +49,7 @@ import {
 } from './store/index.ts';
 import { firstControlPlaneId, readControlPlaneId } from './control-plane-id.ts';
 import { openClock } from './time/open-clock.ts';
+import { Turns } from './turns.ts';
 import { VerificationSchedule } from './verification/schedule.ts';
 import { keepCarriers, startTimers } from './verification/timer.ts';
 import { randomInt } from 'node:crypto';
@@ -157,6 +159,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       for (const { id } of services.tunnels.all()) services.schedule.hasten(id, nowMs);
     });
     const stopFollowing = followOthers(services);
+    const stopHolding = holdGreetings(services);
     await audit.append({
       actor: 'system',
       action: 'relay.start',
@@ -168,6 +171,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     let stopping: Promise<void> | undefined;
     const stop = async () => {
       isReady = false;
+      stopHolding();
       await certificate.stop();
       await timers.stop();
       await signals.stop();
@@ -278,7 +282,11 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     resumeThrottle: new Throttle({ burst: 256, perMinute: limits.resumesPerMinute }),
     reportThrottle: new Throttle({ burst: 4_096, perMinute: 600 }),
     otpThrottle: new Throttle({ burst: 5, perMinute: 3 }),
-    greetings: new Greetings(limits.greetingsAtOnce),
+    greetings: new Turns({
+      atOnce: limits.greetingsAtOnce,
+      waiting: limits.greetingsWaiting,
+      waitMs: greetingWaitMs,
+    }),
     enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),
     settings,
     self: { id: selfId },
@@ -352,9 +360,13 @@ class Upgrades {
   ): Promise<void> {
     socket.on('error', () => undefined);
     let greeted: () => void = () => undefined;
+    const gone = new AbortController();
     try {
-      if (peer.role === 'device') greeted = this.#services.greetings.begin();
-      socket.once('close', greeted);
+      socket.once('close', () => {
+        gone.abort();
+        greeted();
+      });
+      if (peer.role === 'device') greeted = await this.#services.greetings.begin(gone.signal);
     } catch (error) {
       refuseUpgrade(socket, error); // and no more: there is too much to do already
       return;

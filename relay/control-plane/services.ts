@@ -2,7 +2,7 @@ import type { DataPlaneCounts } from '../child.ts';
 import type { Logger } from '../../protocol/host/index.ts';
 import type { AuditLog, Refusals } from './audit/index.ts';
 import type { Authority } from './authority/index.ts';
-import type { Greetings } from './channel/greetings.ts';
+import type { Turns } from './turns.ts';
 import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
 import type { Throttle } from './listener/throttle.ts';
@@ -58,7 +58,8 @@ export interface Services {
   readonly reportThrottle: Throttle;
   /** By address, IPv6 by its /64. */
   readonly enrolmentThrottle: Throttle;
-  readonly greetings: Greetings;
+  /** Of devices that are being greeted, from their upgrade to the welcome. */
+  readonly greetings: Turns;
   readonly settings: Settings;
   /** This control plane among those that share the store. */
   readonly self: { readonly id: string };

@@ -28,8 +28,9 @@ export interface Limits {
   readonly requestsPerMinute: number;
   readonly enrolmentsPerMinute: number;
   readonly channelsPerDevice: number;
-  /** Devices that said hello and have no welcome yet, in all. */
+  /** Devices that are being greeted, in all, and how many more may wait for their turn. */
   readonly greetingsAtOnce: number;
+  readonly greetingsWaiting: number;
 }
 
 /**
@@ -45,7 +46,8 @@ export const defaultLimits: Limits = {
   requestsPerMinute: 600,
   enrolmentsPerMinute: 20,
   channelsPerDevice: 192,
-  greetingsAtOnce: 256,
+  greetingsAtOnce: 16,
+  greetingsWaiting: 2_048,
 };
 
 /** How often a tunnel to `app` is verified and how long it would be held. */

@@ -57,13 +57,13 @@ async function missedEntries(
   const { store, clock, feed } = services;
   const horizonMs = clock.nowMs() - grantHorizonMs;
   const startsMs: number[] = [horizonMs];
-  for (const id of tunnels) {
+  for (const ids of inParts(tunnels)) {
     const row = await store.db
       .selectFrom('tunnels')
-      .select('createdAtMs')
-      .where('id', '=', id as LiveTunnel['id'])
+      .select((eb) => eb.fn.min('createdAtMs').as('firstMs'))
+      .where('id', 'in', ids)
       .executeTakeFirst();
-    if (row) startsMs.push(row.createdAtMs);
+    if (typeof row?.firstMs === 'number') startsMs.push(row.firstMs);
   }
   const first = await store.db
     .selectFrom('revocations')
@@ -160,22 +160,35 @@ export async function readTunnelSubjects(
   ids: readonly string[],
 ): Promise<(TunnelSubjects & { readonly state: string })[]> {
   const found: (TunnelSubjects & { readonly state: string })[] = [];
-  for (const id of ids) {
-    const row = await services.store.db
+  for (const part of inParts(ids)) {
+    const rows = await services.store.db
       .selectFrom('tunnels')
-      .selectAll()
-      .where('id', '=', id as LiveTunnel['id'])
-      .executeTakeFirst();
-    if (!row) continue;
-    found.push({
-      user: row.userId,
-      session: row.sessionId,
-      device: row.deviceId,
-      app: row.appId,
-      connector: row.connectorId,
-      tunnel: row.id,
-      state: row.state,
-    });
+      .select(['id', 'userId', 'sessionId', 'deviceId', 'appId', 'connectorId', 'state'])
+      .where('id', 'in', part)
+      .execute();
+    for (const row of rows) {
+      found.push({
+        user: row.userId,
+        session: row.sessionId,
+        device: row.deviceId,
+        app: row.appId,
+        connector: row.connectorId,
+        tunnel: row.id,
+        state: row.state,
+      });
+    }
   }
   return found;
+}
+
+/** Ids asked for in one statement. */
+const partIds = 256;
+
+/** A peer that comes back may name thousands of tunnels: a statement each would keep everybody else waiting. */
+function inParts(ids: readonly string[]): LiveTunnel['id'][][] {
+  const parts: LiveTunnel['id'][][] = [];
+  for (let at = 0; at < ids.length; at += partIds) {
+    parts.push(ids.slice(at, at + partIds) as LiveTunnel['id'][]);
+  }
+  return parts;
 }

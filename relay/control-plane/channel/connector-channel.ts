@@ -50,7 +50,8 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
     from: fromConnector,
     to: toConnector,
     maxMessageBytes: maxConnectorMessageBytes,
-    messagesPerSecond: 500,
+    // One that comes back tells of each of its tunnels at once.
+    messagesPerSecond: 2_500,
     logger,
     answerTime: (nonce) => answerTime(services, nonce),
     onMessage: async (message) => {
@@ -61,6 +62,7 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
         logger.info('connector_online', { instance: message.instance, apps: message.apps.length });
       } else if (peer) await handle(services, peer, message);
     },
+    laneOf: (message) => ('tunnel' in message ? message.tunnel : undefined),
   });
   const certificateTimer = closeAtCertificateEnd(dialler, () => {
     // Its holder has a newer one by now and dials again with it.
@@ -388,29 +390,32 @@ async function noteOpened(services: Services, id: TunnelId): Promise<void> {
   tunnel.state = 'open';
   tunnel.pathGeneration = 1;
   try {
-    await store.write(async (tx) => {
-      const opened = await tx
-        .updateTable('tunnels')
-        .set({ state: 'open', openedAtMs: clock.nowMs() })
-        .where('id', '=', id)
-        .where('state', '=', 'granted')
-        .returning('id')
-        .executeTakeFirst();
-      if (!opened) return; // another control plane was told before
-      store.announce(tx, 'tunnels');
-      await audit.append(
-        {
-          actor: `connector:${tunnel.connector}`,
-          action: 'tunnel.open',
-          subject: id,
-          outcome: 'ok',
-          ref: tunnel.decision,
-          user: tunnel.userName,
-          app: tunnel.appName,
-        },
-        tx,
-      );
-    });
+    await store.write(
+      async (tx) => {
+        const opened = await tx
+          .updateTable('tunnels')
+          .set({ state: 'open', openedAtMs: clock.nowMs() })
+          .where('id', '=', id)
+          .where('state', '=', 'granted')
+          .returning('id')
+          .executeTakeFirst();
+        if (!opened) return; // another control plane was told before
+        store.announce(tx, 'tunnels');
+        await audit.append(
+          {
+            actor: `connector:${tunnel.connector}`,
+            action: 'tunnel.open',
+            subject: id,
+            outcome: 'ok',
+            ref: tunnel.decision,
+            user: tunnel.userName,
+            app: tunnel.appName,
+          },
+          tx,
+        );
+      },
+      { apart: id },
+    );
   } catch (error) {
     services.logger.error('tunnel_open_not_recorded', { code: toZtnaError(error).code });
   }

@@ -92,14 +92,16 @@ async function greet(
   if (peers.devices(id).length >= settings.limits.channelsPerDevice) {
     throw new ZtnaError('ERR_LIMIT_RATE');
   }
-  const row = await store.write((tx) =>
-    tx
-      .updateTable('devices')
-      .set({ lastSeenAtMs: clock.nowMs() })
-      .where('id', '=', id)
-      .where('state', 'in', ['enrolled', 'pending', 'disabled'])
-      .returningAll()
-      .executeTakeFirst(),
+  const row = await store.write(
+    (tx) =>
+      tx
+        .updateTable('devices')
+        .set({ lastSeenAtMs: clock.nowMs() })
+        .where('id', '=', id)
+        .where('state', 'in', ['enrolled', 'pending', 'disabled'])
+        .returningAll()
+        .executeTakeFirst(),
+    { apart: id },
   );
   if (!row) throw new ZtnaError('ERR_IDENTITY_REVOKED');
   const known = (await readTunnelSubjects(services, hello.tunnels)).filter(
@@ -160,7 +162,8 @@ async function greet(
       });
       continue;
     }
-    services.schedule.hasten(tunnel.tunnel, clock.nowMs());
+    // One without a path is decided on when it asks for the next.
+    if (tunnel.state !== 'detached') services.schedule.hasten(tunnel.tunnel, clock.nowMs());
     if (peer.version >= 2 && peers.connectors.get(tunnel.connector)?.isStopping === true) {
       peer.send({
         type: 'tunnel_draining',

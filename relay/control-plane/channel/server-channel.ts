@@ -9,6 +9,7 @@ import {
   type MessageSchema,
 } from '../../../protocol/index.ts';
 import { startLiveness, type Logger } from '../../../protocol/host/index.ts';
+import { Lanes } from './lanes.ts';
 
 /** A dialler says hello within this time or is dropped. */
 const helloTimeoutMs = 5_000;
@@ -17,6 +18,9 @@ const maxUnsentBytes = 4 * 1_048_576;
 /** Messages may wait for earlier ones of the same channel, as many as come in this time. */
 const maxWaitingSeconds = 2;
 const burstSeconds = 4;
+/** Messages of one channel that are handled at the same time, where they are about different things. */
+const mostLanes = 64;
+
 export interface ServerChannelOptions<In, Out> {
   readonly from: MessageSchema;
   readonly to: MessageSchema;
@@ -30,6 +34,8 @@ export interface ServerChannelOptions<In, Out> {
   readonly answerTime: (nonce: string) => Out;
   /** Handles one message; the next of the same channel waits for it. What it throws closes the channel. */
   readonly onMessage: (message: In) => Promise<void> | void;
+  /** What a message is about, where it need not wait for those that are about something else; undefined: for all. */
+  readonly laneOf?: (message: In) => string | undefined;
 }
 
 /**
@@ -43,6 +49,9 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
   readonly #socket: WebSocket;
   readonly #options: ServerChannelOptions<In, Out>;
   readonly #waiting: In[] = [];
+  readonly #lanes = new Lanes(mostLanes, (error) => {
+    this.#fail(error);
+  });
   #isBusy = false;
   #isOver = false;
   #hasGreeted = false;
@@ -156,13 +165,24 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
     try {
       for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
         if (next.type === 'time') this.#answerTime(next);
-        else await this.#options.onMessage(next);
+        else await this.#handle(next);
       }
     } catch (error) {
       this.#fail(error);
     } finally {
       this.#isBusy = false;
     }
+  }
+
+  async #handle(message: In): Promise<void> {
+    const { onMessage, laneOf } = this.#options;
+    const lane = laneOf?.(message);
+    if (lane !== undefined) {
+      await this.#lanes.run(lane, async () => onMessage(message));
+      return;
+    }
+    await this.#lanes.idle();
+    if (!this.#isOver) await onMessage(message);
   }
 
   #fail(error: unknown): void {

@@ -1,4 +1,4 @@
-import type { FromConnector, TunnelId } from '../../../protocol/index.ts';
+import { leaseLengthMs, type FromConnector, type TunnelId } from '../../../protocol/index.ts';
 import { revokeTunnels } from '../access/end-tunnels.ts';
 import { maxDetachedPerDevice } from '../limits.ts';
 import { isOwn } from '../live/ownership.ts';
@@ -21,6 +21,7 @@ export async function noteDetached(
   // A path that another has replaced is no loss.
   if (!tunnel || report.generation < tunnel.pathGeneration || tunnel.state === 'detached') return;
   const { store, clock, tunnels } = services;
+  const apart = { apart: tunnel.id };
   await store.write(async (tx) => {
     if (tunnel.state === 'closed') return;
     const detachedAtMs = clock.nowMs();
@@ -41,7 +42,7 @@ export async function noteDetached(
       tunnel.state = 'detached';
       tunnel.detachedAtMs = detachedAtMs;
     });
-  });
+  }, apart);
   const detached = tunnels
     .about('device', tunnel.device)
     .filter(({ state }) => state === 'detached')
@@ -62,6 +63,7 @@ export async function noteResumed(
   const isKnown = tunnel && report.generation <= tunnel.generation;
   if (!isKnown || report.generation < tunnel.pathGeneration) return;
   const { store, clock, schedule } = services;
+  const apart = { apart: tunnel.id };
   if (tunnel.state === 'open' && [0, report.generation].includes(tunnel.pathGeneration)) {
     tunnel.pathGeneration = report.generation; // said again, behind a welcome
     return;
@@ -88,9 +90,12 @@ export async function noteResumed(
       tunnel.isAwaited = false;
       tunnel.pathGeneration = generation;
     });
-  });
-  // Its lease may be old: it was not renewed while it had no path.
-  schedule.hasten(tunnel.id, clock.nowMs());
+  }, apart);
+  // It was not renewed while it had no path, and what the grant gave it may be used up.
+  const nowMs = clock.nowMs();
+  if (tunnel.untilMs - nowMs < leaseLengthMs(tunnel.intervalMs) / 2) {
+    schedule.hasten(tunnel.id, nowMs);
+  }
 }
 
 /** Has a connector let go of a tunnel that is over here: an entry ends it at once, a missing lease in a while. */

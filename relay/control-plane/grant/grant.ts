@@ -48,8 +48,9 @@ export async function grantTunnel(
   asker: Asker,
   request: TunnelRequest,
 ): Promise<PathPermit> {
-  const { outcome, tunnel } = await services.store.write((tx) =>
-    decideInside(services, tx, asker, request),
+  const { outcome, tunnel } = await services.store.write(
+    (tx) => decideInside(services, tx, asker, request),
+    { apart: asker.device },
   );
   if ('error' in outcome) throw outcome.error;
   if (tunnel) tellConnector(services, tunnel);

@@ -48,7 +48,10 @@ export async function resumeTunnel(
   request: ResumeRequest,
 ): Promise<PathPermit> {
   await claimTunnels(services, [request.tunnel], { device: asker.device });
-  const outcome = await services.store.write((tx) => decideInside(services, tx, asker, request));
+  refuseWhileAway(services, asker, request);
+  const outcome = await services.store.write((tx) => decideInside(services, tx, asker, request), {
+    apart: request.tunnel,
+  });
   if ('error' in outcome) {
     if (outcome.error.code === 'ERR_TUNNEL_RESUME_REFUSED') {
       await noteRefused(services, asker, request, outcome.error);
@@ -201,6 +204,20 @@ async function findTunnel(
   const isThere = tunnel && tunnel.state !== 'closed' && row.state !== 'closed';
   if (!isThere || row.version < resumableVersion) return refused('tunnel_unknown');
   return { tunnel, generation: row.generation };
+}
+
+/**
+ * A crowd that lost its relay is back before its connector: telling it so must not cost a transaction each. Throws
+ * ERR_CONNECTOR_OFFLINE.
+ */
+function refuseWhileAway(services: Services, asker: Asker, request: ResumeRequest): void {
+  const tunnel = services.tunnels.get(request.tunnel);
+  if (tunnel?.device !== asker.device || tunnel.state === 'closed') return;
+  const { peers, absences, clock } = services;
+  const isAwaited = clock.nowMs() < absences.untilMs(tunnel.connector);
+  if (peers.connectors.has(tunnel.connector) || !isAwaited) return;
+  tunnel.isAwaited = true;
+  throw connectorAway(tunnel).error;
 }
 
 /** The tunnel's very connector process. One that has been away for long, or was replaced, takes its tunnels with it. */

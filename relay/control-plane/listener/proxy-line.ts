@@ -8,6 +8,9 @@ export const maxProxyLineBytes = 107;
 /** What TLS begins with: a data plane on this host dials for itself, without a line. */
 const tlsHandshakeRecord = 0x16;
 
+/** The address of whoever dials for itself. */
+export const localAddress = 'local';
+
 /** Who is said to have dialled. `address` is the data plane's word and no more than that. */
 export interface ProxiedPeer {
   readonly address: string;
@@ -67,7 +70,7 @@ export function readProxyLine(socket: Socket, timeoutMs: number): Promise<Proxie
         if (!chunk) return;
         seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
         if (seen[0] === tlsHandshakeRecord) {
-          settle({ address: 'local', port: 0 });
+          settle({ address: localAddress, port: 0 });
           socket.unshift(seen);
           return;
         }

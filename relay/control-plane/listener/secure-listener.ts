@@ -12,9 +12,10 @@ import {
   type Logger,
   type PeerIdentity,
 } from '../../../protocol/host/index.ts';
+import { Turns } from '../turns.ts';
 import { handleBrowser } from './landing-page.ts';
 import { peekProtocols } from './peek-protocols.ts';
-import { readProxyLine } from './proxy-line.ts';
+import { localAddress, readProxyLine } from './proxy-line.ts';
 
 /** Each step before a request is understood must be over within this time: the line, TLS, the request's head. */
 const beginTimeoutMs = 5_000;
@@ -22,6 +23,11 @@ const beginTimeoutMs = 5_000;
 const bodyTimeoutMs = 10_000;
 /** And the answer within this: hashing a password takes its time. */
 const answerTimeoutMs = 20_000;
+/**
+ * TLS handshakes at once: they share one processor, so more of them only take longer each. A crowd that comes back waits
+ * in front of them, in turn, rather than inside.
+ */
+const handshakeLimits = { atOnce: 48, waiting: 4_096, waitMs: 5_000 };
 /** Connections at once, in all; the data plane has its own bound per stranger in front. */
 const maxConnections = 20_000;
 
@@ -80,6 +86,8 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
 
   const addressOf = (socket: Duplex) => addresses.get(socket) ?? 'unknown';
   const peers = new WeakMap<Duplex, ControlPeer>();
+  const handshakes = new Turns(handshakeLimits);
+  const handshakeEnds = new WeakMap<Duplex, () => void>();
   const protocols = new WeakMap<Duplex, string | false | null>();
   // Node watches the time that requests take only for a server that listens by itself.
   const deadlines = new WeakMap<Duplex, NodeJS.Timeout>();
@@ -102,6 +110,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     server.maxHeadersCount = 64;
     server.prependListener('secureConnection', (socket: TLSSocket) => {
       const raw = rawSocketOf(socket);
+      if (raw) handshakeEnds.get(raw)?.();
       addresses.set(socket, raw ? addressOf(raw) : 'unknown');
       protocols.set(socket, socket.alpnProtocol);
       setDeadline(socket, beginTimeoutMs);
@@ -124,6 +133,8 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       const verdict: unknown = socket.authorizationError; // OpenSSL's code, whatever the types say
       const isVerdict = typeof verdict === 'string';
       // A peer that merely went away was not refused.
+      const under = rawSocketOf(socket);
+      if (under) handshakeEnds.get(under)?.();
       if (clientAuthorities && (isVerdict || error.code !== 'ECONNRESET')) {
         const raw = rawSocketOf(socket);
         const reason = isVerdict ? verdict : (error.code ?? 'tls_refused');
@@ -175,11 +186,27 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     socket.destroy();
   });
 
+  const takeTurn = async (socket: Socket): Promise<void> => {
+    const gone = new AbortController();
+    let end: () => void = () => undefined;
+    const onClose = () => {
+      gone.abort();
+      end();
+    };
+    socket.once('close', onClose);
+    if (socket.destroyed) gone.abort();
+    end = await handshakes.begin(gone.signal);
+    handshakeEnds.set(socket, end);
+    if (socket.destroyed) end();
+  };
+
   const accept = async (socket: Socket): Promise<void> => {
     try {
       const { address } = await readProxyLine(socket, beginTimeoutMs);
       addresses.set(socket, address);
       const offered = await peekProtocols(socket, beginTimeoutMs);
+      // The data plane of this host goes ahead of those who need it.
+      if (address !== localAddress) await takeTurn(socket);
       (offered.includes(controlProtocol) ? control : open).emit('connection', socket);
     } catch (error) {
       logger.debug('connection_refused', { code: toZtnaError(error).code });

@@ -133,9 +133,12 @@ class PostgresStore implements Store {
       dialect: new PostgresDialect({ pool }),
       plugins: [new CamelCasePlugin({ maintainNestedObjectKeys: true })],
     });
+    // One change to a commit: a lock that a change took would be lost with its savepoint.
     this.#queue = new WriteQueue(this.#handle, {
-      attempt: (runOnce) => this.#attempt(runOnce),
-      beforeCommit: (tx) => this.#tellOthers(tx),
+      steps: {
+        attempt: (runOnce) => this.#attempt(runOnce),
+        beforeCommit: (tx) => this.#tellOthers(tx),
+      },
     });
     this.#listener = new PostgresListener(target, this.#channel, (payload) => {
       this.#onNotice(payload);

@@ -6,7 +6,7 @@ import { openSqlite } from './sqlite.ts';
 import { WriteQueue } from './write-queue.ts';
 import type { DirectoryLock } from '../../directory-lock.ts';
 import type { Database } from './database.ts';
-import type { Store, Tx } from './store.ts';
+import type { Store, Tx, WriteOptions } from './store.ts';
 
 /** Opens `directory/store.sqlite` (made when missing, 0600), which the lock keeps for this process. */
 export async function openSqliteStore(directory: string, lock: DirectoryLock): Promise<Store> {
@@ -24,6 +24,9 @@ export async function openSqliteStore(directory: string, lock: DirectoryLock): P
   }
   return new SqliteStore(db, lock);
 }
+
+/** Every commit waits for the disk with the event loop; others wait no longer than so many changes take. */
+const mostInCommit = 64;
 
 /** SQLite gives its journal files the mode of the main file, so that one has to be right from the start. */
 function createPrivateFile(path: string): void {
@@ -43,15 +46,15 @@ class SqliteStore implements Store {
   constructor(handle: Kysely<Database>, lock: DirectoryLock) {
     this.#handle = handle;
     this.#lock = lock;
-    this.#queue = new WriteQueue(handle);
+    this.#queue = new WriteQueue(handle, { mostInCommit });
   }
 
   get db(): Kysely<Database> {
     return this.#queue.db;
   }
 
-  write<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
-    return this.#queue.write(change);
+  write<T>(change: (tx: Tx) => Promise<T>, options?: WriteOptions): Promise<T> {
+    return this.#queue.write(change, options);
   }
 
   afterCommit(tx: Tx, listener: () => void): void {

@@ -21,6 +21,15 @@ export type Order = 'revocation' | `audit:${string}` | `user:${string}`;
 export type Topic =
   'revocation' | 'policy' | 'bundle' | 'relays' | 'tunnels' | 'verify' | `verify:${string}`;
 
+/** How a change may be carried out. */
+export interface WriteOptions {
+  /**
+   * What it is about. It may then share a commit with changes that are about something else: it reads nothing in memory
+   * that their listeners change after a commit. One that fails is undone alone.
+   */
+  readonly apart?: string;
+}
+
 /** The control plane's durable state. */
 export interface Store {
   readonly engine: 'sqlite' | 'postgresql';
@@ -34,10 +43,10 @@ export interface Store {
    * may run again, in a new transaction, when that of another process stood in its way.
    * Throws ERR_RELAY_UNAVAILABLE with reason `store_unavailable` while the store is away.
    */
-  write<T>(change: (tx: Tx) => Promise<T>): Promise<T>;
+  write<T>(change: (tx: Tx) => Promise<T>, options?: WriteOptions): Promise<T>;
   /**
    * Calls `listener` once `tx` is durable and before the next transaction begins, in the order registered; never when
-   * it rolls back. One that throws keeps none of the others from running.
+   * it, or the change that registered it, rolls back. One that throws keeps none of the others from running.
    */
   afterCommit(tx: Tx, listener: () => void): void;
   /** Held until `tx` ends, by one transaction of all processes: what is appended under it commits in order. */

@@ -114,6 +114,76 @@ test('write - runs transactions one after another, and tells of a commit after i
   t.is(await readCounter(store.db, 'fencing'), 2);
 });
 
+test('write - changes that are apart stand or fall alone, whatever they share', async (t) => {
+  const store = await openTestStore(t);
+  const told: string[] = [];
+  const failure = new Error('no');
+  const change = (key: string, apart: string) =>
+    store.write(
+      async (tx) => {
+        await tx.insertInto('meta').values({ key, value: 'b' }).execute();
+        store.afterCommit(tx, () => told.push(key));
+        if (key === 'fails') throw failure;
+        return key;
+      },
+      { apart },
+    );
+  const outcomes = await Promise.allSettled([
+    change('first', 'a'),
+    change('fails', 'b'),
+    change('first', 'c'), // a key that is there already
+    change('last', 'd'),
+  ]);
+  t.deepEqual(
+    outcomes.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'rejected', 'fulfilled'],
+  );
+  t.is((outcomes[1] as PromiseRejectedResult).reason, failure);
+  t.deepEqual(told, ['first', 'last']);
+  const kept = await store.db.selectFrom('meta').select('key').orderBy('key').execute();
+  t.deepEqual(
+    kept.map(({ key }) => key),
+    ['first', 'last'],
+  );
+});
+
+ava('write - changes that are apart share a commit with SQLite', async (t) => {
+  const store = await openStore({ directory: temporaryDirectory(t) });
+  const order: string[] = [];
+  const change = (apart: string) =>
+    store.write(
+      async (tx) => {
+        order.push(`${apart} begins`);
+        await raiseCounter(tx, 'fencing');
+        store.afterCommit(tx, () => order.push(`${apart} told`));
+      },
+      { apart },
+    );
+  await Promise.all([change('a'), change('b')]);
+  t.deepEqual(order, ['a begins', 'b begins', 'a told', 'b told']);
+  t.is(await readCounter(store.db, 'fencing'), 2);
+  await store.close();
+});
+
+test('write - what is about the same sees what the one before has told', async (t) => {
+  const store = await openTestStore(t);
+  const order: string[] = [];
+  const change = (name: string, apart?: string) =>
+    store.write(
+      async (tx) => {
+        order.push(`${name} begins`);
+        await raiseCounter(tx, 'fencing');
+        store.afterCommit(tx, () => order.push(`${name} told`));
+      },
+      apart === undefined ? {} : { apart },
+    );
+  await Promise.all([change('a', 'x'), change('b', 'x'), change('c'), change('d', 'y')]);
+  t.deepEqual(
+    order,
+    ['a', 'b', 'c', 'd'].flatMap((name) => [`${name} begins`, `${name} told`]),
+  );
+});
+
 test('write - refuses what would wait for its own end, and nothing after it', async (t) => {
   const store = await openTestStore(t);
   const misuse = { code: 'ERR_INTERNAL' };
