@@ -16,7 +16,7 @@ import {
   type NetworkWatch,
 } from '../protocol/host/index.ts';
 import { closeWebSocket } from './close-web-socket.ts';
-import { measureEveryMs, slotLifetimeMs, wedgedAfterMs } from './limits.ts';
+import { maxSlots, measureEveryMs, slotLifetimeMs, wedgedAfterMs } from './limits.ts';
 import { RoundTripMeter } from './round-trip-meter.ts';
 import type { RawData, WebSocket } from 'ws';
 
@@ -47,7 +47,8 @@ export type SlotsState = 'filling' | 'filled' | 'wedged';
 
 /**
  * Data WebSockets dialled ahead on one relay. One that is used, lost or old is replaced; failures are retried with
- * full jitter. `stop` closes the idle ones and leaves those that were handed over alone.
+ * full jitter. When all of them are used up, twice as many are dialled as before, until it has been quiet for a while:
+ * a crowd that comes at once must not wait for each of them in turn. `stop` closes the idle ones and leaves those that were handed over alone.
  */
 export class Slots {
   readonly #options: SlotsOptions;
@@ -60,6 +61,11 @@ export class Slots {
   readonly #unsubscribe: () => void;
   #retry: NodeJS.Timeout | undefined;
   #count: number;
+  /** How many are dialled ahead now: `#count`, or more while a crowd comes. */
+  #ahead: number;
+  /** None may be dialled beyond this. */
+  #most = maxSlots;
+  #wasUsed = false;
   #hasBeenFull = false;
   /** Since when not all of them stand; one that is used begins it anew. */
   #shortSinceMs: number | undefined = performance.now();
@@ -70,7 +76,10 @@ export class Slots {
       this.#retryAtOnce();
     });
     this.#count = options.count;
+    this.#ahead = options.count;
     this.#measuring = setInterval(() => {
+      if (!this.#wasUsed) this.#settle();
+      this.#wasUsed = false;
       const [socket] = this.#idle.keys();
       if (socket) this.#meter.measure(socket);
     }, measureEveryMs);
@@ -105,8 +114,16 @@ export class Slots {
 
   /** Keeps fewer from now on, and closes the idle ones that are too many. */
   shrinkTo(count: number): void {
+    this.#most = Math.min(this.#most, count);
     this.#count = Math.min(this.#count, count);
-    for (const [socket, release] of [...this.#idle].slice(this.#count)) {
+    this.#settle();
+  }
+
+  /** Goes back to as many as are kept for long, and closes what is idle beyond. */
+  #settle(): void {
+    this.#ahead = this.#count;
+    const surplus = [...this.#idle].slice(this.#count);
+    for (const [socket, release] of surplus) {
       release();
       closeWebSocket(socket, 1000, '');
     }
@@ -127,7 +144,7 @@ export class Slots {
 
   #fill(): void {
     if (this.#stopping.signal.aborted || this.#retry) return;
-    while (this.#idle.size + this.#dialling < this.#count) {
+    while (this.#idle.size + this.#dialling < this.#ahead) {
       this.#dialling++;
       void this.#dialOne();
     }
@@ -139,7 +156,7 @@ export class Slots {
     try {
       const socket = await dial(signal);
       this.#dialling--;
-      if (signal.aborted || this.#idle.size >= this.#count) closeWebSocket(socket, 1000, '');
+      if (signal.aborted || this.#idle.size >= this.#ahead) closeWebSocket(socket, 1000, '');
       else this.#keep(socket);
     } catch (error) {
       this.#dialling--;
@@ -200,6 +217,8 @@ export class Slots {
         release();
         this.#backoff.restart();
         this.#shortSinceMs = undefined;
+        this.#wasUsed = true;
+        if (this.#idle.size === 0) this.#ahead = Math.min(this.#ahead * 2, this.#most);
         this.#noteChange();
         this.#fill();
         onAssign(socket, assign);

@@ -130,7 +130,7 @@ export class DataPlane {
         this.#links.reportRefusal(error, null, address);
       },
       onAuthenticated: (address) => {
-        this.#door?.authenticated(address);
+        this.#door?.authenticated(address, { hasChannel: true });
       },
       logger,
     });

@@ -86,9 +86,14 @@ export class FrontDoor {
     return this.#sockets.size;
   }
 
-  /** A stranger proved to be someone: the attempt no longer counts against the address. */
-  authenticated(remoteAddress: string): void {
-    this.#strangers.giveBack(limitKeyOf(remoteAddress));
+  /**
+   * A stranger proved to be someone: the attempt no longer counts against the address. With `hasChannel` neither does
+   * that of the control channel by which it came to what it showed; where that one ends nobody here sees who it is.
+   */
+  authenticated(remoteAddress: string, { hasChannel = false } = {}): void {
+    const key = limitKeyOf(remoteAddress);
+    this.#strangers.giveBack(key);
+    if (hasChannel) this.#strangers.giveBack(key);
   }
 
   #accept(socket: Socket): void {
@@ -148,11 +153,13 @@ export class FrontDoor {
       else socket.destroy(); // no control plane here, and nothing is handed on twice
       return;
     }
-    this.handOn(socket, ends, bytes);
+    this.handOn(socket, ends, bytes, () => {
+      this.#strangers.giveBack(limitKeyOf(ends.remoteAddress)); // there was nothing to be had
+    });
   }
 
   /** Hands a connection on to a control plane, unless there are too many. */
-  handOn(socket: Socket, ends: Endpoints, bytes: Buffer): void {
+  handOn(socket: Socket, ends: Endpoints, bytes: Buffer, onUnreachable?: () => void): void {
     if (this.#forwarded >= limits.forwarded) {
       socket.on('error', () => undefined);
       if (socket instanceof TLSSocket) socket.destroy();
@@ -160,10 +167,11 @@ export class FrontDoor {
       return;
     }
     this.#forwarded++;
-    forward(socket, ends, bytes, this.#options.dialControl, (error) => {
+    const onEnd = (error: Error | undefined): void => {
       this.#forwarded--;
       if (error) this.#options.logger.debug('forward_ended', { message: error.message });
-    });
+    };
+    forward(socket, ends, bytes, this.#options.dialControl, onEnd, onUnreachable);
   }
 
   /** Accepts no more; what is open stays. */

@@ -14,7 +14,7 @@ export const limits = {
   /** Open TCP connections of every kind; two descriptors each at most, below the usual 20,000 for one process. */
   connections: 16_000,
   /** Connections whose ClientHello is not complete. */
-  pendingHellos: 2_048,
+  pendingHellos: 4_096,
   /** Connections handed on to the control plane; each holds a second descriptor. */
   forwarded: 3_000,
   forwardConnectMs: 5_000,
@@ -28,9 +28,12 @@ export const limits = {
   forwardAgainMs: 100,
   forwardSpreadMs: 1,
 
-  /** Strangers from one address (IPv6: one /64). Whoever presents a valid certificate gets the token back. */
-  addressBurst: 512,
-  addressPerSecond: 64,
+  /**
+   * Strangers from one address (IPv6: one /64), behind which a whole company may be that has lost its relay. Whoever
+   * presents a valid certificate gets the token back.
+   */
+  addressBurst: 4_096,
+  addressPerSecond: 128,
   addressesTracked: 65_536,
 
   /** A record is one message; who splits it, in how many pieces at most. */
@@ -52,7 +55,7 @@ export const limits = {
   instanceGoneMs: 5_000,
   slotAckMs: 1_000,
   /** How long a tunnel waits for its connector altogether, and how many of its sockets are tried. */
-  slotWaitMs: 2_000,
+  slotWaitMs: 4_000,
   slotAttempts: 3,
   waitersPerInstance: 256,
 

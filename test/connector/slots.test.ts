@@ -81,6 +81,18 @@ test('Slots - hands over the socket that was assigned and dials another', async 
   t.is(slots.idleCount, 0);
 });
 
+test('Slots - dials twice as many ahead once all are used up, and never more than it was told to keep', async (t) => {
+  const relay = await relayOf(t);
+  const { full, slots } = keep(t, { dial: relay.dial, count: 1 });
+  await full;
+  const first = relay.accepted[0] ?? t.fail();
+  first.send(encodeMessage(toSlot, assignment));
+  await relay.until(3);
+  slots.shrinkTo(1);
+  t.is(slots.count, 1);
+  t.true(slots.idleCount <= 1);
+});
+
 test('Slots - leaves a socket that was handed over alone when it stops', async (t) => {
   const relay = await relayOf(t);
   const assigned = Promise.withResolvers<WebSocket>();
