@@ -1,6 +1,6 @@
 /** The private app of the harness: takes flows, proves what arrives and sends what each asks for. */
 import { createServer, type AddressInfo, type Socket } from 'node:net';
-import { decodeGreeting, FlowSocket, greetingBytes } from './flow.ts';
+import { decodeGreeting, FlowSocket, greetingBytes, isEchoGreeting } from './flow.ts';
 import { serveLines } from './line-server.ts';
 
 const flows: FlowSocket[] = [];
@@ -12,6 +12,10 @@ function take(socket: Socket): void {
     const greeting = socket.read(greetingBytes) as Buffer | null;
     if (!greeting) return;
     socket.off('readable', greet);
+    if (isEchoGreeting(greeting)) {
+      socket.pipe(socket);
+      return;
+    }
     const spec = greeting.length === greetingBytes ? decodeGreeting(greeting) : undefined;
     if (spec) {
       flows.push(new FlowSocket(socket, spec, 'down'));

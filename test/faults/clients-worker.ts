@@ -7,6 +7,7 @@ import { Agent } from '../../client/agent/agent.ts';
 import { openProfile } from '../../client/agent/profile.ts';
 import { withAppListener } from '../../client/front-end/app-listener.ts';
 import { unlessAborted } from '../../client/front-end/unless-aborted.ts';
+import { HeldConnection } from './held-connection.ts';
 import { serveLines } from './line-server.ts';
 
 /** What one client has come to. */
@@ -18,7 +19,9 @@ export interface ClientReport {
   readonly atMs: number;
   /** How often each event was told. */
   readonly counts: Readonly<Record<string, number>>;
-  /** Why it is over; null while it is not. */
+  /** When the held connection had its last answer, in milliseconds of wall clock; 0 where there is none. */
+  readonly answeredAtMs: number;
+  /** Why it is over, or what is wrong with its held connection; null while all is well. */
   readonly error: string | null;
 }
 
@@ -28,6 +31,8 @@ interface Client {
   event: string;
   atMs: number;
   readonly counts: Record<string, number>;
+  answeredAtMs: number;
+  held: HeldConnection | undefined;
   error: string | null;
   readonly stopping: AbortController;
   running: Promise<void>;
@@ -52,6 +57,7 @@ async function runClient(client: Client, app: string, opened: () => void): Promi
           client.event = event.event;
           client.atMs = Date.now();
           if (event.event === 'open') opened();
+          if (event.event === 'resumed') void ask(client);
         },
         say: () => undefined,
       },
@@ -67,13 +73,25 @@ async function runClient(client: Client, app: string, opened: () => void): Promi
   );
 }
 
-async function open(home: string, app: string): Promise<number> {
+/** Has the held connection carry something there and back, and notes when that was done. */
+async function ask(client: Client): Promise<void> {
+  try {
+    await client.held?.roundTrip();
+    client.answeredAtMs = Date.now();
+  } catch (error) {
+    client.error ??= `held connection: ${String(error)}`;
+  }
+}
+
+async function open(home: string, app: string): Promise<Client> {
   const client: Client = {
     home,
     port: 0,
     event: 'closed',
     atMs: Date.now(),
     counts: {},
+    answeredAtMs: 0,
+    held: undefined,
     error: null,
     stopping: new AbortController(),
     running: Promise.resolve(),
@@ -89,19 +107,31 @@ async function open(home: string, app: string): Promise<number> {
   // The port is told to `use` one turn after the tunnel is open.
   while (client.port === 0 && client.error === null)
     await new Promise((next) => setImmediate(next));
-  return client.port;
+  return client;
 }
 
 serveLines({
   /** Opens `count` clients of one home, one after the other; answers their local ports. */
   open: async ({ home, app, count }) => {
     const ports: number[] = [];
-    for (let i = 0; i < Number(count); i++) ports.push(await open(String(home), String(app)));
+    for (let i = 0; i < Number(count); i++)
+      ports.push((await open(String(home), String(app))).port);
     return ports;
   },
+  /** Opens one client of each home, so many at once, each with a connection to the app that is held. */
+  openEach: async ({ homes, app, atOnce }) => {
+    const queue = [...(homes as readonly string[])];
+    const openNext = async (): Promise<void> => {
+      for (let home = queue.shift(); home !== undefined; home = queue.shift()) {
+        const client = await open(home, String(app));
+        client.held = await HeldConnection.open(client.port);
+      }
+    };
+    await Promise.all(Array.from({ length: Number(atOnce) }, openNext));
+  },
   snapshot: () =>
-    clients.map(({ home, port, event, atMs, counts, error }): ClientReport => {
-      return { home, port, event, atMs, counts, error };
+    clients.map(({ home, port, event, atMs, counts, answeredAtMs, error }): ClientReport => {
+      return { home, port, event, atMs, counts, answeredAtMs, error };
     }),
   stop: async () => {
     for (const { stopping } of clients) stopping.abort();

@@ -42,6 +42,41 @@ export class Crowd {
     return crowd;
   }
 
+  /**
+   * Opens one client on each of `clients` machines that were enrolled without a relay, each with a connection to the app
+   * that is held, from so many processes. The first relay is down for a moment.
+   */
+  static async openMany(
+    fleet: Fleet,
+    size: { readonly clients: number; readonly processes: number },
+    say: (line: string) => void,
+  ): Promise<Crowd> {
+    const crowd = new Crowd();
+    try {
+      crowd.machines.push(...(await fleet.enrolMany(size.clients)));
+      say(`${size.clients} machines enrolled`);
+      await Promise.all(
+        Array.from({ length: size.processes }, async (_, place) => {
+          const machines = crowd.machines.filter((_, at) => at % size.processes === place);
+          const worker = new Worker('./clients-worker.ts', machines[0]?.place.namespace);
+          crowd.#workers.push(worker);
+          const homes = machines.map(({ home }) => home);
+          await worker.ask('openEach', { homes, app: appName, atOnce: 8 });
+        }),
+      );
+    } catch (error) {
+      await crowd.kill();
+      throw error;
+    }
+    say(`${size.clients} clients connected`);
+    return crowd;
+  }
+
+  /** The processes that the clients run in. */
+  get pids(): number[] {
+    return this.#workers.flatMap(({ child }) => child.pid ?? []);
+  }
+
   async reports(): Promise<ClientReport[]> {
     return (
       await Promise.all(this.#workers.map((each) => each.ask<ClientReport[]>('snapshot')))

@@ -3,6 +3,7 @@
  * each with a header and a piece of a fixed table that depends on flow, direction and number.
  *
  *   greeting   'FLOW' | flow u32 | cell bytes u32 | milliseconds between cells u32 | bytes wanted back f64
+ *              or 'ECHO' and zeros: whatever follows comes back
  *   cell       flags u32 | flow × 2 + direction u32 | number f64 | sent at (milliseconds of wall clock) f64 | table
  */
 import { createCipheriv, createHash, type Hash } from 'node:crypto';
@@ -11,6 +12,7 @@ import type { Socket } from 'node:net';
 export const greetingBytes = 24;
 const headerBytes = 24;
 const magic = 0x464c4f57;
+const echoMagic = 0x4543484f;
 const moreFlag = 0x43454c4c;
 const finalFlag = 0x454e4421;
 
@@ -68,6 +70,16 @@ function tableFor(flow: number, direction: Direction, number: number, bytes: num
 }
 
 const directionBit = (direction: Direction): number => (direction === 'up' ? 0 : 1);
+
+export function encodeEchoGreeting(): Buffer {
+  const greeting = Buffer.alloc(greetingBytes);
+  greeting.writeUInt32BE(echoMagic, 0);
+  return greeting;
+}
+
+export function isEchoGreeting(greeting: Buffer): boolean {
+  return greeting.equals(encodeEchoGreeting());
+}
 
 export function encodeGreeting(spec: FlowSpec): Buffer {
   const greeting = Buffer.alloc(greetingBytes);
