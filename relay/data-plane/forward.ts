@@ -9,40 +9,36 @@ export type ControlDial = (ends: Endpoints, signal: AbortSignal) => Promise<Sock
 
 /** The way to the control plane on this host: its unix socket. */
 export function dialLocalControl(path: string): ControlDial {
-  return (ends, signal) => connectTo(path, ends, signal);
-}
-
-function connectTo(path: string, ends: Endpoints, signal: AbortSignal): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const control = connect({ path, allowHalfOpen: true });
-    const settle = () => {
-      signal.removeEventListener('abort', onAbort);
-      control.off('error', fail);
-    };
-    const fail = (error: Error) => {
-      settle();
-      control.on('error', () => undefined);
-      control.destroy();
-      reject(error);
-    };
-    const onAbort = () => {
-      fail(abortError(signal));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    control.on('error', fail);
-    control.once('connect', () => {
-      settle();
-      control.write(proxyLine(ends));
-      resolve(control);
+  return (ends, signal) =>
+    new Promise((resolve, reject) => {
+      const control = connect({ path, allowHalfOpen: true });
+      const settle = () => {
+        signal.removeEventListener('abort', onAbort);
+        control.off('error', fail);
+      };
+      const fail = (error: Error) => {
+        settle();
+        control.on('error', () => undefined);
+        control.destroy();
+        reject(error);
+      };
+      const onAbort = () => {
+        fail(abortError(signal));
+      };
+      signal.addEventListener('abort', onAbort, { once: true });
+      control.on('error', fail);
+      control.once('connect', () => {
+        settle();
+        control.write(proxyLine(ends));
+        resolve(control);
+      });
+      if (signal.aborted) onAbort();
     });
-    if (signal.aborted) onAbort();
-  });
 }
 
 /**
  * Hands a connection on, undecrypted, to a control plane: one PROXY line, the bytes read so far, then everything both
- * ways with its half-closes. `onEnd` runs once, when nothing of it is left; `onUnreachable` before it, when there is no
- * control plane to be had.
+ * ways with its half-closes. `onEnd` runs once, when nothing of it is left.
  */
 export function forward(
   client: Socket,
@@ -50,7 +46,6 @@ export function forward(
   firstBytes: Buffer,
   dial: ControlDial,
   onEnd: (error: Error | undefined) => void,
-  onUnreachable: () => void = () => undefined,
 ): void {
   const gone = new AbortController();
   let control: Socket | undefined;
@@ -73,27 +68,21 @@ export function forward(
     isGone();
   });
   const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(limits.forwardConnectMs)]);
-  dial(ends, signal).then(
-    (dialled) => {
-      if (client.destroyed) {
-        dialled.on('error', () => undefined);
-        dialled.destroy();
-        return;
-      }
-      control = dialled;
-      open++;
-      dialled.on('error', fail);
-      dialled.once('close', () => {
-        if (!dialled.readableEnded || !dialled.writableFinished) client.destroy();
-        isGone();
-      });
-      dialled.write(firstBytes);
-      client.pipe(dialled);
-      dialled.pipe(client);
-    },
-    (error: unknown) => {
-      if (!gone.signal.aborted) onUnreachable();
-      fail(error as Error);
-    },
-  );
+  dial(ends, signal).then((dialled) => {
+    if (client.destroyed) {
+      dialled.on('error', () => undefined);
+      dialled.destroy();
+      return;
+    }
+    control = dialled;
+    open++;
+    dialled.on('error', fail);
+    dialled.once('close', () => {
+      if (!dialled.readableEnded || !dialled.writableFinished) client.destroy();
+      isGone();
+    });
+    dialled.write(firstBytes);
+    client.pipe(dialled);
+    dialled.pipe(client);
+  }, fail);
 }

@@ -153,13 +153,11 @@ export class FrontDoor {
       else socket.destroy(); // no control plane here, and nothing is handed on twice
       return;
     }
-    this.handOn(socket, ends, bytes, () => {
-      this.#strangers.giveBack(limitKeyOf(ends.remoteAddress)); // there was nothing to be had
-    });
+    this.handOn(socket, ends, bytes);
   }
 
   /** Hands a connection on to a control plane, unless there are too many. */
-  handOn(socket: Socket, ends: Endpoints, bytes: Buffer, onUnreachable?: () => void): void {
+  handOn(socket: Socket, ends: Endpoints, bytes: Buffer): void {
     if (this.#forwarded >= limits.forwarded) {
       socket.on('error', () => undefined);
       if (socket instanceof TLSSocket) socket.destroy();
@@ -171,7 +169,7 @@ export class FrontDoor {
       this.#forwarded--;
       if (error) this.#options.logger.debug('forward_ended', { message: error.message });
     };
-    forward(socket, ends, bytes, this.#options.dialControl, onEnd, onUnreachable);
+    forward(socket, ends, bytes, this.#options.dialControl, onEnd);
   }
 
   /** Accepts no more; what is open stays. */

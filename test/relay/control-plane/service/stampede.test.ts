@@ -9,7 +9,9 @@ interface Context {
 const test = anyTest as TestFn<Context>;
 
 test.before('a deployment', async (t) => {
-  t.context.rig = await Rig.start({ limits: { ...defaultLimits, greetingsAtOnce: 2, greetingsWaiting: 2 } });
+  t.context.rig = await Rig.start({
+    limits: { ...defaultLimits, greetingsAtOnce: 2, greetingsWaiting: 2 },
+  });
 });
 
 test.after.always('stop', async (t) => {
