@@ -12,7 +12,7 @@ import {
   type TunnelId,
 } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
-import { dropTunnel, noteDetached, noteResumed } from './tunnel-reports.ts';
+import { dropTunnel, noteBytes, noteDetached, noteResumed } from './tunnel-reports.ts';
 import { forgetLink, isOwn, noteLink } from '../live/ownership.ts';
 import { lookUp } from '../live/replica.ts';
 import type { ConnectorPeer } from '../live/peers.ts';
@@ -294,12 +294,7 @@ async function handle(
       if ((await ownerOf(services, message.tunnel)) !== peer.id) return;
       await services.store.write(async (tx) => {
         // The data plane may have told of the end before; only the connector knows what reached the app.
-        await tx
-          .updateTable('tunnels')
-          .set({ bytesUp, bytesDown })
-          .where('id', '=', message.tunnel)
-          .where('connectorId', '=', peer.id)
-          .execute();
+        await noteBytes(services, tx, peer, message);
         const tunnel = tunnels.get(message.tunnel);
         if (tunnel?.connector !== peer.id || tunnel.state === 'closed') return;
         await endTunnels(services, tx, [tunnel], { reason, code }, { bytesUp, bytesDown });

@@ -9,6 +9,7 @@ import type { Services } from '../services.ts';
 import type { Tx } from '../store/index.ts';
 
 type Detached = Extract<FromConnector, { type: 'tunnel_detached' }>;
+type Closed = Extract<FromConnector, { type: 'tunnel_closed' }>;
 type Resumed = Extract<FromConnector, { type: 'tunnel_resumed' }>;
 
 /** A tunnel lost its path: no leases from here on, and its hold begins. */
@@ -96,6 +97,36 @@ export async function noteResumed(
   if (tunnel.untilMs - nowMs < leaseLengthMs(tunnel.intervalMs) / 2) {
     schedule.hasten(tunnel.id, nowMs);
   }
+}
+
+/** Writes down what a tunnel carried. Where its end was put on record without that, one more record says it. */
+export async function noteBytes(
+  services: Services,
+  tx: Tx,
+  peer: ConnectorPeer,
+  { tunnel, bytesUp, bytesDown }: Closed,
+): Promise<void> {
+  const row = await tx
+    .selectFrom('tunnels')
+    .innerJoin('users', 'users.id', 'tunnels.userId')
+    .leftJoin('apps', 'apps.id', 'tunnels.appId')
+    .select(['state', 'bytesUp', 'bytesDown', 'decisionId'])
+    .select(['users.name as user', 'apps.name as app'])
+    .where('tunnels.id', '=', tunnel)
+    .where('connectorId', '=', peer.id)
+    .executeTakeFirst();
+  if (!row) return;
+  await tx.updateTable('tunnels').set({ bytesUp, bytesDown }).where('id', '=', tunnel).execute();
+  // Once for a tunnel, whatever is told of it again.
+  const isFirst = row.bytesUp === 0 && row.bytesDown === 0 && bytesUp + bytesDown > 0;
+  if (row.state !== 'closed' || !isFirst) return;
+  const { user, app, decisionId: ref } = row;
+  const details = { bytesUp, bytesDown };
+  const actor = `connector:${peer.id}`;
+  await services.audit.append(
+    { actor, action: 'tunnel.bytes', subject: tunnel, outcome: 'ok', ref, user, app, details },
+    tx,
+  );
 }
 
 /** Has a connector let go of a tunnel that is over here: an entry ends it at once, a missing lease in a while. */

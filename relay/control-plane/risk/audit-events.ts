@@ -19,6 +19,7 @@ const detailsSchema = v.object({
 interface Begun {
   readonly atMs: number;
   readonly device: string | null;
+  endedAtMs?: number;
 }
 
 /**
@@ -56,11 +57,17 @@ export class AuditEvents {
         if (generation !== undefined) return { kind: 'resume', ...facts };
         this.#begin(tunnel, { atMs, device });
         return { kind: 'connect', ...facts };
-      case 'tunnel.end': {
+      case 'tunnel.end':
+      case 'tunnel.bytes': {
         const begun = this.#tunnels.get(record.subject);
+        if (!begun) return undefined;
+        const endedAtMs = begun.endedAtMs ?? atMs;
+        if (bytesDown === undefined) {
+          begun.endedAtMs = endedAtMs; // its connector tells them later
+          return undefined;
+        }
         this.#tunnels.delete(record.subject);
-        if (!begun || bytesDown === undefined) return undefined;
-        const spanMs = Math.max(0, atMs - begun.atMs);
+        const spanMs = Math.max(0, endedAtMs - begun.atMs);
         // Where the user was when it ended is not known.
         const where = { device: begun.device, address: null, place: null };
         return { kind: 'bytes', ...facts, ...where, bytesOut: bytesDown, spanMs };

@@ -81,6 +81,13 @@ test('audit events - are sign-ins, decisions on tunnels, and the bytes of those 
     spanMs: hourMs,
   } satisfies RiskEvent);
   t.is(kindOf({ action: 'tunnel.end', subject: 'tun_1', details: { bytesDown: 77 } }), undefined);
+  t.is(kindOf({ details: { tunnel: 'tun_2' } }), 'connect');
+  const end = { subject: 'tun_2', action: 'tunnel.end', details: { reason: 'interrupted' } };
+  t.is(kindOf({ ...end, atMs: afterMs + hourMs }), undefined);
+  const bytes = { ...end, action: 'tunnel.bytes', details: { bytesUp: 1, bytesDown: 77 } };
+  const told = audit.read(record({ ...bytes, atMs: afterMs + 2 * hourMs }));
+  t.is(told?.kind === 'bytes' ? told.spanMs : undefined, hourMs);
+  t.is(kindOf(bytes), undefined);
   t.is(kindOf({ action: 'user.add' }), undefined);
   t.is(kindOf({ user: null }), undefined);
   t.is(kindOf({ details: { address: 5 } }), undefined);

@@ -314,6 +314,30 @@ test.serial(
 );
 
 test.serial(
+  'tunnel_closed - the bytes of a tunnel that its agent ended are put on record once',
+  async (t) => {
+    const { rig, device, connector } = t.context;
+    const { tunnel } = await openTunnel(t.context);
+    device.channel.send({ type: 'tunnel_closed', tunnel, reason: 'interrupted' });
+    await untilState(rig, tunnel, 'closed');
+    const end = { code: 'ERR_TUNNEL_CLOSED', reason: 'client_closed' } as const;
+    for (const bytesDown of [20, 30]) {
+      connector.channel.send({ type: 'tunnel_closed', tunnel, ...end, bytesUp: 1, bytesDown });
+    }
+    while ((await rig.admin('tunnel.show', { id: tunnel }))['bytesDown'] !== 30) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    const records = (await rig.plane.services.audit.read({ user: 'alice', app: 'wiki' })).filter(
+      ({ action }) => action === 'tunnel.bytes',
+    );
+    t.deepEqual(
+      records.map(({ subject, detailsJson }) => [subject, JSON.parse(detailsJson) as unknown]),
+      [[tunnel, { bytesUp: 1, bytesDown: 20 }]],
+    );
+  },
+);
+
+test.serial(
   'tunnel_closed, tunnel_joined - only the relays that the grant names have a word on a path',
   async (t) => {
     const { rig, device } = t.context;
