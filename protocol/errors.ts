@@ -86,6 +86,13 @@ const table = {
     'this device does not meet the policy',
   ],
   ERR_TUNNEL_REVOKED: ['denied', 4410, 'never', 7, 'access was revoked'],
+  ERR_TUNNEL_SUSPENDED: [
+    'denied',
+    4403,
+    'after-reauthentication',
+    6,
+    'access is suspended until what is missing is mended',
+  ],
   ERR_TUNNEL_LEASE_EXPIRED: [
     'expired',
     4411,

@@ -14,7 +14,7 @@ import type { KeyObject } from 'node:crypto';
  * A version adds messages and frames and never changes those there were, so either side of a release may be older.
  * 2: tunnels outlive their paths.
  */
-export const wireVersion = 2;
+export const wireVersion = 3;
 
 /** The oldest version that is still spoken. */
 export const oldestWireVersion = 1;

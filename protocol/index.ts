@@ -163,6 +163,22 @@ export {
   type JoinRequest,
 } from './messages/control-planes.ts';
 export {
+  checkName,
+  checkResults,
+  type CheckResult,
+  type DevicePosture,
+  type ExtraCheck,
+  extraCheckSchema,
+  maxPostureBytes,
+  maxPostureChecks,
+  type PostureCheck,
+  type PostureStatement,
+  postureFactsSchema,
+  postureStatementSchema,
+  verifyPosture,
+} from './posture.ts';
+export { type CutReceipt, cutReceiptSchema, verifyReceipt } from './receipt.ts';
+export {
   type ListedRelay,
   maxRelays,
   type RelayList,

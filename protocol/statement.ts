@@ -21,6 +21,8 @@ export type StatementKind =
   | 'log' // grant key: revocation log entries, complete up to a position
   | 'time' // grant key: control time for a nonce
   | 'relays' // grant key: where relays are
+  | 'posture' // device's own key: facts about the device
+  | 'receipt' // connector's or relay's own key: that a tunnel was cut, and when
   | 'enrolment' // new identity's own key: proves the keys it asks a certificate for
   | 'renewal' // identity's own key: asks for a new certificate
   | 'control-planes' // root key: every control plane and its keys

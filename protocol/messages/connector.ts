@@ -81,6 +81,15 @@ const roundTrips = v.strictObject({
 /** Since version 2: this process takes no new tunnels and ends when its last one has. */
 const stopping = v.strictObject({ type: v.literal('stopping') });
 
+/** Since version 3: bytes so far at the apps, of tunnels where they have changed; every few seconds. */
+const byteCounts = v.strictObject({
+  type: v.literal('byte_counts'),
+  tunnels: v.pipe(v.array(v.tuple([idSchema('tunnel'), natural, natural])), v.maxLength(512)), // up, down
+});
+
+/** Since version 3: a tunnel was cut here; `statement` is of kind `receipt`. */
+const receipt = v.strictObject({ type: v.literal('receipt'), statement: statementText });
+
 /** Connector → control plane. */
 export const fromConnector = v.variant('type', [
   hello,
@@ -94,6 +103,8 @@ export const fromConnector = v.variant('type', [
   appHealth,
   roundTrips,
   stopping,
+  byteCounts,
+  receipt,
 ]);
 export type FromConnector = v.InferOutput<typeof fromConnector>;
 

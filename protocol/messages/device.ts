@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { idSchema } from '../id.ts';
-import { natural, reason, text } from '../schema.ts';
+import { extraCheckSchema, maxPostureChecks } from '../posture.ts';
+import { bytes, natural, reason, text } from '../schema.ts';
 import {
   bundle,
   errorCode,
@@ -68,6 +69,12 @@ const tunnelClosed = v.strictObject({
   reason,
 });
 
+/** Since version 3: facts about the device; `statement` is of kind `posture`, over this channel's nonce. */
+const posture = v.strictObject({ type: v.literal('posture'), statement: statementText });
+
+/** Since version 3: asks what the policies of the user's apps need of this device. */
+const postureNeeds = v.strictObject({ type: v.literal('posture_needs'), id: natural });
+
 /** Agent → control plane. */
 export const fromDevice = v.variant('type', [
   hello,
@@ -84,6 +91,8 @@ export const fromDevice = v.variant('type', [
   otpList,
   otpRemove,
   tunnelClosed,
+  posture,
+  postureNeeds,
 ]);
 export type FromDevice = v.InferOutput<typeof fromDevice>;
 
@@ -196,6 +205,53 @@ const tunnelDraining = v.strictObject({
   tunnel: idSchema('tunnel'),
 });
 
+/**
+ * Since version 3: policy holds the tunnel back, both ends are kept until `untilMs` of control time, and with `fix` done it goes
+ * on.
+ */
+const tunnelSuspended = v.strictObject({
+  type: v.literal('tunnel_suspended'),
+  tunnel: idSchema('tunnel'),
+  reason,
+  fix: text(500),
+  untilMs: natural,
+  decision: idSchema('decision'),
+});
+
+/** Since version 3: what held this tunnel back is mended; a path for it would be granted now. */
+const tunnelReady = v.strictObject({ type: v.literal('tunnel_ready'), tunnel: idSchema('tunnel') });
+
+/**
+ * Since version 3: posture is to be sent on this channel, over this nonce, at once and then at least every `everyMs`; facts
+ * older than `maxAgeMs` count as unknown. Sent again when `checks` change, with another nonce.
+ */
+const postureWanted = v.strictObject({
+  type: v.literal('posture_wanted'),
+  nonce: bytes(16),
+  everyMs: natural,
+  maxAgeMs: natural,
+  checks: v.pipe(v.array(extraCheckSchema), v.maxLength(maxPostureChecks)),
+});
+
+/** What stands between the device and apps that its user could reach: `actual` and `required` as in `why`. */
+const postureNeedsAnswer = v.strictObject({
+  type: v.literal('posture_needs'),
+  id: natural,
+  heardAgoMs: v.nullable(natural), // since the newest statement; null: none counts
+  needs: v.pipe(
+    v.array(
+      v.strictObject({
+        app: text(64),
+        what: text(128), // posture.disk_encryption
+        actual: text(128),
+        required: text(128),
+        met: v.boolean(),
+      }),
+    ),
+    v.maxLength(1_024),
+  ),
+});
+
 /** The session ended for this reason; tunnels end by themselves. */
 const sessionEnded = v.strictObject({ type: v.literal('session_ended'), reason });
 
@@ -220,5 +276,9 @@ export const toDevice = v.variant('type', [
   tunnelDraining,
   sessionEnded,
   relays,
+  tunnelSuspended,
+  tunnelReady,
+  postureWanted,
+  postureNeedsAnswer,
 ]);
 export type ToDevice = v.InferOutput<typeof toDevice>;

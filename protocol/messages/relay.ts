@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { idSchema } from '../id.ts';
-import { natural, reason, text } from '../schema.ts';
+import { bytes, natural, reason, text } from '../schema.ts';
 import {
   bundle,
   errorCode,
@@ -57,6 +57,12 @@ const tunnelJoined = v.strictObject({
 /** Since version 2: it takes no new tunnels, and those it has are told to move. */
 const draining = v.strictObject({ type: v.literal('draining') });
 
+/** Since version 3: the key that signs this process's receipts, Ed25519, in base64url; said once, behind the welcome. */
+const receiptKey = v.strictObject({ type: v.literal('receipt_key'), key: bytes(32) });
+
+/** Since version 3: a tunnel was cut here; `statement` is of kind `receipt`. */
+const receipt = v.strictObject({ type: v.literal('receipt'), statement: statementText });
+
 /** Data plane → control plane. */
 export const fromRelay = v.variant('type', [
   hello,
@@ -66,6 +72,8 @@ export const fromRelay = v.variant('type', [
   admissionRefused,
   tunnelJoined,
   draining,
+  receiptKey,
+  receipt,
 ]);
 export type FromRelay = v.InferOutput<typeof fromRelay>;
 
