@@ -120,8 +120,7 @@ export class ControlLink {
 
   /** Sends a message, or drops it where the control plane is of a version that does not know it. */
   send(message: FromConnector): void {
-    const isKnown = this.#channel.welcome.version >= 2 || !isSecondVersion(message.type);
-    if (isKnown) this.#channel.send(message);
+    if (this.#channel.welcome.version >= versionOf(message.type)) this.#channel.send(message);
   }
 
   close(): void {
@@ -129,22 +128,25 @@ export class ControlLink {
   }
 }
 
-/** Messages that the first version does not have. */
-function isSecondVersion(type: FromConnector['type']): boolean {
+/** The first version of the wire that has a message. */
+function versionOf(type: FromConnector['type']): number {
   switch (type) {
+    case 'byte_counts':
+    case 'receipt':
+      return 3;
     case 'tunnel_detached':
     case 'tunnel_resumed':
     case 'app_health':
     case 'round_trips':
     case 'stopping':
-      return true;
+      return 2;
     case 'hello':
     case 'time':
     case 'apps':
     case 'tunnel_opened':
     case 'tunnel_closed':
     case 'grant_refused':
-      return false;
+      return 1;
   }
 }
 

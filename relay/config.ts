@@ -1,9 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
-import { isName, ZtnaError } from '../protocol/index.ts';
+import { isName, ZtnaError, type ExtraCheck } from '../protocol/index.ts';
 import { ConfigReader, type ConfigValue } from './config-reader.ts';
 import { readDuration } from './config-duration.ts';
+import { readChecks } from './posture-checks.ts';
 import { readSignals } from './signals-config.ts';
 import type { SignalSettings } from './signal-settings.ts';
 
@@ -26,6 +27,7 @@ export interface RelayConfig {
   readonly maxDevicesPerUser: number;
   readonly session: { readonly idleMs: number; readonly absoluteMs: number };
   readonly verification: { readonly intervalMs: number; readonly holdMs: number };
+  readonly posture: PostureConfig;
   /** How long tunnels may take to move to another relay when this one stops. */
   readonly drainMs: number;
   /** MaxMind files that say where addresses lie, by absolute path. */
@@ -37,6 +39,13 @@ export interface RelayConfig {
   readonly signals: SignalSettings;
 }
 
+/** What devices are asked to say of themselves. */
+export interface PostureConfig {
+  /** Older facts count as unknown. */
+  readonly maxAgeMs: number;
+  readonly checks: readonly ExtraCheck[];
+}
+
 const hourMs = 3_600_000;
 const defaults = {
   maxDevicesPerUser: 3,
@@ -45,6 +54,7 @@ const defaults = {
   intervalMs: 20_000,
   holdMs: 300_000,
   drainMs: 25_000,
+  postureMaxAgeMs: 45_000,
 } as const;
 
 /** Reads `DIR/relay.yaml`. Throws ERR_CONFIG_NOT_FOUND, or as `parseRelayConfig`. */
@@ -81,11 +91,12 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       'session',
       'verification',
       'apps',
+      'posture',
       'drainFor',
       'risk',
       'signals',
     ],
-    ['tls', 'proxyProtocol', 'posture', 'audit'],
+    ['tls', 'proxyProtocol', 'audit'],
   );
   if (!top.url) throw reader.invalid(root, 'must have a url', 'add: url: https://HOST:PORT');
   const url = readUrl(reader, top.url);
@@ -121,6 +132,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       holdMs: defaults.holdMs,
       ...readVerification(reader, top.verification),
     },
+    posture: readPosture(reader, top.posture),
     drainMs: readDuration(reader, top.drainFor, defaults.drainMs, 1_000, 600_000),
     risk: readRisk(reader, top.risk, dirname(file)),
     apps: readApps(reader, top.apps),
@@ -217,4 +229,12 @@ function readApps(reader: ConfigReader, value: ConfigValue | undefined): RelayCo
     apps[entry.name] = readVerification(reader, app.verification);
   }
   return apps;
+}
+
+function readPosture(reader: ConfigReader, value: ConfigValue | undefined): PostureConfig {
+  const { maxAge, checks } = reader.members(value, ['maxAge', 'checks']);
+  return {
+    maxAgeMs: readDuration(reader, maxAge, defaults.postureMaxAgeMs, 3_000, hourMs),
+    checks: readChecks(reader, checks),
+  };
 }

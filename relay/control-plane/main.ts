@@ -9,7 +9,7 @@ import { defaultLimits } from './settings.ts';
 /** The control plane's process. */
 async function start(settings: ChildSettings, logger: Logger): Promise<RunningChild> {
   const config = await readRelayConfig(settings.dir);
-  const { url, maxDevicesPerUser, session, verification } = config;
+  const { url, maxDevicesPerUser, session, verification, posture } = config;
   const plane = await startControlPlane({
     dir: settings.dir,
     settings: {
@@ -17,6 +17,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       maxDevicesPerUser,
       session,
       verification,
+      posture,
       apps: config.apps,
       adminListen: settings.adminListen,
       limits: defaultLimits,

@@ -35,6 +35,7 @@ import { followOthers } from './live/refresh.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
 import { whenWentBack } from './live/went-back.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
+import { Postures } from './posture/index.ts';
 import { noteControl, readRelayList } from './relays/relay-list.ts';
 import { openRevocationLog } from './revocation/index.ts';
 import { SequenceSource, type Services } from './services.ts';
@@ -243,9 +244,10 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
   revocations.onAppend(() => {
     void feed.wake();
   });
-  const policy = new PolicyEngine();
+  const extraChecks = settings.posture.checks.map(({ id }) => id);
+  const policy = new PolicyEngine({ extraChecks });
   const active = await readPolicy(store.db);
-  if (active) policy.activate(await checkPolicies(active.files), active.version);
+  if (active) policy.activate(await checkPolicies(active.files, { extraChecks }), active.version);
   const fencing = await store.write((tx) => raiseCounter(tx, 'fencing'));
   const noteMarks = () => keepMarks(store, directory);
   await noteMarks();
@@ -294,6 +296,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     dataPlaneCounts: null,
     peers,
     absences: new Absences(clock.nowMs()),
+    postures: new Postures({ store, maxAgeMs: settings.posture.maxAgeMs }),
     feed,
     schedule: new VerificationSchedule(() => randomInt(1_000_000) / 1_000_000),
     sequence: new SequenceSource(fencing),

@@ -11,6 +11,7 @@ import type { LogFeed } from './live/log-feed.ts';
 import type { Peers } from './live/peers.ts';
 import type { TunnelIndex } from './live/tunnel-index.ts';
 import type { PolicyEngine } from './policy/index.ts';
+import type { Postures } from './posture/index.ts';
 import type { SignedRelayList } from './relays/relay-list.ts';
 import type { RevocationLog } from './revocation/index.ts';
 import type { Settings } from './settings.ts';
@@ -68,6 +69,8 @@ export interface Services {
   dataPlaneCounts: DataPlaneCounts | null;
   readonly peers: Peers;
   readonly absences: Absences;
+  /** What devices say of themselves. */
+  readonly postures: Postures;
   readonly feed: LogFeed;
   readonly schedule: VerificationSchedule;
   readonly sequence: SequenceSource;

@@ -1,3 +1,4 @@
+import type { ExtraCheck } from '../../protocol/index.ts';
 import type { SignalSettings } from '../signal-settings.ts';
 
 /** What of `relay.yaml` the control plane goes by. Durations in milliseconds. */
@@ -7,6 +8,8 @@ export interface Settings {
   readonly maxDevicesPerUser: number;
   readonly session: { readonly idleMs: number; readonly absoluteMs: number };
   readonly verification: VerificationSettings;
+  /** What devices say of themselves, how old it may be, and what they are asked for beside the usual. */
+  readonly posture: { readonly maxAgeMs: number; readonly checks: readonly ExtraCheck[] };
   /** Overrides by app name. */
   readonly apps: Readonly<Record<string, Partial<VerificationSettings>>>;
   readonly limits: Limits;

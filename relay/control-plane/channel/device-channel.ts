@@ -11,11 +11,13 @@ import {
   type TunnelId,
 } from '../../../protocol/index.ts';
 import { endTunnels, revokeTunnels } from '../access/end-tunnels.ts';
+import { tellSuspended } from '../access/suspend-tunnels.ts';
 import { findLiveSession } from '../identity/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import { claimTunnels } from '../live/ownership.ts';
 import { lookUp } from '../live/replica.ts';
 import type { DevicePeer } from '../live/peers.ts';
+import { PostureChallenge } from '../posture/index.ts';
 import { tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
 import {
@@ -29,6 +31,7 @@ import {
 } from './common.ts';
 import { closeAtCertificateEnd } from './connector-channel.ts';
 import { answerDevice, sessionFactsOf } from './device-requests.ts';
+import { askForPosture, hearPosture } from './device-posture.ts';
 import { ServerChannel } from './server-channel.ts';
 
 export const maxDeviceMessageBytes = 65_536;
@@ -46,6 +49,7 @@ export function serveDevice(
   const id = dialler.id as DeviceId;
   const logger = services.logger.child({ device: id });
   let peer: DevicePeer | undefined;
+  let challenge: PostureChallenge | undefined;
   const channel = new ServerChannel<FromDevice, ToDevice>(socket, {
     from: fromDevice,
     to: toDevice,
@@ -55,13 +59,15 @@ export function serveDevice(
     answerTime: (nonce) => answerTime(services, nonce),
     onMessage: async (message) => {
       if (message.type === 'hello') {
-        await greet(services, channel, dialler, message, (registered) => {
+        challenge = await greet(services, channel, dialler, message, (registered) => {
           peer = registered;
         });
         onGreeted();
         logger.info('device_online', { address: dialler.address });
       } else if (peer && message.type === 'tunnel_closed') {
         await noteClosed(services, id, message.tunnel, message.reason);
+      } else if (challenge && message.type === 'posture') {
+        await hearPosture(services, dialler, challenge, message.statement);
       } else if (peer && 'id' in message) {
         channel.send(await answer(services, peer, dialler, message));
       }
@@ -85,7 +91,7 @@ async function greet(
   dialler: ControlPeer,
   hello: Hello,
   onRegistered: (peer: DevicePeer) => void,
-): Promise<void> {
+): Promise<PostureChallenge> {
   const { store, clock, peers, settings, tunnels } = services;
   const version = chooseVersion(hello.versions);
   const id = dialler.id as DeviceId;
@@ -115,6 +121,7 @@ async function greet(
       concernsAny(entry, { kind: 'device', id }, [...known, ...own]);
   };
   const since = known.map(({ tunnel }) => tunnel);
+  const challenge = new PostureChallenge(id, row.signingKey);
   const register = () => {
     channel.throwIfOver();
     const registered: DevicePeer = {
@@ -139,6 +146,7 @@ async function greet(
       session: facts,
     });
     tellRelays(services, registered);
+    askForPosture(services, registered, challenge);
     return registered;
   };
   const peer = await registerPeer(services, since, readOwn, register, async () => {
@@ -164,6 +172,8 @@ async function greet(
     }
     // One without a path is decided on when it asks for the next.
     if (tunnel.state !== 'detached') services.schedule.hasten(tunnel.tunnel, clock.nowMs());
+    const held = tunnels.get(tunnel.tunnel);
+    if (held) tellSuspended(services, held);
     if (peer.version >= 2 && peers.connectors.get(tunnel.connector)?.isStopping === true) {
       peer.send({
         type: 'tunnel_draining',
@@ -171,6 +181,7 @@ async function greet(
       });
     }
   }
+  return challenge;
 }
 
 async function answer(

@@ -4,9 +4,11 @@ import {
   type AppRow,
   type DeviceId,
   type SessionFacts,
+  type SessionId,
   type ToDevice,
 } from '../../../protocol/index.ts';
-import { revokeSubject } from '../access/end-tunnels.ts';
+import { endTunnels, revokeSubject } from '../access/end-tunnels.ts';
+import { suspendSession } from '../access/suspend-tunnels.ts';
 import { isAppOnline } from '../grant/choose-connector.ts';
 import {
   decideAccess,
@@ -33,10 +35,11 @@ import {
 } from '../identity/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
-import { fixOf } from '../grant/remedy.ts';
-import { explainDecision } from '../policy/index.ts';
+import { remedyOf } from '../grant/remedy.ts';
+import { explainDecision, postureNeedsOf } from '../policy/index.ts';
 import type { Services } from '../services.ts';
 import type { Session, Tx, User } from '../store/index.ts';
+import { verifyDevice } from './device-posture.ts';
 import type { DeviceRequest } from './device-channel.ts';
 
 /** How long the event loop is kept at one list of apps. */
@@ -80,6 +83,9 @@ export async function answerDevice(
     case 'why':
       takeTurn(services.questionThrottle, services, peer);
       return handleWhy(services, peer, id, request.app);
+    case 'posture_needs':
+      takeTurn(services.questionThrottle, services, peer);
+      return { type: 'posture_needs', id, ...(await listNeeds(services, peer)) };
     case 'otp_begin':
       return handleOtpBegin(services, peer, id);
     case 'otp_confirm':
@@ -185,7 +191,7 @@ async function handleSignIn(
         nowMs: clock.nowMs(),
       });
       for (const replaced of started.replaced) {
-        await revokeSubject(services, tx, { kind: 'session', id: replaced }, 'signed_in_again');
+        await holdUntilDecided(services, tx, replaced);
       }
       await audit.append(
         {
@@ -200,6 +206,7 @@ async function handleSignIn(
       );
       return started.session;
     });
+    verifyDevice(services, peer.id);
     return await sessionFactsOf(services, session);
   } catch (error) {
     if (error instanceof ZtnaError) {
@@ -214,6 +221,14 @@ async function handleSignIn(
     }
     throw error;
   }
+}
+
+/** Tunnels of the session before go on under the new one as soon as they are decided on with it. */
+async function holdUntilDecided(services: Services, tx: Tx, session: SessionId): Promise<void> {
+  const reason = 'signed_in_again';
+  const by = { reason, fix: 'nothing to do: it goes on in a moment' };
+  const others = await suspendSession(services, tx, session, by);
+  await endTunnels(services, tx, others, { reason, code: 'ERR_TUNNEL_REVOKED' });
 }
 
 async function handleSignOut(services: Services, peer: DevicePeer): Promise<void> {
@@ -264,6 +279,7 @@ async function needSubject(services: Services, peer: DevicePeer) {
   const session = await needSession(services, peer.id);
   const at = { address: peer.address, nowMs: services.clock.nowMs() };
   const subject = await readSubject(
+    services,
     services.store.db,
     { device: peer.id, session: session.id },
     at,
@@ -288,7 +304,8 @@ async function listApps(services: Services, peer: DevicePeer): Promise<AppRow[]>
       services.policy,
       toPolicyRequest(services.policy, subject, app),
     );
-    const fix = fixOf(explained);
+    const remedy = remedyOf(explained);
+    const fix = remedy?.isUsersOwn === true ? remedy.fix : null;
     if (explained.verdict === 'deny' && fix === null) continue;
     const isOnline = await isAppOnline(services, app.app);
     rows.push({
@@ -302,6 +319,32 @@ async function listApps(services: Services, peer: DevicePeer): Promise<AppRow[]>
   return rows;
 }
 
+/** As many facts as one answer tells of. */
+const maxNeeds = 1_024;
+
+/** What policies need of this device, for every app that its user has or could have by mending it. */
+async function listNeeds(
+  services: Services,
+  peer: DevicePeer,
+): Promise<Pick<Answer<'posture_needs'>, 'heardAgoMs' | 'needs'>> {
+  const subject = await needSubject(services, peer);
+  const { policy, clock } = services;
+  const needs: Answer<'posture_needs'>['needs'] = [];
+  let sinceMs = performance.now();
+  for (const app of await readApps(services.store.db)) {
+    if (performance.now() - sinceMs > sliceMs) {
+      await setImmediate();
+      sinceMs = performance.now();
+    }
+    for (const need of postureNeedsOf(policy, toPolicyRequest(policy, subject, app))) {
+      if (needs.length < maxNeeds) needs.push({ app: app.app.name, ...need });
+    }
+  }
+  const { posture } = subject;
+  const isHeard = posture !== null && clock.nowMs() < posture.endMs;
+  return { heardAgoMs: isHeard ? Math.max(0, clock.nowMs() - posture.atMs) : null, needs };
+}
+
 async function handleWhy(
   services: Services,
   peer: DevicePeer,
@@ -312,7 +355,8 @@ async function handleWhy(
   const subject = await needSubject(services, peer);
   const app = await readApp(store.db, { name: appName });
   const explained = app && explainDecision(policy, toPolicyRequest(policy, subject, app));
-  const fix = explained ? fixOf(explained) : null;
+  const remedy = explained ? remedyOf(explained) : null;
+  const fix = remedy?.isUsersOwn === true ? remedy.fix : null;
   const decision = await store.write((tx) =>
     app
       ? recordDecision(tx, decideAccess(policy, subject, app, 0), { subject, app, tunnel: null })

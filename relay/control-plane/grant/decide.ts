@@ -3,7 +3,6 @@ import { newId, type DecisionId, type TunnelId } from '../../../protocol/index.t
 import {
   inputDigest,
   timeFacts,
-  unknownPosture,
   type PolicyEngine,
   type PolicyRequest,
 } from '../policy/index.ts';
@@ -14,6 +13,7 @@ import {
   type AppFacts,
   type SubjectFacts,
 } from './facts.ts';
+import { toPostureFacts } from '../posture/index.ts';
 import type { Tx } from '../store/index.ts';
 
 /** The answer to one question, with everything that it was answered by. */
@@ -26,7 +26,7 @@ export interface AccessDecision {
   readonly request: PolicyRequest;
   /** Of all inputs but those that pass with time. Equal digests, policy and verdict are one decision confirmed. */
   readonly inputDigest: string;
-  /** The verdict holds until then at most, whatever happens: sessions, accounts and memberships end. */
+  /** The verdict holds until then at most, whatever happens: sessions, accounts, memberships and posture end. */
   readonly endMs: number;
 }
 
@@ -38,7 +38,7 @@ export function toPolicyRequest(
   subject: SubjectFacts,
   { app, site }: AppFacts,
 ): PolicyRequest {
-  const { user, device, session, methods, groups, address, nowMs } = subject;
+  const { user, device, session, methods, groups, posture, risk, address, nowMs } = subject;
   const seconds = (ms: number) => Math.max(0, Math.floor(ms / 1_000));
   return {
     user: user.name,
@@ -53,7 +53,7 @@ export function toPolicyRequest(
         hostname: device.hostname,
         enrolled_days: Math.max(0, Math.floor((nowMs - device.createdAtMs) / dayMs)),
       },
-      posture: unknownPosture(engine.extraChecks),
+      posture: toPostureFacts(posture, engine.extraChecks, nowMs),
       authentication: {
         mfa: methods.includes('totp'),
         methods,
@@ -63,14 +63,14 @@ export function toPolicyRequest(
       // An address that nobody knows lies in no network that a policy could name.
       network: { address: isIP(address) ? address : '0.0.0.0', country: '' },
       time: timeFacts(nowMs),
-      risk: { score: 0, factors: [] },
+      risk,
     },
   };
 }
 
 /**
  * Decides by the subject's own state and then by policy; default deny. `windowMs` is how far ahead the verdict has
- * to hold: a membership that ends within it is looked at beforehand, and shortens the verdict if it carries it.
+ * to hold: memberships and posture that end within it are looked at beforehand, and shorten the verdict if they carry it.
  */
 export function decideAccess(
   engine: PolicyEngine,
@@ -104,8 +104,8 @@ function endOf(
   windowMs: number,
 ): number {
   const horizonMs = subject.nowMs + windowMs;
-  const ends = subject.groups
-    .map((group) => group.untilMs ?? Infinity)
+  const ends = [...subject.groups.map(({ untilMs }) => untilMs), subject.posture?.endMs ?? null]
+    .map((untilMs) => untilMs ?? Infinity)
     .filter((untilMs) => untilMs <= horizonMs)
     .sort((a, b) => a - b);
   const carrying = ends.find((untilMs) => {

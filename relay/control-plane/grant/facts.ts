@@ -1,5 +1,6 @@
 import type { DeviceId, SessionId } from '../../../protocol/index.ts';
 import { isSessionLive, sessionEndMs, sessionMethods } from '../identity/index.ts';
+import type { HeardPosture, Postures } from '../posture/index.ts';
 import type { App, Device, Reader, Session, Site, Tx, User } from '../store/index.ts';
 
 /** A group with the end of the user's place in it. */
@@ -16,9 +17,18 @@ export interface SubjectFacts {
   readonly methods: readonly string[];
   /** Every membership that has not ended. */
   readonly groups: readonly GroupFact[];
+  /** What the device said of itself last, and when that counts no more. */
+  readonly posture: (HeardPosture & { readonly endMs: number }) | null;
+  readonly risk: RiskFact;
   /** The data plane's word. */
   readonly address: string;
   readonly nowMs: number;
+}
+
+/** How unusual the user's behaviour is, from 0 to 100, and what makes it so. */
+export interface RiskFact {
+  readonly score: number;
+  readonly factors: readonly string[];
 }
 
 /** What is asked for. */
@@ -37,8 +47,9 @@ export type Disqualification =
   | 'user_disabled'
   | 'user_expired';
 
-/** Reads user, groups, device and session; undefined when one of them does not exist. */
+/** Reads user, groups, device with its posture, and session; undefined when one of them does not exist. */
 export async function readSubject(
+  { postures }: { readonly postures: Postures },
   db: Reader | Tx,
   ids: { readonly device: DeviceId; readonly session: SessionId },
   at: { readonly address: string; readonly nowMs: number },
@@ -63,7 +74,21 @@ export async function readSubject(
   // A device belongs to one user; a session of another on it counts for nothing.
   if (!user || device.userId !== user.id) return undefined;
   const groups = await readGroups(db, user.id, at.nowMs);
-  return { user, device, session, methods: sessionMethods(session), groups, ...at };
+  const methods = sessionMethods(session);
+  const posture = await readPosture(postures, db, device.id, at.nowMs);
+  return { user, device, session, methods, groups, posture, risk: noRisk, ...at };
+}
+
+export const noRisk: RiskFact = { score: 0, factors: [] };
+
+export async function readPosture(
+  postures: Postures,
+  db: Reader | Tx,
+  device: DeviceId,
+  nowMs: number,
+): Promise<SubjectFacts['posture']> {
+  const heard = await postures.read(db, device, nowMs);
+  return heard ? { ...heard, endMs: heard.atMs + postures.maxAgeMs } : null;
 }
 
 export async function readGroups(

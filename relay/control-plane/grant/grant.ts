@@ -84,7 +84,7 @@ async function decideInside(
   const head = await revocations.head(tx);
   const nowMs = clock.nowMs();
   const ids = { device: asker.device, session: request.session };
-  const subject = await readSubject(tx, ids, { address: asker.address, nowMs });
+  const subject = await readSubject(services, tx, ids, { address: asker.address, nowMs });
   if (!subject) return { outcome: { error: new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED') } };
 
   const appName = request.app;
@@ -181,6 +181,8 @@ async function insertRow(tx: Tx, path: NewPath, owner: string): Promise<void> {
       state: 'granted',
       holdMs: path.holdMs,
       detachedAtMs: null,
+      suspendedFor: null,
+      suspensionFix: null,
       grantExpiresAtMs: path.expiresAtMs,
       untilMs: path.untilMs,
       openedAtMs: null,
@@ -231,6 +233,7 @@ function toLiveTunnel(path: NewPath, owner: string): LiveTunnel {
     decision: path.decisionId,
     state: 'granted',
     detachedAtMs: null,
+    suspension: null,
     isAwaited: false,
     untilMs: path.untilMs,
     inputDigest: decision.inputDigest,

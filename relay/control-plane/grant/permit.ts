@@ -12,7 +12,7 @@ import {
 import { explainDecision } from '../policy/index.ts';
 import { signRoster, type Route } from './choose-connector.ts';
 import { toPolicyRequest, type AccessDecision } from './decide.ts';
-import { fixOf } from './remedy.ts';
+import { remedyOf } from './remedy.ts';
 import type { AppFacts, SubjectFacts } from './facts.ts';
 import type { Services } from '../services.ts';
 import type { Tx } from '../store/index.ts';
@@ -96,17 +96,15 @@ export function remedyFor(
   ref: string,
 ): ZtnaError | undefined {
   const { policy } = services;
-  const explained = explainDecision(policy, toPolicyRequest(policy, subject, app));
-  const fix = fixOf(explained);
-  if (fix === null) return undefined;
-  const isStepUp = explained.remedies.includes('step_up');
-  return new ZtnaError(isStepUp ? 'ERR_IDENTITY_OTP_NEEDED' : 'ERR_IDENTITY_SIGN_IN_NEEDED', {
-    message: isStepUp
-      ? `${app.app.name} needs a second factor`
-      : `${app.app.name} needs a fresh sign-in`,
+  const remedy = remedyOf(explainDecision(policy, toPolicyRequest(policy, subject, app)));
+  if (!remedy?.isUsersOwn) return undefined;
+  const { code, reason, message, fix } = remedy;
+  return new ZtnaError(code, {
+    message: `${app.app.name}: ${message}`,
     hint: fix,
     ref,
-    hop: 'relay',
+    reason,
+    hop: code === 'ERR_POSTURE_UNHEALTHY' ? 'client' : 'relay',
   });
 }
 

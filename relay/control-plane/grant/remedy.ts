@@ -1,14 +1,82 @@
-import type { PolicyExplanation } from '../policy/index.ts';
+import type { ErrorCode } from '../../../protocol/index.ts';
+import type { ExplainedCondition, PolicyExplanation } from '../policy/index.ts';
 
-/**
- * The next step towards an app, if it is the user's own to take. Posture is not collected yet, so what only a
- * healthy device would change is no remedy.
- */
-export function fixOf(explained: PolicyExplanation): string | null {
-  const { verdict, remedies } = explained;
+/** What stands between a user and an app that he or she could still have. */
+export interface Remedy {
+  /** What a new connection is refused with. */
+  readonly code: ErrorCode;
+  /** Why a live tunnel is held back, in a word. */
+  readonly reason: 'posture_unhealthy' | 'step_up_needed' | 'sign_in_needed' | 'risk_high';
+  /** What is wrong, for the person. */
+  readonly message: string;
+  /** The next step. */
+  readonly fix: string;
+  /** False where all that helps is to wait or to ask: an app that was never reached is then not told of. */
+  readonly isUsersOwn: boolean;
+}
+
+/** The smallest change that turns a denial into an allow, in words; null when nothing within reach does. */
+export function remedyOf({ verdict, remedies, conditions }: PolicyExplanation): Remedy | null {
   if (verdict === 'allow' || remedies.length === 0) return null;
-  if (remedies.includes('posture') || remedies.includes('risk')) return null;
-  if (remedies.includes('step_up'))
-    return 'set up a one-time password: ztna mfa add, then: ztna login';
-  return 'sign in again: ztna login';
+  const isUsersOwn = !remedies.includes('risk');
+  const steps: string[] = [];
+  if (remedies.includes('step_up')) {
+    steps.push('sign in with a one-time password: ztna login (set one up with: ztna mfa add)');
+  } else if (remedies.includes('sign_in')) steps.push('sign in again: ztna login');
+  const facts = conditions.filter(({ what }) => what.startsWith('posture.'));
+  if (remedies.includes('posture')) steps.push(...postureSteps(facts), 'see: ztna posture');
+  if (!isUsersOwn) steps.push('wait for the risk score to fall, or ask your administrator');
+  const fix = steps.join('; ').slice(0, 500);
+  if (remedies.includes('posture')) {
+    const message = facts.map(toWords).join(', ') || 'this device does not meet the policy';
+    const code = 'ERR_POSTURE_UNHEALTHY';
+    return { code, reason: 'posture_unhealthy', message, fix, isUsersOwn };
+  }
+  if (remedies.includes('step_up')) {
+    const message = 'a second factor is needed';
+    const code = 'ERR_IDENTITY_OTP_NEEDED';
+    return { code, reason: 'step_up_needed', message, fix, isUsersOwn };
+  }
+  if (remedies.includes('sign_in')) {
+    const message = 'a fresh sign-in is needed';
+    const code = 'ERR_IDENTITY_SIGN_IN_NEEDED';
+    return { code, reason: 'sign_in_needed', message, fix, isUsersOwn };
+  }
+  const message = 'the risk score is too high';
+  return { code: 'ERR_POLICY_DENIED', reason: 'risk_high', message, fix, isUsersOwn };
+}
+
+const names: Readonly<Record<string, readonly [name: string, step: string]>> = {
+  disk_encryption: ['disk encryption', 'turn on disk encryption'],
+  firewall: ['the firewall', 'turn on the firewall'],
+  screen_lock: ['the screen lock', 'turn on the screen lock'],
+  antivirus: ['antivirus', 'start the antivirus or endpoint protection'],
+  secure_boot: ['secure boot', 'turn on secure boot'],
+  patched: ['installing updates', 'install the waiting updates and restart'],
+  physical: ['a physical machine', 'use a physical machine'],
+  os_version: ['the operating system', 'update the operating system'],
+  client_version: ['ztna', 'update ztna'],
+};
+
+/** `posture.os_version_number` as `os_version`. */
+function factOf(condition: ExplainedCondition): string {
+  const fact = condition.what.slice('posture.'.length);
+  return fact === 'os_build' ? 'os_version' : fact.replace(/_number$/, '');
+}
+
+function postureSteps(facts: readonly ExplainedCondition[]): string[] {
+  const steps = facts.map((condition) => {
+    const fact = factOf(condition);
+    if (fact === 'age_seconds') return 'keep this machine awake while it is connected';
+    return names[fact]?.[1] ?? `have the check ${fact} pass`;
+  });
+  return [...new Set(steps)];
+}
+
+/** `disk encryption is off`. */
+function toWords(condition: ExplainedCondition): string {
+  const fact = factOf(condition);
+  if (fact === 'age_seconds') return 'this device has said nothing of itself for too long';
+  const name = names[fact]?.[0] ?? fact.replaceAll('_', ' ');
+  return condition.required === 'newer' ? `${name} is too old` : `${name} is ${condition.actual}`;
 }

@@ -1,9 +1,11 @@
 import { leaseLengthMs, ZtnaError, type RelayId, type TunnelId } from '../../../protocol/index.ts';
 import { endTunnels, flushConfirmations, revokeTunnels } from '../access/end-tunnels.ts';
+import { isSuspendable, suspendTunnel, suspensionBy } from '../access/suspend-tunnels.ts';
 import { findLiveSession } from '../identity/index.ts';
 import { claimTunnels, isHeldElsewhere, refuseRemoved } from '../live/ownership.ts';
 import { refreshPolicy } from '../live/refresh.ts';
 import { verificationOf } from '../settings.ts';
+import { remedyFor } from '../verification/reevaluate.ts';
 import { routeTo } from './choose-connector.ts';
 import { decideAccess, recordDecision } from './decide.ts';
 import { readApp, readSubject } from './facts.ts';
@@ -98,11 +100,16 @@ async function decideInside(
   const subject =
     session &&
     (await readSubject(
+      services,
       tx,
       { device: asker.device, session: session.id },
       { address: asker.address, nowMs },
     ));
   const app = await readApp(tx, { id: tunnel.app });
+  if (!subject && tunnel.suspension && isSuspendable(tunnel)) {
+    const { reason, fix } = tunnel.suspension;
+    return { error: suspended(reason, fix, tunnel.decision) };
+  }
   if (!subject || !app) {
     const hint = 'run: ztna login';
     return { error: new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', { hint, hop: 'client' }) };
@@ -125,6 +132,15 @@ async function decideInside(
   if (decision.verdict === 'deny') {
     const why = [...decision.reasons, ...decision.errors];
     await auditDecision(services, tx, about, 'deny', why, { tunnel: tunnel.id });
+    const remedy = isSuspendable(tunnel)
+      ? remedyFor(policy, { subject, app, decision }, nowMs)
+      : null;
+    if (remedy) {
+      if (remedy.reason !== tunnel.suspension?.reason) {
+        await suspendTunnel(services, tx, tunnel, suspensionBy(remedy, decisionId));
+      }
+      return { error: suspended(remedy.reason, remedy.fix, decisionId) };
+    }
     const ending = { reason: 'policy_denied', code: 'ERR_TUNNEL_REVOKED' } as const;
     await revokeTunnels(services, tx, [tunnel], { ...ending, decision: decisionId });
     return { error: new ZtnaError('ERR_TUNNEL_REVOKED', { ref: decisionId, hop: 'relay' }) };
@@ -156,6 +172,8 @@ async function decideInside(
       decisionId,
       grantExpiresAtMs: path.expiresAtMs,
       fencing: sequence[0],
+      suspendedFor: null,
+      suspensionFix: null,
     })
     .where('id', '=', tunnel.id)
     .execute();
@@ -173,6 +191,11 @@ async function decideInside(
 }
 
 type Refusal = { readonly error: ZtnaError };
+
+/** Not now: what it lacks is its user's to mend, and both ends keep the tunnel meanwhile. */
+function suspended(reason: string, fix: string, ref: string): ZtnaError {
+  return new ZtnaError('ERR_TUNNEL_SUSPENDED', { reason, hint: fix, ref, hop: 'relay' });
+}
 
 function refused(reason: string): Refusal {
   return { error: new ZtnaError('ERR_TUNNEL_RESUME_REFUSED', { reason, hop: 'relay' }) };
@@ -247,6 +270,7 @@ function takePath(services: Services, tunnel: LiveTunnel, path: NewPath): void {
   tunnel.inputDigest = decision.inputDigest;
   tunnel.policyVersion = decision.policyVersion;
   tunnel.isAwaited = false;
+  tunnel.suspension = null;
   tunnel.untilMs = Math.max(tunnel.untilMs, path.untilMs);
   services.tunnels.moveSession(tunnel, subject.session.id);
   services.schedule.set(tunnel.id, path.intervalMs, decision.endMs, subject.nowMs);

@@ -68,6 +68,10 @@ export async function readTunnels(
       policyVersion: row.policyVersion ?? 0,
       state: row.state,
       detachedAtMs: row.detachedAtMs,
+      suspension:
+        row.suspendedFor === null
+          ? null
+          : { reason: row.suspendedFor, fix: row.suspensionFix ?? '' },
       isAwaited: false,
       // The newest lease that was sent is not written down; none reaches further than this.
       untilMs: Math.max(row.untilMs, nowMs + maxLeaseMs),

@@ -21,8 +21,9 @@ export async function refreshPolicy(services: Services, db: Reader | Tx): Promis
   // Lower, too: the store may have been restored.
   if ((newest?.version ?? 0) === policy.version) return policy;
   const active = await readPolicy(db);
-  const engine = new PolicyEngine({ extraChecks: policy.extraChecks });
-  if (active) engine.activate(await checkPolicies(active.files), active.version);
+  const { extraChecks } = policy;
+  const engine = new PolicyEngine({ extraChecks });
+  if (active) engine.activate(await checkPolicies(active.files, { extraChecks }), active.version);
   const isLate = services.policy !== policy && services.policy.version > engine.version;
   if (!isLate) services.policy = engine;
   return engine;

@@ -59,6 +59,7 @@ export function merge(services: Services, row: LiveTunnel): LiveTunnel {
   if (known && known.state !== 'closed') {
     tunnels.moveSession(known, row.session);
     const { generation, grantExpiresAtMs, detachedAtMs, relay, relays, owner, decision } = row;
+    known.suspension = row.suspension;
     // That it was opened may be known here before it is written down, and is never undone.
     const state = row.state === 'granted' ? known.state : row.state;
     Object.assign(known, { state, generation, grantExpiresAtMs, detachedAtMs, owner });

@@ -11,6 +11,12 @@ import type {
   UserId,
 } from '../../../protocol/index.ts';
 
+/** What holds a tunnel back, and what its user can do about it. */
+export interface Suspension {
+  readonly reason: string;
+  readonly fix: string;
+}
+
 /** A tunnel, or a grant that may still become one, as far as this process must react to changes about it. */
 export interface LiveTunnel {
   readonly id: TunnelId;
@@ -48,6 +54,8 @@ export interface LiveTunnel {
   /** `closed` ones stay until their grant has expired: until then it could be used, so entries must reach it. */
   state: 'granted' | 'open' | 'detached' | 'closed';
   detachedAtMs: number | null;
+  /** Why policy holds it back; null while it does not. */
+  suspension: Suspension | null;
   /** Its agent asked for a path while the connector was away: it must not wait in vain. */
   isAwaited: boolean;
   /** End of the newest lease that was sent to its connector. */

@@ -1,3 +1,5 @@
+import type { CheckResult } from '../../../protocol/index.ts';
+
 /**
  * What a policy may read, in the names that policies use. Posture checks say `on` (healthy), `off` or
  * `unknown`; versions are text and numbers, because Cedar does not order text.
@@ -34,9 +36,9 @@ export const builtInChecks = [
   'screen_lock',
   'antivirus',
   'secure_boot',
+  'patched',
+  'physical',
 ] as const;
-
-export type CheckResult = 'on' | 'off' | 'unknown';
 
 export interface PostureFacts {
   readonly disk_encryption: CheckResult;
@@ -44,6 +46,8 @@ export interface PostureFacts {
   readonly screen_lock: CheckResult;
   readonly antivirus: CheckResult;
   readonly secure_boot: CheckResult;
+  readonly patched: CheckResult; // no update waits
+  readonly physical: CheckResult; // no virtual machine
   readonly os_version: string;
   readonly os_version_number: number;
   readonly os_build: number;
@@ -83,6 +87,8 @@ export function unknownPosture(extraChecks: readonly string[]): PostureFacts {
     screen_lock: 'unknown',
     antivirus: 'unknown',
     secure_boot: 'unknown',
+    patched: 'unknown',
+    physical: 'unknown',
     os_version: 'unknown',
     os_version_number: 0,
     os_build: 0,

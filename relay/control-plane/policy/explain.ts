@@ -1,4 +1,4 @@
-import { builtInChecks, type PolicyContext, type PostureFacts } from './context.ts';
+import { builtInChecks, unknownPosture, type PolicyContext, type PostureFacts } from './context.ts';
 import type { PolicyDecision, PolicyEngine, PolicyRequest } from './engine.ts';
 
 /**
@@ -69,6 +69,36 @@ export function explainDecision(engine: PolicyEngine, request: PolicyRequest): P
     return { ...base, remedies, conditions: differences(request.context, needed) };
   }
   return { ...base, remedies: [], conditions: [] };
+}
+
+/** A fact about a device that stands, or would stand, between its user and an app. */
+export interface PostureNeed extends ExplainedCondition {
+  readonly met: boolean;
+}
+
+/**
+ * What an app needs of the device: for one that is denied, what would have to change; for one that is allowed, the facts
+ * without which it would not be.
+ */
+export function postureNeedsOf(engine: PolicyEngine, request: PolicyRequest): PostureNeed[] {
+  const explained = explainDecision(engine, request);
+  if (explained.verdict === 'deny') {
+    if (explained.remedies.includes('risk')) return [];
+    return explained.conditions
+      .filter(({ what }) => what.startsWith('posture.'))
+      .map((condition) => ({ ...condition, met: false }));
+  }
+  const { context } = request;
+  const worst = unknownPosture(engine.extraChecks);
+  const needed = Object.entries(worst).filter(
+    ([fact, value]) => context.posture[fact] !== value && fact !== 'age_seconds',
+  );
+  return needed.flatMap(([fact, value]): PostureNeed[] => {
+    const without = { ...context, posture: { ...context.posture, [fact]: value } };
+    if (engine.decide({ ...request, context: without }).verdict === 'allow') return [];
+    const actual = toText(context.posture[fact]);
+    return [{ what: `posture.${fact}`, actual, required: actual, met: true }];
+  });
 }
 
 function mend(

@@ -12,7 +12,6 @@ export {
   unknownPosture,
   versionBuild,
   versionNumber,
-  type CheckResult,
   type PolicyContext,
   type PostureFacts,
   type TimeFacts,
@@ -20,8 +19,10 @@ export {
 export { PolicyEngine, type PolicyDecision, type PolicyRequest } from './engine.ts';
 export {
   explainDecision,
+  postureNeedsOf,
   type ExplainedCondition,
   type PolicyExplanation,
+  type PostureNeed,
   type Remedy,
 } from './explain.ts';
 export { policyDigest, readPolicy, storePolicy, type PolicyVersion } from './history.ts';

@@ -34,6 +34,7 @@ export interface Database {
   policies: PoliciesTable;
   decisions: DecisionsTable;
   tunnels: TunnelsTable;
+  postures: PosturesTable;
   controlPlanes: ControlPlanesTable;
   connectorLinks: ConnectorLinksTable;
   revocations: RevocationsTable;
@@ -216,6 +217,8 @@ export interface TunnelsTable {
   state: 'granted' | 'open' | 'detached' | 'closed';
   holdMs: number; // how long it is kept while detached
   detachedAtMs: number | null;
+  suspendedFor: string | null; // the reason why policy holds it back
+  suspensionFix: string | null;
   grantExpiresAtMs: number;
   untilMs: number;
   openedAtMs: number | null;
@@ -226,6 +229,13 @@ export interface TunnelsTable {
   bytesDown: number;
   createdAtMs: number;
   relaysJson: string; // those that its newest grant names
+}
+
+/** What each device said of itself last; that it was said again is written down now and then. */
+export interface PosturesTable {
+  deviceId: DeviceId;
+  factsJson: string;
+  atMs: number; // when it was collected
 }
 
 /** Control planes that run, or ran. */

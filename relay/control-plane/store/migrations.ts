@@ -13,6 +13,7 @@ export const migrations: Record<string, Migration> = {
   '0005_replaced': { up: rememberReplaced },
   '0006_granted_relays': { up: rememberGrantedRelays },
   '0007_signals': { up: keepSignals },
+  '0008_posture': { up: hearPosture },
 };
 
 /** Tunnels of before are of version 1, which end with their path. */
@@ -63,6 +64,17 @@ async function keepSignals(db: Kysely<unknown>): Promise<void> {
       created_at_ms bigint not null)`,
     `create index signal_outbox_by_turn on signal_outbox (dead, next_at_ms)`,
     `create index signal_outbox_by_target on signal_outbox (target, dead, created_at_ms)`,
+  ]);
+}
+
+/** Devices tell their posture, and tunnels are held back by it. */
+async function hearPosture(db: Kysely<unknown>): Promise<void> {
+  await runStatements(db, [
+    `create table postures (
+      device_id text primary key references devices (id) on delete cascade, facts_json text not null,
+      at_ms bigint not null)`,
+    `alter table tunnels add column suspended_for text`,
+    `alter table tunnels add column suspension_fix text`,
   ]);
 }
 

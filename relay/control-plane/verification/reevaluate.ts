@@ -1,8 +1,16 @@
 import { leaseLengthMs } from '../../../protocol/index.ts';
 import { revokeTunnels } from '../access/end-tunnels.ts';
-import { decideAccess, recordDecision, type AccessDecision } from '../grant/decide.ts';
+import {
+  isSuspendable,
+  liftSuspension,
+  suspendTunnel,
+  suspensionBy,
+} from '../access/suspend-tunnels.ts';
+import { decideAccess, recordDecision, toPolicyRequest, type AccessDecision } from '../grant/decide.ts';
 import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
-import type { PolicyEngine } from '../policy/index.ts';
+import { remedyOf, type Remedy } from '../grant/remedy.ts';
+import { findLiveSession, sessionEndMs } from '../identity/index.ts';
+import { explainDecision, type PolicyEngine, type PolicyExplanation } from '../policy/index.ts';
 import { isOwn } from '../live/ownership.ts';
 import { refreshPolicy } from '../live/refresh.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
@@ -52,10 +60,14 @@ export class Evaluation {
   }
 
   async #subject(tunnel: LiveTunnel, address: string): Promise<SubjectFacts | undefined> {
-    const key = `${tunnel.session} ${tunnel.device} ${address}`;
+    const key = `${tunnel.session} ${tunnel.device} ${address} ${tunnel.suspension ? 'held' : ''}`;
     if (!this.#subjects.has(key)) {
       const at = { address, nowMs: this.#nowMs };
-      this.#subjects.set(key, await readSubject(this.#db, tunnel, at));
+      const { device } = tunnel;
+      // What is held back goes on under whatever session its user has by now.
+      const live = tunnel.suspension && (await findLiveSession(this.#db, device, this.#nowMs));
+      const ids = { device, session: live?.id ?? tunnel.session };
+      this.#subjects.set(key, await readSubject(this.#services, this.#db, ids, at));
     }
     return this.#subjects.get(key);
   }
@@ -71,10 +83,16 @@ export class Evaluation {
 /** Tunnels of other control planes that are announced one by one; beyond, all are verified. */
 const maxNamed = 64;
 
+/** What became of tunnels that were decided anew. */
+export interface Reevaluated {
+  readonly ended: number;
+  readonly suspended: number;
+}
+
 /**
  * Decides tunnels and unexpired grants anew inside the change that may end them: each that is denied gets an entry
- * in the revocation log. Those still allowed are verified at once, since their known end may have moved.
- * Answers how many ended. `cause` is the reason told when policy itself, and no state of the user, denies; `policy`
+ * in the revocation log, which suspends it where its user can mend what is missing and revokes it elsewhere. Those still
+ * allowed are verified at once, since their known end may have moved; those that were held back may go on. `cause` is the reason told when policy itself, and no state of the user, denies; `policy`
  * is one that this very change makes active. Nothing outside `tx` changes before it is durable.
  */
 export async function reevaluate(
@@ -83,7 +101,7 @@ export async function reevaluate(
   tunnels: readonly LiveTunnel[],
   cause: string,
   policy?: PolicyEngine,
-): Promise<number> {
+): Promise<Reevaluated> {
   const { store, clock } = services;
   await store.lockOrder(tx, 'revocation');
   const nowMs = clock.nowMs();
@@ -91,15 +109,19 @@ export async function reevaluate(
   const evaluation = new Evaluation(services, tx, nowMs, active);
   const foreign: string[] = [];
   let ended = 0;
+  let suspended = 0;
   for (const tunnel of tunnels) {
     if (tunnel.state === 'closed') continue;
     const evaluated = await evaluation.evaluate(tunnel);
     if (evaluated?.decision.verdict === 'allow') {
-      if (isOwn(services, tunnel)) services.schedule.hasten(tunnel.id, nowMs);
+      if (tunnel.suspension) await liftSuspension(services, tx, tunnel);
+      else if (isOwn(services, tunnel)) services.schedule.hasten(tunnel.id, nowMs);
       else foreign.push(tunnel.id);
       continue;
     }
     const reason = evaluated ? reasonOf(evaluated, cause, nowMs) : cause;
+    const remedy = evaluated && isSuspendable(tunnel) ? remedyFor(active, evaluated, nowMs) : null;
+    if (remedy && remedy.reason === tunnel.suspension?.reason) continue;
     const decision = evaluated
       ? await recordDecision(tx, evaluated.decision, {
           subject: evaluated.subject,
@@ -107,6 +129,11 @@ export async function reevaluate(
           tunnel: tunnel.id,
         })
       : tunnel.decision;
+    if (remedy) {
+      await suspendTunnel(services, tx, tunnel, suspensionBy(remedy, decision));
+      suspended += 1;
+      continue;
+    }
     await revokeTunnels(services, tx, [tunnel], { reason, code: 'ERR_TUNNEL_REVOKED', decision });
     store.afterCommit(tx, () => {
       tunnel.decision = decision;
@@ -115,8 +142,47 @@ export async function reevaluate(
   }
   if (foreign.length > maxNamed) store.announce(tx, 'verify');
   else for (const id of foreign) store.announce(tx, `verify:${id}`);
-  return ended;
+  return { ended, suspended };
 }
+
+/**
+ * What the user could do for a live tunnel that is denied: the smallest change that turns the denial into an allow. A
+ * session that has run out is mended by a sign-in, where policy would then allow; one that somebody ended is not.
+ */
+export function remedyFor(
+  policy: PolicyEngine,
+  { subject, app, decision }: Evaluated,
+  nowMs: number,
+): Remedy | null {
+  const [first] = decision.reasons;
+  const request = toPolicyRequest(policy, subject, app);
+  if (first === undefined || !stopReasons.includes(first)) {
+    return remedyOf(explainDecision(policy, request));
+  }
+  if (first !== 'session_ended' || !isRunOut(subject, nowMs)) return null;
+  const authentication = { ...request.context.authentication, age_seconds: 0 };
+  const context = { ...request.context, authentication };
+  const signedIn = explainDecision(policy, { ...request, context });
+  const asked: PolicyExplanation =
+    signedIn.verdict === 'allow'
+      ? { ...signedIn, verdict: 'deny', remedies: ['sign_in'] }
+      : signedIn;
+  return remedyOf(asked);
+}
+
+/** True for a session that nobody ended on purpose. */
+function isRunOut({ session }: SubjectFacts, nowMs: number): boolean {
+  const { endReason, endedAtMs } = session;
+  if (endedAtMs === null) return nowMs >= sessionEndMs(session);
+  return endReason !== null && ranOutReasons.includes(endReason);
+}
+
+/** Session ends that a new sign-in mends. */
+export const ranOutReasons: readonly string[] = [
+  'session_expired',
+  'session_idle',
+  'signed_in_again',
+];
 
 const stateReasons: readonly string[] = [
   'device_revoked',
@@ -126,6 +192,8 @@ const stateReasons: readonly string[] = [
   'user_disabled',
   'user_expired',
 ];
+
+const stopReasons: readonly string[] = [...stateReasons, 'session_ended'];
 
 function reasonOf({ subject, decision }: Evaluated, cause: string, nowMs: number): string {
   const [first] = decision.reasons;

@@ -1,5 +1,6 @@
-import { toZtnaError, type ZtnaError } from '../../../protocol/index.ts';
-import { flushConfirmations, revokeSubject } from '../access/end-tunnels.ts';
+import { toZtnaError, type SessionId, type ZtnaError } from '../../../protocol/index.ts';
+import { endTunnels, flushConfirmations } from '../access/end-tunnels.ts';
+import { suspendSession } from '../access/suspend-tunnels.ts';
 import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
 import { pruneEveryMs } from '../limits.ts';
@@ -9,6 +10,7 @@ import { endOverdue } from './overdue.ts';
 import { adoptTunnels, beat } from '../live/ownership.ts';
 import { verifyTunnels } from './verifier.ts';
 import type { Services } from '../services.ts';
+import type { Tx } from '../store/index.ts';
 
 const verifyEveryMs = 200;
 const heartbeatEveryMs = 5_000;
@@ -20,6 +22,7 @@ const sweepEveryMs = 2_000;
 const bookkeepingEveryMs = 60_000;
 const bundleCheckEveryMs = 3_600_000;
 const keepMarksEveryMs = 10_000;
+const postureKeepEveryMs = 1_000;
 
 /** Tunnels verified in one go; the rest follow in the next. */
 const maxAtOnce = 512;
@@ -65,6 +68,10 @@ export function startTimers(services: Services, registeredAtMs: number): { stop(
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
     startLoop(keepMarksEveryMs, () => services.keepMarks()),
+    startLoop(postureKeepEveryMs, async () => {
+      services.postures.sweep(clock.nowMs());
+      await services.postures.keep();
+    }),
     startLoop(pruneEveryMs, async () => {
       const { decisions, tunnels, revocations } = await pruneStore(services.store, clock.nowMs());
       if (decisions + tunnels + revocations === 0) return;
@@ -175,7 +182,7 @@ async function sweep(services: Services): Promise<void> {
     await store.lockOrder(tx, 'revocation'); // one control plane ends them
     for (const session of await endExpiredSessions(tx, nowMs)) {
       const reason = nowMs >= session.absoluteEndAtMs ? 'session_expired' : 'session_idle';
-      await revokeSubject(services, tx, { kind: 'session', id: session.id }, reason);
+      await holdSession(services, tx, session.id, reason);
       await audit.append(
         {
           actor: 'system',
@@ -193,6 +200,18 @@ async function sweep(services: Services): Promise<void> {
       });
     }
   });
+}
+
+/** A new sign-in mends a session that has run out: tunnels that can wait for it do. */
+async function holdSession(
+  services: Services,
+  tx: Tx,
+  session: SessionId,
+  reason: string,
+): Promise<void> {
+  const by = { reason: 'sign_in_needed', fix: 'sign in again: ztna login' };
+  const others = await suspendSession(services, tx, session, by);
+  await endTunnels(services, tx, others, { reason, code: 'ERR_TUNNEL_REVOKED' });
 }
 
 async function keepBooks(services: Services): Promise<void> {

@@ -31,6 +31,7 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
   const renewals = new Map<ConnectorId, { tunnel: LiveTunnel; entry: Renewal }[]>();
   const denied: LiveTunnel[] = [];
   const lost: LiveTunnel[] = [];
+  const mended: LiveTunnel[] = [];
   const changed: { tunnel: LiveTunnel; evaluated: Evaluated }[] = [];
   const sessions = new Map<string, Session>();
   const nowMs = clock.nowMs();
@@ -52,6 +53,7 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
       continue;
     }
     const { decision, subject } = evaluated;
+    if (tunnel.suspension) mended.push(tunnel);
     services.schedule.confirm(id, decision.endMs, clock.nowMs());
     const isSame =
       decision.inputDigest === tunnel.inputDigest &&
@@ -67,8 +69,10 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
     renewals.set(tunnel.connector, list);
   }
 
-  if (denied.length > 0) {
-    await store.write((tx) => reevaluate(services, tx, denied, 'policy_denied'));
+  // Those that stay held back for the same reason need nothing written.
+  const anew = [...denied, ...mended];
+  if (anew.length > 0) {
+    await store.write((tx) => reevaluate(services, tx, anew, 'policy_denied'));
   }
   if (lost.length > 0) {
     await store.write((tx) =>

@@ -58,12 +58,12 @@ export const groupCommands: readonly Command[] = [
         tx,
         members.map(({ id }) => id),
       );
-      const tunnelsEnded = await reevaluate(services, tx, tunnels, 'group_removed');
+      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(services, tx, tunnels, 'group_removed');
       await services.audit.append(
-        { actor, action: 'group.remove', subject: name, outcome: 'ok', details: { tunnelsEnded } },
+        { actor, action: 'group.remove', subject: name, outcome: 'ok', details: { tunnelsEnded, tunnelsSuspended } },
         tx,
       );
-      return { name, tunnelsEnded };
+      return { name, tunnelsEnded, tunnelsSuspended };
     }),
   ),
 
@@ -145,7 +145,7 @@ export const groupCommands: readonly Command[] = [
         });
       }
       const tunnels = await tunnelsOf(services, tx, [user.id]);
-      const tunnelsEnded = await reevaluate(services, tx, tunnels, 'group_member_removed');
+      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(services, tx, tunnels, 'group_member_removed');
       await services.audit.append(
         {
           actor,
@@ -153,11 +153,11 @@ export const groupCommands: readonly Command[] = [
           subject: group.name,
           outcome: 'ok',
           user: user.name,
-          details: { tunnelsEnded },
+          details: { tunnelsEnded, tunnelsSuspended },
         },
         tx,
       );
-      return { group: group.name, user: user.name, tunnelsEnded };
+      return { group: group.name, user: user.name, tunnelsEnded, tunnelsSuspended };
     }),
   ),
 ];

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { ZtnaError } from '../../../../protocol/index.ts';
 import { toPolicyRequest } from '../../grant/decide.ts';
-import { disqualificationOf, readApp, readGroups, type SubjectFacts } from '../../grant/facts.ts';
+import { disqualificationOf, noRisk, readApp, readGroups, readPosture, type SubjectFacts } from '../../grant/facts.ts';
 import { sessionMethods } from '../../identity/index.ts';
 import {
   checkPolicies,
@@ -27,9 +27,11 @@ const files = v.record(
 /** Thrown to undo a dry run. */
 class DryRun extends Error {
   readonly tunnelsEnded: number;
-  constructor(tunnelsEnded: number) {
+  readonly tunnelsSuspended: number;
+  constructor(tunnelsEnded: number, tunnelsSuspended: number) {
     super('dry run');
     this.tunnelsEnded = tunnelsEnded;
+    this.tunnelsSuspended = tunnelsSuspended;
   }
 }
 
@@ -39,7 +41,7 @@ async function apply(
   checked: CheckedPolicies,
   actor: string,
   isDryRun: boolean,
-): Promise<{ version: number; tunnelsEnded: number }> {
+): Promise<{ version: number; tunnelsEnded: number; tunnelsSuspended: number }> {
   const { store, clock, audit } = services;
   try {
     return await store.write(async (tx) => {
@@ -57,23 +59,24 @@ async function apply(
       });
       store.announce(tx, 'policy');
       const all = await knowTunnels(services, tx, 'all');
-      const tunnelsEnded = await reevaluate(services, tx, all, 'policy_changed', candidate);
+      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(services, tx, all, 'policy_changed', candidate);
       await audit.append(
         {
           actor,
           action: 'policy.apply',
           subject: String(version),
           outcome: 'ok',
-          details: { digest, files: Object.keys(checked.files), tunnelsEnded },
+          details: { digest, files: Object.keys(checked.files), tunnelsEnded, tunnelsSuspended },
         },
         tx,
       );
-      if (isDryRun) throw new DryRun(tunnelsEnded);
-      return { version, tunnelsEnded };
+      if (isDryRun) throw new DryRun(tunnelsEnded, tunnelsSuspended);
+      return { version, tunnelsEnded, tunnelsSuspended };
     });
   } catch (error) {
     if (!(error instanceof DryRun)) throw error;
-    return { version: services.policy.version, tunnelsEnded: error.tunnelsEnded };
+    const { tunnelsEnded, tunnelsSuspended } = error;
+    return { version: services.policy.version, tunnelsEnded, tunnelsSuspended };
   }
 }
 
@@ -101,6 +104,8 @@ async function subjectFor(
     session,
     methods: sessionMethods(session),
     groups: await readGroups(db, user.id, nowMs),
+    posture: device ? await readPosture(services.postures, db, device.id, nowMs) : null,
+    risk: noRisk,
     address: device ? (services.peers.devices(device.id).at(-1)?.address ?? 'unknown') : 'unknown',
     nowMs,
   };

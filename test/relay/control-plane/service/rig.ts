@@ -171,6 +171,7 @@ export class Rig {
       maxDevicesPerUser: 3,
       session: { idleMs: 3_600_000, absoluteMs: 7_200_000 },
       verification: { intervalMs: 20_000, holdMs: 300_000 },
+      posture: { maxAgeMs: 45_000, checks: [] },
       apps: {},
       limits: { ...defaultLimits, questionsPerMinute: 60_000, requestsPerMinute: 60_000 },
       ...changes,

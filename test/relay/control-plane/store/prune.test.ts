@@ -57,6 +57,8 @@ async function addTunnel(store: Store, changes: Partial<Tunnel>): Promise<Tunnel
     state: 'open',
     holdMs: 300_000,
     detachedAtMs: null,
+    suspendedFor: null,
+    suspensionFix: null,
     grantExpiresAtMs: agedMs,
     untilMs: agedMs,
     openedAtMs: agedMs,

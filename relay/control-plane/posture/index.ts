@@ -1,0 +1,4 @@
+export type { HeardPosture } from './book.ts';
+export { PostureChallenge } from './challenge.ts';
+export { toPostureFacts } from './facts.ts';
+export { Postures } from './postures.ts';
