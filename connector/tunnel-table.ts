@@ -1,6 +1,7 @@
 import {
   isEnding,
   leaseBatchSchema,
+  suspendableVersion,
   verifyStatement,
   ZtnaError,
   type Bundle,
@@ -25,6 +26,8 @@ export interface OpenTunnel extends KnownTunnel {
   end(code: ErrorCode, reason: string): void;
   /** Its lease is over: lets nothing pass any more. */
   expire(): void;
+  /** Policy holds it back: lets nothing pass any more, and keeps what it has. */
+  suspend(reason: string): void;
 }
 
 /** Every tunnel that is kept here, open or detached, and all that can end many of them. */
@@ -113,15 +116,16 @@ export class TunnelTable<T extends OpenTunnel = OpenTunnel> implements TunnelCou
   }
 
   /**
-   * Ends every tunnel that a log entry of that incarnation ends, detached ones too. Suspended ones end as well: their ends
-   * are not kept.
+   * Ends every tunnel that a log entry of that incarnation ends, detached ones too, or suspends it where the entry says so
+   * and both ends know how.
    */
   endAbout(entry: RevocationEntry, incarnation: number): void {
-    this.#endWhere(
-      (tunnel) => isEnding(entry, incarnation, tunnel.grant),
-      'ERR_TUNNEL_REVOKED',
-      entry.reason,
-    );
+    for (const tunnel of this.all()) {
+      if (!isEnding(entry, incarnation, tunnel.grant)) continue;
+      const isHeld = entry.action === 'suspend' && tunnel.grant.version >= suspendableVersion;
+      if (isHeld) tunnel.suspend(entry.reason);
+      else tunnel.end('ERR_TUNNEL_REVOKED', entry.reason);
+    }
   }
 
   /** Ends the tunnels to apps that left the map or are dialled elsewhere. */

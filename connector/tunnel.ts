@@ -185,6 +185,10 @@ export class Tunnel implements OpenTunnel {
     this.#keeper.lose(new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'lease_expired' }));
   }
 
+  suspend(reason: string): void {
+    this.#keeper.lose(new ZtnaError('ERR_TUNNEL_SUSPENDED', { reason }));
+  }
+
   async #serve(stream: TunnelStream): Promise<void> {
     const { metrics, logger, streams, dial = dialApp } = this.#options;
     const giveBack = streams.take(this.grant.device);

@@ -16,6 +16,9 @@ import type { KeyObject } from 'node:crypto';
  */
 export const wireVersion = 3;
 
+/** From this version on a tunnel that is suspended is kept by its ends; older ones end. */
+export const suspendableVersion = 3;
+
 /** The oldest version that is still spoken. */
 export const oldestWireVersion = 1;
 

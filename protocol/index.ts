@@ -43,6 +43,7 @@ export {
   verifyGrantAtRelay,
   verifyPermit,
   oldestWireVersion,
+  suspendableVersion,
   wireVersion,
   wireVersions,
 } from './grant.ts';

@@ -28,7 +28,10 @@ const taken: readonly string[] = [
 export function readChecks(reader: ConfigReader, list: ConfigValue | undefined): ExtraCheck[] {
   const items = reader.items(list);
   if (list && items.length > maxPostureChecks - taken.length) {
-    throw reader.invalid(list, `must have at most ${String(maxPostureChecks - taken.length)} checks`);
+    throw reader.invalid(
+      list,
+      `must have at most ${String(maxPostureChecks - taken.length)} checks`,
+    );
   }
   const ids = new Set<string>();
   return items.map((item) => {
@@ -52,7 +55,8 @@ function readCheck(reader: ConfigReader, item: ConfigValue): ExtraCheck {
   }
   const [kind, ...others] = kinds.filter((name) => check[name]);
   const told = kind && check[kind];
-  if (!told || others.length > 0) throw reader.invalid(item, `must have one of ${kinds.join(', ')}`);
+  if (!told || others.length > 0)
+    throw reader.invalid(item, `must have one of ${kinds.join(', ')}`);
   const text = reader.text(told);
   if (text.length > 128 && kind.toLowerCase().endsWith('process')) {
     throw reader.invalid(told, 'is too long');
@@ -77,7 +81,8 @@ function readCheck(reader: ConfigReader, item: ConfigValue): ExtraCheck {
     case 'noFile':
       return { kind: 'no_file', id, path: absolute(reader, told, text) };
     case 'registry':
-      if (!/^HK(?:LM|CU)\\./.test(text)) throw reader.invalid(told, 'must begin with HKLM\\ or HKCU\\');
+      if (!/^HK(?:LM|CU)\\./.test(text))
+        throw reader.invalid(told, 'must begin with HKLM\\ or HKCU\\');
       return {
         kind,
         id,

@@ -9,6 +9,7 @@ interface AnswerTypes {
   grant: 'permit';
   path: 'path_permit';
   why: 'why';
+  posture_needs: 'posture_needs';
   otp_begin: 'otp_secret';
   otp_confirm: 'done' | 'otp_state';
   otp_list: 'otp_state';
@@ -33,6 +34,7 @@ const answerTypes: Readonly<Record<RequestType, readonly ToDevice['type'][]>> = 
   grant: ['permit'],
   path: ['path_permit'],
   why: ['why'],
+  posture_needs: ['posture_needs'],
   otp_begin: ['otp_secret'],
   otp_confirm: ['done', 'otp_state'],
   otp_list: ['otp_state'],

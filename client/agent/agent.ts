@@ -3,12 +3,12 @@ import {
   ByteBudget,
   controlProtocol,
   errorRow,
-  isAbout,
-  leaseBatchSchema,
   maxAvoidedRelays,
+  signingKey,
+  suspendableVersion,
   toZtnaError,
-  verifyStatement,
   ZtnaError,
+  type DeviceId,
   type FromDevice,
   type RelayId,
   type ToDevice,
@@ -33,7 +33,9 @@ import { asPassing } from './last-word.ts';
 import { PathOpener } from './path-opener.ts';
 import { checkNextPath, readPermit, type Permit, type PermitAnswer } from './permit.ts';
 import type { Profile } from './profile.ts';
+import { isUnheard, PostureSender, type PostureSource } from './posture-sender.ts';
 import { RelayBook } from './relay-book.ts';
+import { TunnelNotices } from './tunnel-notices.ts';
 import { Tunnel, type RekeyLimits } from './tunnel.ts';
 
 /** How often every tunnel's lease is looked at. */
@@ -53,6 +55,8 @@ export interface AgentOptions {
   readonly signal?: AbortSignal;
   /** The app that will be asked for first: its permission is requested, and its path dialled, while connecting. */
   readonly app?: string;
+  /** What finds out about this machine; without it nothing is said of it, and policy takes every fact as unknown. */
+  readonly posture?: PostureSource;
   /** When tunnels get new keys; the usual limits unless a test says otherwise. */
   readonly rekey?: RekeyLimits;
 }
@@ -68,6 +72,8 @@ export class Agent {
   readonly #book: RelayBook;
   readonly #keeper: IdentityKeeper;
   readonly #feed: RevocationFeed;
+  readonly #notices: TunnelNotices;
+  readonly #posture: PostureSender;
   readonly #rekey: RekeyLimits | undefined;
   readonly #replayBudget = new ByteBudget(replayBudgetBytes);
   readonly #tunnels = new Map<TunnelId, Tunnel>();
@@ -101,6 +107,7 @@ export class Agent {
       await agent.#connect();
     } catch (error) {
       agent.#keeper.stop();
+      agent.#posture.stop();
       agent.#paths.drop();
       throw error;
     } finally {
@@ -109,7 +116,10 @@ export class Agent {
     return agent;
   }
 
-  private constructor({ profile, identity, logger, app, rekey }: AgentOptions, known: KnownRelays) {
+  private constructor(
+    { profile, identity, logger, app, rekey, posture }: AgentOptions,
+    known: KnownRelays,
+  ) {
     this.#logger = logger;
     this.#rekey = rekey;
     this.#known = known;
@@ -124,6 +134,27 @@ export class Agent {
       known.relays.map(({ url }) => url),
     );
     this.#feed = new RevocationFeed({ audience: identity.id, clock: this.clock });
+    this.#notices = new TunnelNotices({
+      tunnels: this.#tunnels,
+      feed: this.#feed,
+      bundle: () => this.identity.bundle,
+    });
+    this.#posture = new PostureSender({
+      ...(posture && { source: posture }),
+      clock: this.clock,
+      device: () => ({
+        id: this.identity.id as DeviceId,
+        key: signingKey(this.identity.signingKey),
+      }),
+      send: (message) => {
+        void this.#link.channel().then(
+          (channel) => {
+            channel.send(message);
+          },
+          () => undefined, // the next channel asks anew
+        );
+      },
+    });
   }
 
   get identity(): Identity {
@@ -137,18 +168,16 @@ export class Agent {
 
   /** Asks the control plane. Throws its refusal, or why it cannot be asked. */
   async request<T extends RequestType>(message: Request<T>): Promise<Answer<T>> {
-    return expectAnswer(message.type, await this.#ask(await this.#link.channel(), message));
+    const channel = await this.#link.channel();
+    // These answer by what the device has said of itself.
+    const isByPosture = ['apps', 'why', 'posture_needs'].includes(message.type);
+    if (isByPosture && channel.welcome.version >= suspendableVersion) await this.#posture.said();
+    return expectAnswer(message.type, await this.#ask(channel, message));
   }
 
   /** Asks for a tunnel to the app. Throws the refusal, or ERR_STATEMENT_REFUSED for a permit that does not hold. */
   async requestPermit(app: string): Promise<Permit> {
-    const ahead = this.#ahead;
-    this.#ahead = undefined;
-    const answer =
-      ahead?.app === app && ahead.answer
-        ? expectAnswer('grant', await ahead.answer)
-        : await this.#askForTunnel(app);
-    const permit = this.#readPermit(app, answer);
+    const permit = this.#readPermit(app, await this.#firstAnswer(app));
     this.#permitted.add(permit.verified.grant.tunnel);
     return permit;
   }
@@ -208,6 +237,7 @@ export class Agent {
     await Promise.all(tunnels.map((tunnel) => this.closeTunnel(tunnel, reason)));
     for (const tunnel of [...this.#permitted]) this.#giveUp(tunnel);
     this.#stopping.abort();
+    this.#posture.stop();
     clearInterval(this.#ticker);
     this.#stopWatching();
     this.#keeper.stop();
@@ -325,17 +355,11 @@ export class Agent {
   }
 
   #onMessage(message: ToDevice): void {
-    if (message.type === 'leases') {
-      this.#renewLeases(message.statement);
-    } else if (message.type === 'log') {
-      this.#feed.receive(message.statement, this.identity.bundle);
-      this.#endRevoked();
-    } else if (message.type === 'tunnel_ended') {
-      this.#tunnels.get(message.tunnel)?.end(message.code, message.reason);
-    } else if (message.type === 'relays') {
+    if (this.#notices.take(message)) return;
+    if (message.type === 'relays') {
       this.#known.take(message.statement);
-    } else if (message.type === 'tunnel_draining') {
-      this.#tunnels.get(message.tunnel)?.noteLeaving();
+    } else if (message.type === 'posture_wanted') {
+      this.#posture.wanted(message);
     } else if (message.type === 'session_ended') {
       this.#logger.info('session_ended', { reason: message.reason });
     } else {
@@ -343,20 +367,18 @@ export class Agent {
     }
   }
 
-  #renewLeases(statement: string): void {
-    const { grantKeys } = this.identity.bundle;
-    const batch = verifyStatement('lease', leaseBatchSchema, statement, grantKeys);
-    for (const [id, sequence, untilMs] of batch.entries) {
-      const tunnel = this.#tunnels.get(id);
-      if (tunnel?.grant.connector === batch.connector) tunnel.renew(sequence, untilMs);
-    }
-  }
-
-  #endRevoked(): void {
-    for (const tunnel of this.#tunnels.values()) {
-      const { grant } = tunnel;
-      const entry = this.#feed.isRevokedAfter(grant, grant.incarnation, grant.position);
-      if (entry && isAbout(entry.subject, grant)) tunnel.end('ERR_TUNNEL_REVOKED', entry.reason);
+  /** What was asked ahead, or else now. A device that was refused before it said anything of itself asks once more. */
+  async #firstAnswer(app: string): Promise<Answer<'grant'> | Answer<'path'>> {
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    const hadSaid = this.#posture.hasSaid;
+    try {
+      if (ahead?.app === app && ahead.answer) return expectAnswer('grant', await ahead.answer);
+      return await this.#askForTunnel(app);
+    } catch (error) {
+      if (hadSaid || !isUnheard(toZtnaError(error))) throw error;
+      await this.#posture.said();
+      return this.#askForTunnel(app);
     }
   }
 
@@ -431,7 +453,7 @@ export class Agent {
       for (const each of this.#tunnels.values()) each.tick();
     }, tickEveryMs);
     tunnel.onPath = () => {
-      this.#endRevoked(); // what was revoked while the path was being opened
+      this.#notices.enforce(); // what was revoked while the path was being opened
     };
     void tunnel.closed.then(({ code, reason }) => {
       this.#tunnels.delete(id);
@@ -442,6 +464,6 @@ export class Agent {
       clearInterval(this.#ticker);
       this.#ticker = undefined;
     });
-    this.#endRevoked(); // what was revoked while it was being opened
+    this.#notices.enforce(); // what was revoked while it was being opened
   }
 }

@@ -171,6 +171,9 @@ export class KeptTunnel {
       onDetached: (reason, untilMs) => {
         if (isCurrent()) told.onDetached(reason, untilMs);
       },
+      onSuspended: (suspension, untilMs) => {
+        if (isCurrent()) told.onSuspended(suspension, untilMs);
+      },
       onResumed: () => {
         if (!isCurrent()) return;
         this.#isAway = false;

@@ -13,6 +13,9 @@ const awayCapMs = 1_000;
 /** How long the control plane may say that the connector is away. It ends such a tunnel itself, and sooner. */
 const awayForMs = 20_000;
 
+/** How often a tunnel that policy holds back is asked for anyway: the word that it may go on can be lost. */
+const heldBackEveryMs = 10_000;
+
 /** Where a tunnel's paths come from. */
 export interface PathSource {
   /** Asks for permission for another path. Throws the control plane's refusal, or why it could not be asked. */
@@ -29,6 +32,10 @@ export interface PathSearchOptions {
   readonly takeUp: (path: Path) => Promise<void>;
   /** True while the tunnel has no path. */
   readonly isNeeded: () => boolean;
+  /** True while policy holds the tunnel back: there is no use in asking before something has changed. */
+  readonly isHeldBack: () => boolean;
+  /** The control plane says that policy holds it back. */
+  readonly onHeldBack: (error: ZtnaError) => void;
   /** An attempt failed; while a path is needed others follow. */
   readonly onFailed: (error: ZtnaError) => void;
   /** The control plane says that the tunnel cannot be taken up again, or that its user may not any more. */
@@ -91,10 +98,11 @@ export class PathSearch {
   }
 
   async #wait(attempt: number, lostForMs: number): Promise<void> {
-    const delayMs = fullJitterDelayMs(attempt, {
-      baseMs: baseDelayMs,
-      capMs: this.#awaySinceMs === undefined ? redialCapMs(lostForMs) : awayCapMs,
-    });
+    const capMs = this.#awaySinceMs === undefined ? redialCapMs(lostForMs) : awayCapMs;
+    const delayMs = this.#options.isHeldBack()
+      ? heldBackEveryMs / 2 +
+        fullJitterDelayMs(0, { baseMs: heldBackEveryMs, capMs: heldBackEveryMs })
+      : fullJitterDelayMs(attempt, { baseMs: baseDelayMs, capMs });
     const waking = new AbortController();
     this.#wake = () => {
       waking.abort();
@@ -129,6 +137,10 @@ export class PathSearch {
   #refused(error: ZtnaError): boolean {
     const { isNeeded, onFailed, onRefused, onAway } = this.#options;
     if (this.#isStopped()) return true;
+    if (error.code === 'ERR_TUNNEL_SUSPENDED') {
+      this.#options.onHeldBack(error);
+      return false;
+    }
     const nowMs = performance.now();
     this.#awaySinceMs =
       error.code === 'ERR_CONNECTOR_OFFLINE' ? (this.#awaySinceMs ?? nowMs) : undefined;

@@ -6,6 +6,12 @@ export type TunnelEvent =
   | { readonly event: 'open'; readonly tunnel: string; readonly until: string }
   | { readonly event: 'verified'; readonly until: string }
   | { readonly event: 'detached'; readonly reason: string; readonly until: string }
+  | {
+      readonly event: 'suspended';
+      readonly reason: string;
+      readonly fix: string;
+      readonly until: string;
+    }
   | { readonly event: 'resumed' }
   | { readonly event: 'moved' }
   | { readonly event: 'closed'; readonly reason: string; readonly code: ErrorCode };

@@ -5,13 +5,16 @@ import { toIsoTime, type TunnelReporter } from './tunnel-event.ts';
 export function watchFor(
   tunnel: Pick<Tunnel, 'untilMs'>,
   reporter: Pick<TunnelReporter, 'report'>,
-): Pick<TunnelWatcher, 'onVerified' | 'onDetached' | 'onResumed' | 'onMoved'> {
+): Pick<TunnelWatcher, 'onVerified' | 'onDetached' | 'onSuspended' | 'onResumed' | 'onMoved'> {
   return {
     onVerified: () => {
       reporter.report({ event: 'verified', until: toIsoTime(tunnel.untilMs) });
     },
     onDetached: (reason, untilMs) => {
       reporter.report({ event: 'detached', reason, until: toIsoTime(untilMs) });
+    },
+    onSuspended: ({ reason, fix }, untilMs) => {
+      reporter.report({ event: 'suspended', reason, fix, until: toIsoTime(untilMs) });
     },
     onResumed: () => {
       reporter.report({ event: 'resumed' });

@@ -45,12 +45,20 @@ export interface TunnelOptions {
   readonly replayBudget?: ByteBudget;
 }
 
+/** Why policy holds a tunnel back, and what its user can do about it. */
+export interface Suspension {
+  readonly reason: string;
+  readonly fix: string;
+}
+
 /** What a tunnel tells whoever shows it. */
 export interface TunnelWatcher {
   /** A renewal of the lease has counted. */
   onVerified(): void;
   /** It has no path and is kept until then, in control time. */
   onDetached(reason: string, untilMs: number): void;
+  /** Policy holds it back, and it is kept until then, in control time. */
+  onSuspended(suspension: Suspension, untilMs: number): void;
   /** It has a path again. */
   onResumed(): void;
   /** It has another path in place of one that worked. */
@@ -97,6 +105,7 @@ export class Tunnel {
   /** Why the control plane will not have it taken up again. */
   #verdict: ZtnaError | undefined;
   #isLossTold = false;
+  #suspension: Suspension | undefined;
   #lossReason = '';
   #pathSinceMs = performance.now();
   #pathFrames = 0;
@@ -238,6 +247,27 @@ export class Tunnel {
     else this.#keeper.lose(leaseExpired());
   }
 
+  /** Policy holds it back: nothing passes from here on, and what it has is kept. To be told its fix, if it is not known yet. */
+  suspend(reason: string, fix?: string): void {
+    if (!this.isOpen) return;
+    const isKnown = this.#suspension?.reason === reason && (fix ?? '') === this.#suspension.fix;
+    this.#suspension = { reason, fix: fix ?? this.#suspension?.fix ?? '' };
+    if (!this.isDetached) {
+      this.#keeper.lose(new ZtnaError('ERR_TUNNEL_SUSPENDED', { reason }));
+    }
+    if (fix !== undefined && (!isKnown || !this.#isLossTold) && this.isDetached) {
+      clearTimeout(this.#lossTimer);
+      this.#isLossTold = true;
+      this.watcher.onSuspended?.(this.#suspension, this.#holdEndMs());
+    }
+  }
+
+  /** What held it back is mended. */
+  goOn(): void {
+    this.#suspension = undefined;
+    this.hurry();
+  }
+
   /** Moves to another path, which replaces the present one once it works. Does nothing while one is being looked for. */
   move(avoid: readonly RelayId[] = []): void {
     if (this.isOpen && !this.isDetached) this.#search?.start(avoid);
@@ -291,6 +321,10 @@ export class Tunnel {
       source,
       takeUp: async (path) => this.takeUp(path),
       isNeeded: () => this.isDetached,
+      isHeldBack: () => this.#suspension !== undefined,
+      onHeldBack: ({ reason, hint }) => {
+        this.suspend(reason ?? 'suspended', hint ?? '');
+      },
       onFailed: () => {
         this.#noMoveBeforeMs = performance.now() + moveAgainMs + spreadMs(moveAgainMs);
         this.#tellLoss();
@@ -338,6 +372,7 @@ export class Tunnel {
   }
 
   #onPathReplaced(isDraining: boolean): void {
+    this.#suspension = undefined;
     this.#pathSinceMs = performance.now();
     this.#pathFrames = this.#keeper.endpoint.frameCount;
     this.#noMoveBeforeMs = 0;
@@ -364,20 +399,24 @@ export class Tunnel {
     this.#lossReason = reason;
     if (isEarly) this.#lossTimer = setTimeout(this.#tellLoss, reasonWithinMs);
     else this.#tellLoss();
-    this.#source?.noteLost(this.#relay, error);
-    this.#search?.start([this.#relay.id]);
+    const isSuspended = error.code === 'ERR_TUNNEL_SUSPENDED';
+    if (!isSuspended) this.#source?.noteLost(this.#relay, error);
+    this.#search?.start(isSuspended ? [] : [this.#relay.id]);
   }
 
   readonly #tellLoss = (): void => {
     if (!this.isDetached || this.#isLossTold) return;
     clearTimeout(this.#lossTimer);
     this.#isLossTold = true;
-    const nowMs = this.#clock.nowMs() ?? Date.now();
-    this.watcher.onDetached?.(this.#lossReason, nowMs + this.holdLeftMs);
+    this.watcher.onDetached?.(this.#lossReason, this.#holdEndMs());
   };
 
+  #holdEndMs(): number {
+    return (this.#clock.nowMs() ?? Date.now()) + this.holdLeftMs;
+  }
+
   #onEnd(end: ZtnaError): void {
-    const error = this.#verdict ?? end;
+    const error = this.#verdict ?? (this.#suspension ? notMended(end, this.#suspension) : end);
     clearTimeout(this.#lossTimer);
     this.#ending.abort();
     // Relay and control plane speak on two sockets; the one that cuts first has no room for a reason.
@@ -398,6 +437,18 @@ function spreadMs(withinMs: number): number {
 
 function leaseExpired(): ZtnaError {
   return new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'lease_expired' });
+}
+
+/** The end of a tunnel that nobody mended in time; any other end is as it was told. */
+function notMended(end: ZtnaError, { reason, fix }: Suspension): ZtnaError {
+  if (end.code !== 'ERR_TUNNEL_PATH_LOST') return end;
+  const code = reason === 'posture_unhealthy' ? 'ERR_POSTURE_UNHEALTHY' : 'ERR_TUNNEL_REVOKED';
+  return new ZtnaError(code, {
+    message: `access was suspended (${reason.replaceAll('_', ' ')}) and not mended in time`,
+    reason: 'suspension_over',
+    ...(fix === '' ? {} : { hint: fix }),
+    cause: end,
+  });
 }
 
 /** ERR_TUNNEL_PATH_LOST → path_lost. */

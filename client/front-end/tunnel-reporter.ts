@@ -58,6 +58,12 @@ export function createReporter(
             `no way to the app (${event.reason}); its connections wait until ${clockTime(event.until)}`,
           );
           return;
+        case 'suspended':
+          say(
+            `suspended: ${event.reason.replaceAll('_', ' ')}; its connections wait until ${clockTime(event.until)}`,
+          );
+          say(`fix: ${event.fix}`);
+          return;
         case 'resumed':
           say('the way is back; nothing was lost');
           return;

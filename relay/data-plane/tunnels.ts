@@ -1,5 +1,6 @@
 import {
   isEnding,
+  suspendableVersion,
   ZtnaError,
   type LeaseBatch,
   type RevocationEntry,
@@ -102,12 +103,13 @@ export class Tunnels {
     }
   }
 
-  /** Closes what an entry of the revocation log, of that incarnation, ends. Suspension closes as well. */
+  /** Closes the paths that an entry of the revocation log, of that incarnation, ends or holds back. */
   revoke(entry: RevocationEntry, incarnation: number): void {
     for (const tunnel of this.all()) {
-      if (isEnding(entry, incarnation, tunnel.grant)) {
-        tunnel.end(new ZtnaError('ERR_TUNNEL_REVOKED', { reason: entry.reason }));
-      }
+      if (!isEnding(entry, incarnation, tunnel.grant)) continue;
+      const isHeld = entry.action === 'suspend' && tunnel.grant.version >= suspendableVersion;
+      const code = isHeld ? 'ERR_TUNNEL_SUSPENDED' : 'ERR_TUNNEL_REVOKED';
+      tunnel.end(new ZtnaError(code, { reason: entry.reason }));
     }
   }
 

@@ -13,16 +13,21 @@ class FakeTunnel implements OpenTunnel {
   readonly isResumable = true;
   isDetached = false;
   readonly ends: [ErrorCode, string][] = [];
+  readonly suspensions: string[] = [];
   readonly appName: string;
 
-  constructor(nowMs: () => number, appName = 'app') {
-    this.grant = parties.grant() as unknown as VerifiedGrant<'connector'>;
+  constructor(nowMs: () => number, appName = 'app', version = 1) {
+    this.grant = { ...parties.grant(), version } as unknown as VerifiedGrant<'connector'>;
     this.lease = new TunnelLease(this.grant, nowMs);
     this.appName = appName;
   }
 
   end(code: ErrorCode, reason: string): void {
     this.ends.push([code, reason]);
+  }
+
+  suspend(reason: string): void {
+    this.suspensions.push(reason);
   }
 
   expire(): void {
@@ -117,6 +122,15 @@ for (const kind of ['user', 'session', 'device', 'app', 'connector', 'tunnel'] a
     t.deepEqual(one.ends, [['ERR_TUNNEL_REVOKED', 'because']]);
   });
 }
+
+test('TunnelTable - suspends where an entry says so, and ends what is too old to be kept', (t) => {
+  const [kept, old] = [new FakeTunnel(now, 'app', 3), new FakeTunnel(now, 'app', 2)];
+  const table = tableOf(kept, old);
+  const entry = { position: 1, action: 'suspend', reason: 'posture_unhealthy' } as const;
+  table.endAbout({ ...entry, subject: { kind: 'device', id: parties.device } }, 1);
+  t.deepEqual([kept.suspensions, kept.ends], [['posture_unhealthy'], []]);
+  t.deepEqual([old.suspensions, old.ends], [[], [['ERR_TUNNEL_REVOKED', 'posture_unhealthy']]]);
+});
 
 test('TunnelTable - ends the tunnels of the apps that are named', (t) => {
   const [wiki, db] = [new FakeTunnel(now, 'wiki'), new FakeTunnel(now, 'db')];

@@ -1,12 +1,9 @@
-import type { DecisionId, SessionId } from '../../../protocol/index.ts';
+import { suspendableVersion, type DecisionId, type SessionId } from '../../../protocol/index.ts';
 import type { Remedy } from '../grant/remedy.ts';
 import { knowTunnels } from '../live/replica.ts';
 import type { LiveTunnel, Suspension } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Tx } from '../store/index.ts';
-
-/** The first version of the wire whose tunnels can be held back; older ones end where these are suspended. */
-export const suspendableVersion = 3;
 
 /** True for a tunnel whose ends both keep it while policy holds it back. */
 export function isSuspendable(tunnel: LiveTunnel): boolean {
@@ -126,7 +123,8 @@ export async function liftSuspension(
   store.afterCommit(tx, () => {
     tunnel.suspension = null;
     for (const peer of peers.devices(tunnel.device)) {
-      if (peer.version >= suspendableVersion) peer.send({ type: 'tunnel_ready', tunnel: tunnel.id });
+      if (peer.version >= suspendableVersion)
+        peer.send({ type: 'tunnel_ready', tunnel: tunnel.id });
     }
   });
 }

@@ -1,5 +1,4 @@
-import { toZtnaError, type DeviceId } from '../../../protocol/index.ts';
-import { suspendableVersion } from '../access/suspend-tunnels.ts';
+import { suspendableVersion, toZtnaError, type DeviceId } from '../../../protocol/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import type { PostureChallenge } from '../posture/index.ts';

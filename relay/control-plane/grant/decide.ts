@@ -1,11 +1,6 @@
 import { isIP } from 'node:net';
 import { newId, type DecisionId, type TunnelId } from '../../../protocol/index.ts';
-import {
-  inputDigest,
-  timeFacts,
-  type PolicyEngine,
-  type PolicyRequest,
-} from '../policy/index.ts';
+import { inputDigest, timeFacts, type PolicyEngine, type PolicyRequest } from '../policy/index.ts';
 import {
   atLater,
   disqualificationOf,

@@ -5,6 +5,8 @@ import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 
 const holdExpired: Ending = { reason: 'hold_expired', code: 'ERR_TUNNEL_PATH_LOST' };
+const notMended: Ending = { reason: 'suspension_over', code: 'ERR_TUNNEL_REVOKED' };
+const stillUnhealthy: Ending = { reason: 'suspension_over', code: 'ERR_POSTURE_UNHEALTHY' };
 const connectorLost: Ending = { reason: 'connector_lost', code: 'ERR_CONNECTOR_OFFLINE' };
 
 /**
@@ -21,12 +23,21 @@ export async function endOverdue(services: Services, nowMs: number): Promise<voi
     else if (isConnectorLost(services, tunnel, nowMs)) lost.push(tunnel);
   }
   if (expired.length > 0) {
-    await store.write((tx) => revokeTunnels(services, tx, expired.filter(isDetached), holdExpired));
+    await store.write(async (tx) => {
+      for (const [ending, group] of Map.groupBy(expired.filter(isDetached), endingOf)) {
+        await revokeTunnels(services, tx, group, ending);
+      }
+    });
   }
   if (lost.length > 0) {
     const stillLost = (tunnel: LiveTunnel) => isConnectorLost(services, tunnel, nowMs);
     await store.write((tx) => endTunnels(services, tx, lost.filter(stillLost), connectorLost));
   }
+}
+
+function endingOf({ suspension }: LiveTunnel): Ending {
+  if (!suspension) return holdExpired;
+  return suspension.reason === 'posture_unhealthy' ? stillUnhealthy : notMended;
 }
 
 function isDetached(tunnel: LiveTunnel): boolean {

@@ -6,7 +6,12 @@ import {
   suspendTunnel,
   suspensionBy,
 } from '../access/suspend-tunnels.ts';
-import { decideAccess, recordDecision, toPolicyRequest, type AccessDecision } from '../grant/decide.ts';
+import {
+  decideAccess,
+  recordDecision,
+  toPolicyRequest,
+  type AccessDecision,
+} from '../grant/decide.ts';
 import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
 import { remedyOf, type Remedy } from '../grant/remedy.ts';
 import { findLiveSession, sessionEndMs } from '../identity/index.ts';

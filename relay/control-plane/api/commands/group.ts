@@ -58,9 +58,20 @@ export const groupCommands: readonly Command[] = [
         tx,
         members.map(({ id }) => id),
       );
-      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(services, tx, tunnels, 'group_removed');
+      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(
+        services,
+        tx,
+        tunnels,
+        'group_removed',
+      );
       await services.audit.append(
-        { actor, action: 'group.remove', subject: name, outcome: 'ok', details: { tunnelsEnded, tunnelsSuspended } },
+        {
+          actor,
+          action: 'group.remove',
+          subject: name,
+          outcome: 'ok',
+          details: { tunnelsEnded, tunnelsSuspended },
+        },
         tx,
       );
       return { name, tunnelsEnded, tunnelsSuspended };
@@ -145,7 +156,12 @@ export const groupCommands: readonly Command[] = [
         });
       }
       const tunnels = await tunnelsOf(services, tx, [user.id]);
-      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(services, tx, tunnels, 'group_member_removed');
+      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(
+        services,
+        tx,
+        tunnels,
+        'group_member_removed',
+      );
       await services.audit.append(
         {
           actor,

@@ -1,7 +1,14 @@
 import * as v from 'valibot';
 import { ZtnaError } from '../../../../protocol/index.ts';
 import { toPolicyRequest } from '../../grant/decide.ts';
-import { disqualificationOf, noRisk, readApp, readGroups, readPosture, type SubjectFacts } from '../../grant/facts.ts';
+import {
+  disqualificationOf,
+  noRisk,
+  readApp,
+  readGroups,
+  readPosture,
+  type SubjectFacts,
+} from '../../grant/facts.ts';
 import { sessionMethods } from '../../identity/index.ts';
 import {
   checkPolicies,
@@ -59,7 +66,13 @@ async function apply(
       });
       store.announce(tx, 'policy');
       const all = await knowTunnels(services, tx, 'all');
-      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(services, tx, all, 'policy_changed', candidate);
+      const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(
+        services,
+        tx,
+        all,
+        'policy_changed',
+        candidate,
+      );
       await audit.append(
         {
           actor,
