@@ -29,6 +29,7 @@ import { UsedGrants } from './used-grants.ts';
 import type { checkApp } from './app-check.ts';
 import type { ControlLink } from './control-link.ts';
 import type { Tunnel } from './tunnel.ts';
+import { EnforcementReport } from './enforcement-report.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
 import type { Metrics } from './metrics.ts';
 import type { ConnectorStatus } from './status-socket.ts';
@@ -77,6 +78,7 @@ export class Connector {
   /** Ends a drain early when the last tunnel is gone. */
   #onEmpty: (() => void) | undefined;
   readonly #health: AppHealth;
+  readonly #report: EnforcementReport<Tunnel>;
   #isHealthTold = true;
 
   constructor(options: ConnectorOptions) {
@@ -107,6 +109,12 @@ export class Connector {
       },
       logger,
       ...(options.wedgedAfterMs === undefined ? {} : { wedgedAfterMs: options.wedgedAfterMs }),
+    });
+    this.#report = new EnforcementReport({
+      keeper,
+      clock: this.#clock,
+      tunnels: () => this.#table.all(),
+      links: () => this.#links.open,
     });
     this.#roundTrips = new RoundTripReporter({
       states: () => this.#slots.states,
@@ -175,7 +183,7 @@ export class Connector {
   async run(signal: AbortSignal): Promise<void> {
     let ending: 'stopping' | 'revoked' | 'replaced' = 'stopping';
     const tick = setInterval(() => {
-      this.#table.enforceLeases();
+      this.#report.cut(this.#table.enforceLeases(), null, this.#feed.incarnation);
     }, leaseTickMs);
     const stop = () => {
       this.#stop('connector_stopping');
@@ -193,6 +201,7 @@ export class Connector {
       throw error;
     } finally {
       clearInterval(tick);
+      this.#report.stop();
       this.#roundTrips.stop();
       forget();
       signal.removeEventListener('abort', stop);
@@ -303,6 +312,7 @@ export class Connector {
       proxy: describeProxy(link.url),
     });
     this.#tellPaths(link);
+    this.#report.flush();
     if (this.#isStopping) this.#announceStop(link);
     this.#tellHealthSoon();
     this.#useRelays();
@@ -354,7 +364,8 @@ export class Connector {
         subject: entry.subject.id,
         reason,
       });
-      this.#table.endAbout(entry, this.#feed.incarnation);
+      const { incarnation } = this.#feed;
+      this.#report.cut(this.#table.endAbout(entry, incarnation), entry, incarnation);
     }
   }
 

@@ -14,6 +14,18 @@ import {
 import type { KnownTunnel, TunnelCounts } from './grant-gate.ts';
 import type { TunnelLease } from './tunnel-lease.ts';
 
+export interface Traffic {
+  readonly bytesUp: number;
+  readonly bytesDown: number;
+  readonly lastByteAt: number | null;
+}
+
+/** A tunnel that was just cut, and how. */
+export interface CutTunnel<T> {
+  readonly tunnel: T;
+  readonly action: 'revoke' | 'suspend' | 'expire';
+}
+
 /** What the table needs of a tunnel. */
 export interface OpenTunnel extends KnownTunnel {
   readonly grant: VerifiedGrant<'connector'>;
@@ -24,6 +36,8 @@ export interface OpenTunnel extends KnownTunnel {
   readonly isDetached: boolean;
   /** Ends it at once, at both ends and at the app. Ends that are asked for later change nothing. */
   end(code: ErrorCode, reason: string): void;
+  /** Bytes so far at the app, and when a record passed last, as `performance.now()` tells it. */
+  readonly traffic: Traffic;
   /** Its lease is over: lets nothing pass any more. */
   expire(): void;
   /** Policy holds it back: lets nothing pass any more, and keeps what it has. */
@@ -108,24 +122,27 @@ export class TunnelTable<T extends OpenTunnel = OpenTunnel> implements TunnelCou
     return counted;
   }
 
-  /** Stops every tunnel whose lease is over: what is called on the tick. */
-  enforceLeases(): void {
-    for (const tunnel of this.all()) {
-      if (!tunnel.isDetached && !tunnel.lease.isLive()) tunnel.expire();
-    }
+  /** Stops every tunnel whose lease is over, and answers which: what is called on the tick. */
+  enforceLeases(): CutTunnel<T>[] {
+    const due = this.all().filter((tunnel) => !tunnel.isDetached && !tunnel.lease.isLive());
+    for (const tunnel of due) tunnel.expire();
+    return due.map((tunnel) => ({ tunnel, action: 'expire' }));
   }
 
   /**
    * Ends every tunnel that a log entry of that incarnation ends, detached ones too, or suspends it where the entry says so
-   * and both ends know how.
+   * and both ends know how. Answers which.
    */
-  endAbout(entry: RevocationEntry, incarnation: number): void {
+  endAbout(entry: RevocationEntry, incarnation: number): CutTunnel<T>[] {
+    const cut: CutTunnel<T>[] = [];
     for (const tunnel of this.all()) {
       if (!isEnding(entry, incarnation, tunnel.grant)) continue;
       const isHeld = entry.action === 'suspend' && tunnel.grant.version >= suspendableVersion;
       if (isHeld) tunnel.suspend(entry.reason);
       else tunnel.end('ERR_TUNNEL_REVOKED', entry.reason);
+      cut.push({ tunnel, action: isHeld ? 'suspend' : 'revoke' });
     }
+    return cut;
   }
 
   /** Ends the tunnels to apps that left the map or are dialled elsewhere. */

@@ -18,7 +18,7 @@ import type { ServedApp } from './app-map.ts';
 import type { Admission } from './grant-gate.ts';
 import type { Metrics } from './metrics.ts';
 import type { TunnelLease } from './tunnel-lease.ts';
-import type { OpenTunnel } from './tunnel-table.ts';
+import type { OpenTunnel, Traffic } from './tunnel-table.ts';
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
 
@@ -77,6 +77,7 @@ export class Tunnel implements OpenTunnel {
   readonly #held = new Set<() => void>();
   readonly #ending = new AbortController();
   readonly #sockets = new Set<Socket>();
+  #lastByteAt: number | null = null;
   #bytesUp = 0;
   #bytesDown = 0;
 
@@ -104,7 +105,11 @@ export class Tunnel implements OpenTunnel {
           },
         }),
       path: { webSocket, sealer: transport.sealer, opener: transport.opener, early },
-      mayPass: () => this.#lease.isLive(),
+      mayPass: () => {
+        if (!this.#lease.isLive()) return false;
+        this.#lastByteAt = performance.now();
+        return true;
+      },
       holdMs: grant.holdMs,
       onDetached: (error) => {
         options.onDetached(this, error);
@@ -183,6 +188,15 @@ export class Tunnel implements OpenTunnel {
 
   expire(): void {
     this.#keeper.lose(new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'lease_expired' }));
+  }
+
+  get traffic(): Traffic {
+    let { bytesUp, bytesDown } = { bytesUp: this.#bytesUp, bytesDown: this.#bytesDown };
+    for (const socket of this.#sockets) {
+      bytesUp += socket.bytesWritten;
+      bytesDown += socket.bytesRead;
+    }
+    return { bytesUp, bytesDown, lastByteAt: this.#lastByteAt };
   }
 
   suspend(reason: string): void {

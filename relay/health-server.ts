@@ -5,8 +5,13 @@ import { http } from '../protocol/host/index.ts';
 export interface Metric {
   readonly name: string;
   readonly help: string;
-  readonly type: 'gauge' | 'counter';
-  readonly values: readonly { readonly labels?: Record<string, string>; readonly value: number }[];
+  readonly type: 'gauge' | 'counter' | 'histogram';
+  readonly values: readonly {
+    /** Behind the name: `_bucket`, `_sum` and `_count` of a histogram. */
+    readonly suffix?: string;
+    readonly labels?: Record<string, string>;
+    readonly value: number;
+  }[];
 }
 
 export interface HealthServer {
@@ -89,9 +94,9 @@ export function formatMetrics(metrics: readonly Metric[]): string {
     text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
   return metrics
     .map(({ name, help, type, values }) => {
-      const lines = values.map(({ labels = {}, value }) => {
+      const lines = values.map(({ suffix = '', labels = {}, value }) => {
         const pairs = Object.entries(labels).map(([key, text]) => `${key}="${escape(text)}"`);
-        return `${name}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${String(value)}`;
+        return `${name}${suffix}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${String(value)}`;
       });
       return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines, ''].join('\n');
     })

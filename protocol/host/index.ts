@@ -2,6 +2,7 @@
 export { type BridgeOutcome, bridgeStream } from './bridge.ts';
 export { countGarbage } from './buffer-garbage.ts';
 export { ControlClock, readClocks } from './clock.ts';
+export { CutReceipts, type Cut } from './cut-receipts.ts';
 export { notAvailableYet, printError, runCommandLine, softwareVersion } from './command-line.ts';
 export { watchConnection } from './connection-watch.ts';
 export {

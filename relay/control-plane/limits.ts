@@ -45,5 +45,8 @@ export const maxDetachedPerDevice = 64;
 /** How much longer than its ends the control plane keeps a detached tunnel: they end it, and say so. */
 export const holdMarginMs = 5_000;
 
+/** Receipts of cut tunnels that wait to be written down; beyond, they are dropped. */
+export const maxWaitingReceipts = 65_536;
+
 /** How far ahead of control time posture may say to be: what a device's estimate of it may be off by. */
 export const maxPostureAheadMs = 5_000;

@@ -36,6 +36,7 @@ import { TunnelIndex } from './live/tunnel-index.ts';
 import { whenWentBack } from './live/went-back.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
 import { Postures } from './posture/index.ts';
+import { ReceivedReceipts } from './proof/cut-receipts.ts';
 import { noteControl, readRelayList } from './relays/relay-list.ts';
 import { openRevocationLog } from './revocation/index.ts';
 import { SequenceSource, type Services } from './services.ts';
@@ -296,6 +297,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     dataPlaneCounts: null,
     peers,
     absences: new Absences(clock.nowMs()),
+    receipts: new ReceivedReceipts(),
     postures: new Postures({ store, maxAgeMs: settings.posture.maxAgeMs }),
     feed,
     schedule: new VerificationSchedule(() => randomInt(1_000_000) / 1_000_000),

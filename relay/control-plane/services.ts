@@ -12,6 +12,7 @@ import type { Peers } from './live/peers.ts';
 import type { TunnelIndex } from './live/tunnel-index.ts';
 import type { PolicyEngine } from './policy/index.ts';
 import type { Postures } from './posture/index.ts';
+import type { ReceivedReceipts } from './proof/cut-receipts.ts';
 import type { SignedRelayList } from './relays/relay-list.ts';
 import type { RevocationLog } from './revocation/index.ts';
 import type { Settings } from './settings.ts';
@@ -69,6 +70,8 @@ export interface Services {
   dataPlaneCounts: DataPlaneCounts | null;
   readonly peers: Peers;
   readonly absences: Absences;
+  /** What enforcers sign about the tunnels that they cut. */
+  readonly receipts: ReceivedReceipts;
   /** What devices say of themselves. */
   readonly postures: Postures;
   readonly feed: LogFeed;

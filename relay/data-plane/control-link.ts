@@ -170,17 +170,17 @@ export class ControlLink {
   }
 
   #sendOn(channel: Channel, message: FromRelay): void {
-    if (isNewer(message) && channel.welcome.version < 2) return;
-    channel.send(message);
+    if (channel.welcome.version >= versionOf(message)) channel.send(message);
   }
 
-  /** Reports a refusal for the audit log; dropped while the channel is lost. */
-  report(message: Extract<FromRelay, { type: 'admission_refused' }>): void {
-    this.#channel?.send(message);
+  /** Tells what belongs in the audit log; dropped while the channel is lost. */
+  report(message: Extract<FromRelay, { type: 'admission_refused' | 'receipt' }>): void {
+    if (this.#channel) this.#sendOn(this.#channel, message);
   }
 }
 
-/** A message that version 1 does not have. */
-function isNewer({ type }: FromRelay): boolean {
-  return type === 'draining' || type === 'tunnel_joined';
+/** The first version of the wire that has a message. */
+function versionOf({ type }: FromRelay): number {
+  if (type === 'receipt' || type === 'receipt_key') return 3;
+  return type === 'draining' || type === 'tunnel_joined' ? 2 : 1;
 }

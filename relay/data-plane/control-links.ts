@@ -1,4 +1,9 @@
-import { TokenBucket, type ListedRelay, type ZtnaError } from '../../protocol/index.ts';
+import {
+  TokenBucket,
+  type FromRelay,
+  type ListedRelay,
+  type ZtnaError,
+} from '../../protocol/index.ts';
 import type { KnownRelays } from '../../protocol/host/index.ts';
 import { ControlLink, type ControlLinkOptions } from './control-link.ts';
 import { limits } from './limits.ts';
@@ -91,6 +96,13 @@ export class ControlLinks {
   /** Tells every control plane; the end of a tunnel is kept for each until it can be told. */
   send(message: Parameters<ControlLink['send']>[0]): void {
     for (const link of this.#links.values()) link.send(message);
+  }
+
+  /** Tells one control plane; answers false while there is none. */
+  report(message: Extract<FromRelay, { type: 'receipt' }>): boolean {
+    const link = [...this.#links.values()].find(({ isOpen }) => isOpen);
+    link?.report(message);
+    return link !== undefined;
   }
 
   /** Reports a refusal for the audit log, to one control plane, unless there are too many to be told. */

@@ -1,8 +1,11 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import {
+  rawPublicKey,
+  signingKey,
   ZtnaError,
   type ConnectorId,
   type FromRelay,
@@ -11,6 +14,7 @@ import {
 } from '../../protocol/index.ts';
 import {
   ControlClock,
+  CutReceipts,
   RevocationFeed,
   type Identity,
   type KnownRelays,
@@ -50,6 +54,7 @@ export class DataPlane {
   readonly #admission: Admission;
   readonly #server: DataServer;
   readonly #links: ControlLinks;
+  readonly #receipts: CutReceipts;
   readonly #forwarded: ForwardServer;
   readonly #ready = Promise.withResolvers<undefined>();
   #door: FrontDoor | undefined;
@@ -73,7 +78,17 @@ export class DataPlane {
         logger.info('tunnel_closed', { tunnel, ...end });
         this.#links.send({ type: 'tunnel_closed', tunnel, ...end });
       },
+      onCut: (cut) => {
+        this.#receipts.add(cut);
+      },
     });
+    const receiptKey = generateKeyPairSync('ed25519');
+    this.#receipts = new CutReceipts({
+      by: () => ({ id: relay, key: signingKey(receiptKey.privateKey) }),
+      clock,
+      send: (statement) => this.#links.report({ type: 'receipt', statement }),
+    });
+    const key = rawPublicKey(receiptKey.publicKey).toString('base64url');
     this.#tunnels = tunnels;
     const slots = new Slots({
       onIdleChange: (connector, instance, idle) => {
@@ -89,6 +104,7 @@ export class DataPlane {
       feed,
       tunnels: () => tunnels.ids(),
       standing: () => [
+        { type: 'receipt_key', key },
         ...slots.counts().map((count): FromRelay => ({ type: 'slots', ...count })),
         ...(this.#draining ? [{ type: 'draining' } as const] : []),
       ],
@@ -107,6 +123,7 @@ export class DataPlane {
       },
       onLog: () => {
         this.#ready.resolve(undefined);
+        this.#receipts.flush();
       },
       logger,
       software: options.software,

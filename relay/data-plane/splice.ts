@@ -40,6 +40,7 @@ export class Splice {
   readonly #connectorLife = new Liveness(performance.now());
   #hasEnded = false;
   #movedBytes = 0;
+  #lastByteAt: number | null = null;
   #movedAtMs = performance.now();
 
   /** Both sockets must be open and paused; reading begins here. */
@@ -52,6 +53,11 @@ export class Splice {
     this.#listen('connector', this.#down);
     client.resume();
     connector.resume();
+  }
+
+  /** When a message passed last, as `performance.now()` tells it; null before the first. */
+  get lastByteAt(): number | null {
+    return this.#lastByteAt;
   }
 
   get bytesUp(): number {
@@ -71,6 +77,7 @@ export class Splice {
       } else if (!this.#options.isLive()) {
         this.end(leaseOver());
       } else {
+        this.#lastByteAt = performance.now();
         direction.pass(data);
         countGarbage(2 * data.length); // as TLS gave it, and as a message
       }

@@ -7,7 +7,7 @@ import {
   type Sequence,
   type VerifiedGrant,
 } from '../../protocol/index.ts';
-import type { ControlClock } from '../../protocol/host/index.ts';
+import type { ControlClock, Cut } from '../../protocol/host/index.ts';
 import { closeSoon } from './close.ts';
 import type { AssignedSlot } from './slots.ts';
 import { Splice, type SpliceEnd } from './splice.ts';
@@ -60,8 +60,9 @@ export class Tunnel {
     return this.#splice !== undefined;
   }
 
-  get bytes(): { readonly up: number; readonly down: number } {
-    return { up: this.#splice?.bytesUp ?? 0, down: this.#splice?.bytesDown ?? 0 };
+  get traffic(): Pick<Cut, 'bytesUp' | 'bytesDown' | 'lastByteAt'> {
+    const { bytesUp = 0, bytesDown = 0, lastByteAt = null } = this.#splice ?? {};
+    return { bytesUp, bytesDown, lastByteAt };
   }
 
   /** Bytes move from here on. A tunnel that has ended meanwhile closes the slot. */

@@ -7,6 +7,7 @@ import {
   type TunnelId,
   type VerifiedGrant,
 } from '../../protocol/index.ts';
+import type { Cut } from '../../protocol/host/index.ts';
 import { limits } from './limits.ts';
 import type { SpliceEnd } from './splice.ts';
 import { movableVersion, Tunnel, type TunnelOptions } from './tunnel.ts';
@@ -14,6 +15,8 @@ import { movableVersion, Tunnel, type TunnelOptions } from './tunnel.ts';
 export interface TunnelsOptions {
   readonly onJoin: (grant: VerifiedGrant) => void;
   readonly onEnd: (tunnel: TunnelId, end: SpliceEnd) => void;
+  /** An entry of the revocation log has cut this path. */
+  readonly onCut: (cut: Cut) => void;
 }
 
 /** Paths of one tunnel at one time: the one that carries it, and the one that is to. */
@@ -110,6 +113,11 @@ export class Tunnels {
       const isHeld = entry.action === 'suspend' && tunnel.grant.version >= suspendableVersion;
       const code = isHeld ? 'ERR_TUNNEL_SUSPENDED' : 'ERR_TUNNEL_REVOKED';
       tunnel.end(new ZtnaError(code, { reason: entry.reason }));
+      const { tunnel: id, generation } = tunnel.grant;
+      const { reason, position } = entry;
+      const action = isHeld ? 'suspend' : 'revoke';
+      const cut = { tunnel: id, generation, action, reason, incarnation, position } as const;
+      this.#options.onCut({ ...cut, ...tunnel.traffic });
     }
   }
 

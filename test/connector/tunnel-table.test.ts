@@ -11,6 +11,7 @@ class FakeTunnel implements OpenTunnel {
   readonly lease: TunnelLease;
   readonly streamCount = 2;
   readonly isResumable = true;
+  readonly traffic = { bytesUp: 1, bytesDown: 2, lastByteAt: null };
   isDetached = false;
   readonly ends: [ErrorCode, string][] = [];
   readonly suspensions: string[] = [];

@@ -12,7 +12,7 @@ import {
   type TunnelId,
 } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
-import { dropTunnel, noteBytes, noteDetached, noteResumed } from './tunnel-reports.ts';
+import { dropTunnel, noteByteCounts, noteBytes, noteDetached, noteResumed } from './tunnel-reports.ts';
 import { forgetLink, isOwn, noteLink } from '../live/ownership.ts';
 import { lookUp } from '../live/replica.ts';
 import type { ConnectorPeer } from '../live/peers.ts';
@@ -123,6 +123,7 @@ async function greet(
       version,
       apps: new Set(hello.apps),
       unhealthy: new Set(),
+      signingKey: row.signingKey,
       isStopping: false,
       roundTrips: new Map(),
       toldTo: 0,
@@ -324,6 +325,12 @@ async function handle(
       peer.isStopping = true;
       services.logger.info('connector_stopping', { connector: peer.id });
       for (const tunnel of tunnels.about('connector', peer.id)) tellDraining(services, tunnel);
+      return;
+    case 'receipt':
+      services.receipts.take(peer.id, peer.signingKey, message.statement);
+      return;
+    case 'byte_counts':
+      noteByteCounts(services, peer, message);
       return;
     case 'tunnel_detached':
       await noteDetached(services, peer, message);

@@ -91,6 +91,7 @@ async function greet(
         address: dialler.address,
         version,
         isDraining: false,
+        receiptKey: null,
         slots: new Map(),
         toldTo: 0,
         send: (message) => {
@@ -151,6 +152,20 @@ async function handle(
       else await refuseReport(services, peer, message);
       return;
     }
+    case 'receipt_key':
+      peer.receiptKey = message.key;
+      await services.audit.append({
+        actor: `relay:${peer.id}`,
+        action: 'relay.receipt_key',
+        subject: peer.id,
+        outcome: 'ok',
+        details: { key: message.key },
+      });
+      return;
+    case 'receipt':
+      if (peer.receiptKey === null) throw new ZtnaError('ERR_MESSAGE_UNEXPECTED');
+      services.receipts.take(peer.id, peer.receiptKey, message.statement);
+      return;
     case 'admission_refused':
       await services.refusals.record(peer.address, {
         actor: `relay:${peer.id}`,

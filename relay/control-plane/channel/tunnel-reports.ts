@@ -10,7 +10,17 @@ import type { Tx } from '../store/index.ts';
 
 type Detached = Extract<FromConnector, { type: 'tunnel_detached' }>;
 type Closed = Extract<FromConnector, { type: 'tunnel_closed' }>;
+type ByteCounts = Extract<FromConnector, { type: 'byte_counts' }>;
 type Resumed = Extract<FromConnector, { type: 'tunnel_resumed' }>;
+
+/** Bytes so far at the apps; a connector counts its own tunnels alone. */
+export function noteByteCounts({ tunnels }: Services, peer: ConnectorPeer, report: ByteCounts): void {
+  for (const [id, bytesUp, bytesDown] of report.tunnels) {
+    const tunnel = tunnels.get(id);
+    if (tunnel?.connector !== peer.id || tunnel.instance !== peer.instance) continue;
+    tunnel.bytes = { up: bytesUp, down: bytesDown };
+  }
+}
 
 /** A tunnel lost its path: no leases from here on, and its hold begins. */
 export async function noteDetached(

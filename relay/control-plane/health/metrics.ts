@@ -34,6 +34,12 @@ export async function healthMetrics(services: Services): Promise<Metric[]> {
       'Version of the active policy; 0 denies everything.',
       policy.version,
     ),
+    {
+      name: 'ztna_revocation_seconds',
+      help: 'From the decision to the last byte that passed, by what set it off and who enforced it.',
+      type: 'histogram',
+      values: services.receipts.seconds.rows(),
+    },
     ...(await appMetrics(services)),
     ...(services.dataPlaneCounts ? dataPlaneMetrics(services.dataPlaneCounts) : []),
   ];

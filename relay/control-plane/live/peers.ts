@@ -32,6 +32,8 @@ export interface ConnectorPeer extends Peer<ConnectorId, ToConnector> {
   apps: ReadonlySet<string>;
   /** Those of them whose health checks fail now. */
   unhealthy: ReadonlySet<string>;
+  /** Its Ed25519 key, in base64url. */
+  readonly signingKey: string;
   /** It takes no new tunnels and ends with its last one. */
   isStopping: boolean;
   /** How far it is from each relay, in milliseconds, as it measured last. */
@@ -42,6 +44,8 @@ export interface RelayPeer extends Peer<RelayId, ToRelay> {
   readonly url: string;
   /** It takes no new tunnels, and those it has move away. */
   isDraining: boolean;
+  /** What it signs receipts with, once it has said so. */
+  receiptKey: string | null;
   /** Idle data sockets by connector, of its newest instance here. */
   readonly slots: Map<ConnectorId, { readonly instance: InstanceId; readonly idle: number }>;
 }

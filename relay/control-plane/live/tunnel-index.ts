@@ -60,6 +60,8 @@ export interface LiveTunnel {
   isAwaited: boolean;
   /** End of the newest lease that was sent to its connector. */
   untilMs: number;
+  /** At the app, as its connector told last. */
+  bytes: { readonly up: number; readonly down: number };
   /** Digest of the newest decision's inputs. */
   inputDigest: string;
   /** Verifications with unchanged inputs that the stored decision does not count yet. */

@@ -351,3 +351,4 @@ export type Session = Selectable<SessionsTable>;
 export type Policy = Selectable<PoliciesTable>;
 export type Decision = Selectable<DecisionsTable>;
 export type Tunnel = Selectable<TunnelsTable>;
+export type Revocation = Selectable<RevocationsTable>;

@@ -1,12 +1,16 @@
-import { randomBytes } from 'node:crypto';
+import { generateKeyPairSync, randomBytes, type KeyObject } from 'node:crypto';
 import anyTest, { type TestFn } from 'ava';
 import {
+  cutReceiptSchema,
   grantSchema,
+  newId,
   postureStatementSchema,
+  rawPublicKey,
   signingKey,
   signStatement,
   verifyStatement,
   ZtnaError,
+  type CutReceipt,
   type Grant,
   type PostureCheck,
   type ToDevice,
@@ -66,6 +70,8 @@ interface Said {
 }
 
 let sequence = 0;
+
+const publicKeyOf = (key: KeyObject) => rawPublicKey(key).toString('base64url');
 
 /** Says that disk encryption is so, as the device would. */
 async function say({ rig, device }: Context, disk: Result, said: Said = {}): Promise<void> {
@@ -299,6 +305,67 @@ test.serial(
     const next = await askPath(device, grant.tunnel);
     t.is(next.generation, 2);
     t.not(next.session, grant.session);
+  },
+);
+
+test.serial(
+  'receipts - what enforcers sign about a cut is put on record and measured, and nothing else is',
+  async (t) => {
+    const { rig, device, connector, relay } = t.context;
+    const grant = await openTunnel(t.context);
+    await say(t.context, 'off');
+    await untilSuspended(device);
+    const { services } = rig.plane;
+    const head = await services.revocations.head(services.store.db);
+    const receipt = {
+      by: connector.identity.id as never,
+      tunnel: grant.tunnel,
+      generation: 1,
+      action: 'suspend',
+      reason: 'posture_unhealthy',
+      ...head,
+      cutAtMs: services.clock.nowMs(),
+      lastByteAtMs: services.clock.nowMs(),
+      bytesUp: 1,
+      bytesDown: 2,
+    } as const;
+    const sign = (value: CutReceipt, key: KeyObject) =>
+      signStatement('receipt', cutReceiptSchema, value, signingKey(key));
+    const ours = sign(receipt, connector.identity.signingKey);
+    connector.channel.send({ type: 'receipt', statement: ours });
+    const pair = generateKeyPairSync('ed25519');
+    const key = rawPublicKey(pair.publicKey).toString('base64url');
+    relay.channel.send({ type: 'receipt_key', key });
+    const ofRelay = { ...receipt, by: relay.identity.id as never, bytesUp: 30 };
+    relay.channel.send({ type: 'receipt', statement: sign(ofRelay, pair.privateKey) });
+    const cuts = async () => {
+      const records = await services.audit.read();
+      return records.filter(({ action }) => action === 'tunnel.cut');
+    };
+    while ((await cuts()).length < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+    const [first] = await cuts();
+    t.is((JSON.parse(first?.detailsJson ?? '{}') as { receipt: unknown }).receipt, ours);
+    t.deepEqual(
+      services.receipts.seconds
+        .rows()
+        .filter(({ suffix }) => suffix === '_count')
+        .map(({ labels, value }) => [labels['trigger'], labels['by'], value]),
+      [
+        ['posture', 'connector', 1],
+        ['posture', 'relay', 1],
+      ],
+    );
+    for (const forged of [
+      sign(receipt, pair.privateKey),
+      sign({ ...receipt, by: newId('connector') as never }, connector.identity.signingKey),
+    ]) {
+      t.throws(
+        () => {
+          services.receipts.take(receipt.by, publicKeyOf(connector.identity.signingKey), forged);
+        },
+        { code: 'ERR_STATEMENT_REFUSED' },
+      );
+    }
   },
 );
 
