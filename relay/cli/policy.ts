@@ -1,6 +1,11 @@
-import { notAvailableYet } from '../../protocol/host/index.ts';
+import { readFileSync, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { escapeTerminal, parseDurationMs } from '../../protocol/host/index.ts';
+import { toZtnaError, ZtnaError } from '../../protocol/index.ts';
+import { readRelayConfig } from '../config.ts';
 import {
   adminLeaf,
+  dirOf,
   done,
   fields,
   maybe,
@@ -8,6 +13,7 @@ import {
   table,
   talk,
   textOf,
+  type Arguments,
   type Leaf,
 } from './command.ts';
 
@@ -18,13 +24,6 @@ const path = {
 /** Cedar is large; only the commands that look at files need it. */
 const loadPolicy = () => import('../control-plane/policy/index.ts');
 
-const later = (word: string, argument: string): Leaf => ({
-  usage: `${word} <${argument}>`,
-  describe: 'not available yet',
-  positionals: { [argument]: { type: 'string', demandOption: true } },
-  run: () => notAvailableYet(`policy ${word}`),
-});
-
 export const policyLeaves: readonly Leaf[] = [
   {
     usage: 'check <path>',
@@ -34,6 +33,7 @@ export const policyLeaves: readonly Leaf[] = [
       const { checkPolicies, formatProblem, readPolicyFiles } = await loadPolicy();
       const { files, policies, warnings } = await checkPolicies(
         readPolicyFiles(textOf(argv, 'path')),
+        { extraChecks: await checksOf(dirOf(argv)) },
       );
       const counts = { policies: policies.length, files: Object.keys(files).length };
       if (argv['json'] === true) printJson({ valid: true, ...counts, warnings });
@@ -55,9 +55,10 @@ export const policyLeaves: readonly Leaf[] = [
     }),
     show: done((result, argv) => {
       const ended = String(result['tunnelsEnded']);
+      const suspended = String(result['tunnelsSuspended']);
       return argv['dryRun'] === true
-        ? `would end ${ended} open tunnels; nothing was changed`
-        : `policy version ${String(result['version'])} is active; tunnels ended: ${ended}`;
+        ? `would end ${ended} open tunnels and suspend ${suspended}; nothing was changed`
+        : `policy version ${String(result['version'])} is active; tunnels ended: ${ended}, suspended: ${suspended}`;
     }),
   }),
   adminLeaf({
@@ -104,7 +105,101 @@ export const policyLeaves: readonly Leaf[] = [
     args: (argv) => ({ app: textOf(argv, 'app') }),
     show: table('user', 'device', 'allowed', 'policies'),
   }),
-  later('test', 'file'),
-  later('diff', 'path'),
-  later('replay', 'decision'),
+  {
+    usage: 'test <file>',
+    describe: 'hold policies to what a team expects of them (YAML); needs no running relay',
+    positionals: { file: { type: 'string', describe: 'expectations', demandOption: true } },
+    options: {
+      policies: {
+        type: 'string',
+        describe: 'directory of *.cedar files; else what the file names',
+      },
+    },
+    run: testPolicies,
+  },
+  adminLeaf({
+    usage: 'diff <path>',
+    describe: 'tell who would gain or lose what by these files, going by what was asked before',
+    positionals: path,
+    options: { over: { type: 'string', describe: 'how far back', default: '7d' } },
+    command: 'policy.diff',
+    args: async (argv) => ({
+      files: (await loadPolicy()).readPolicyFiles(textOf(argv, 'path')),
+      overMs: parseDurationMs(textOf(argv, 'over')),
+    }),
+    show: (result, argv) => {
+      const { compared, changes } = result as { compared: number; changes: unknown[] };
+      talk(`compared ${String(compared)} situations of the last ${textOf(argv, 'over')}`);
+      if (changes.length === 0) talk('nobody gains or loses anything');
+      else table('app', 'user', 'change', 'because', 'situations', 'decision')(changes, argv);
+    },
+  }),
+  adminLeaf({
+    usage: 'replay <decision>',
+    describe: 'decide again what was decided, by the policy and the facts of that time',
+    positionals: {
+      decision: { type: 'string', describe: 'its id, dec_…', demandOption: true },
+    },
+    command: 'policy.replay',
+    args: (argv) => ({ decision: textOf(argv, 'decision') }),
+    show: fields,
+  }),
 ];
+
+/** The deployment's own posture checks, where there is a deployment. */
+async function checksOf(dir: string): Promise<string[]> {
+  try {
+    return (await readRelayConfig(dir)).posture.checks.map(({ id }) => id);
+  } catch (error) {
+    if (toZtnaError(error).code === 'ERR_CONFIG_NOT_FOUND') return [];
+    throw error;
+  }
+}
+
+/** Exits 1 when an expectation does not hold. */
+async function testPolicies(argv: Arguments): Promise<void> {
+  const policy = await loadPolicy();
+  const file = textOf(argv, 'file');
+  const { policies, checks, tests } = policy.parseExpectations(readExpectations(file), file);
+  const named = typeof argv['policies'] === 'string' ? argv['policies'] : undefined;
+  const from = named ?? (policies === undefined ? undefined : resolve(dirname(file), policies));
+  if (from === undefined) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: `${file} names no policies`,
+      hint: 'write policies: DIR at its top, or give --policies DIR',
+    });
+  }
+  const engine = new policy.PolicyEngine({ extraChecks: checks });
+  const options = { extraChecks: checks };
+  engine.activate(await policy.checkPolicies(policy.readPolicyFiles(from), options), 1);
+  const outcomes = policy.checkExpectations(engine, tests, Date.now());
+  const failed = outcomes.filter(({ passed }) => !passed);
+  if (argv['json'] === true) printJson(outcomes);
+  else {
+    for (const { passed, name, expected, actual, by, errors, conditions } of outcomes) {
+      process.stdout.write(`${passed ? 'ok  ' : 'FAIL'} ${escapeTerminal(name)}\n`);
+      if (passed) continue;
+      const deciding = by.length > 0 ? ` by ${by.join(', ')}` : '';
+      talk(`     expected ${expected}, got ${actual}${deciding}`);
+      for (const error of errors) talk(`     error: ${error}`);
+      for (const { what, actual: is, required } of conditions) {
+        talk(`     ${what} is ${is}, would have to be ${required}`);
+      }
+    }
+    talk(`${String(outcomes.length - failed.length)} hold, ${String(failed.length)} do not`);
+  }
+  if (failed.length > 0) process.exitCode = 1;
+}
+
+function readExpectations(file: string): string {
+  const stat = statSync(file, { throwIfNoEntry: false });
+  if (!stat?.isFile()) {
+    throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { message: `there is no file ${file}` });
+  }
+  const text = readFileSync(file, 'utf8');
+  if (Buffer.byteLength(text) <= maxExpectationFileBytes) return text;
+  throw new ZtnaError('ERR_CONFIG_INVALID', { message: `${file} is too large` });
+}
+
+/** Larger files of expectations are a mistake. */
+const maxExpectationFileBytes = 1_048_576;

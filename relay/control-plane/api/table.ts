@@ -7,6 +7,7 @@ import { groupCommands } from './commands/group.ts';
 import { inviteCommands } from './commands/invite.ts';
 import { objectCommands } from './commands/object.ts';
 import { policyCommands } from './commands/policy.ts';
+import { policyHistoryCommands } from './commands/policy-history.ts';
 import { relayCommands } from './commands/relay.ts';
 import { revokeCommands } from './commands/revoke.ts';
 import { signalCommands } from './commands/signal.ts';
@@ -24,6 +25,7 @@ const all = [
   ...revokeCommands,
   ...policyCommands,
   ...signalCommands,
+  ...policyHistoryCommands,
   ...auditCommands,
 ];
 

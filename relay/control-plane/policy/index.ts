@@ -16,6 +16,13 @@ export {
   type PostureFacts,
   type TimeFacts,
 } from './context.ts';
+export {
+  checkExpectations,
+  parseExpectations,
+  type Expectation,
+  type ExpectationFile,
+  type Outcome,
+} from './expectations.ts';
 export { PolicyEngine, type PolicyDecision, type PolicyRequest } from './engine.ts';
 export {
   explainDecision,

@@ -21,15 +21,10 @@ import { reevaluate } from '../../verification/reevaluate.ts';
 import { knowTunnels } from '../../live/replica.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { getApp, getDevice, getUser } from '../lookup.ts';
-import { none, word } from './schema.ts';
+import { none, policyFiles, word } from './schema.ts';
 import type { CheckedPolicies } from '../../policy/index.ts';
 import type { Services } from '../../services.ts';
 import type { Device, Reader, Session, User } from '../../store/index.ts';
-
-const files = v.record(
-  v.pipe(v.string(), v.minLength(1), v.maxLength(255)),
-  v.pipe(v.string(), v.maxLength(65_536)),
-);
 
 /** Thrown to undo a dry run. */
 class DryRun extends Error {
@@ -183,7 +178,7 @@ export const policyCommands: readonly Command[] = [
   defineCommand(
     'policy.apply',
     'change',
-    v.strictObject({ files, dryRun: v.optional(v.boolean(), false) }),
+    v.strictObject({ files: policyFiles, dryRun: v.optional(v.boolean(), false) }),
     async (services, args, actor) => {
       let checked: CheckedPolicies;
       try {
