@@ -15,6 +15,7 @@ const command = {
   connect: () => import('./command/connect.ts'),
   enroll: () => import('./command/enroll.ts'),
   mfa: () => import('./command/mfa.ts'),
+  posture: () => import('./command/posture.ts'),
   run: () => import('./command/run.ts'),
   signIn: () => import('./command/sign-in.ts'),
   status: () => import('./command/status.ts'),
@@ -28,7 +29,6 @@ const laterCommands: Readonly<Record<string, string>> = {
   'ssh-config': 'print or write a block for ssh',
   proxy: 'reach apps through a local proxy',
   agent: 'keep channel and tunnels for all commands',
-  posture: 'show what this device reports of itself',
   doctor: 'find what is wrong with this installation',
   completion: 'print a completion script',
 };
@@ -133,6 +133,12 @@ function withIdentityCommands(yargs: Global): void {
     'show who this machine is, as the relay sees it',
     (y) => y,
     async (a) => (await command.status()).runStatus(globalOf(a)),
+  );
+  yargs.command(
+    'posture',
+    'show what this device tells of itself, what your apps need of it, and how to mend it',
+    (y) => y,
+    async (a) => (await command.posture()).runPosture(globalOf(a)),
   );
   yargs.command('mfa', 'one-time passwords', (y) =>
     y

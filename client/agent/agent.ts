@@ -175,6 +175,15 @@ export class Agent {
     return expectAnswer(message.type, await this.#ask(channel, message));
   }
 
+  /** Asks what policy needs of this device. Throws as `request`, and ERR_RELAY_UNAVAILABLE where the relay knows no posture. */
+  async postureNeeds(): Promise<Answer<'posture_needs'>> {
+    const channel = await this.#link.channel();
+    if (channel.welcome.version < suspendableVersion) {
+      throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { hop: 'relay', reason: 'version_old' });
+    }
+    return this.request({ type: 'posture_needs' });
+  }
+
   /** Asks for a tunnel to the app. Throws the refusal, or ERR_STATEMENT_REFUSED for a permit that does not hold. */
   async requestPermit(app: string): Promise<Permit> {
     const permit = this.#readPermit(app, await this.#firstAnswer(app));

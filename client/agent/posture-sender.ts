@@ -17,7 +17,8 @@ export interface PostureSource {
   start(options: {
     readonly everyMs: number;
     readonly checks: readonly ExtraCheck[];
-    readonly onFacts: (facts: DevicePosture) => void;
+    /** `tookMs` is how long ago the first of them was looked at. */
+    readonly onFacts: (facts: DevicePosture, tookMs: number) => void;
   }): void;
   stop(): void;
 }
@@ -61,8 +62,8 @@ export class PostureSender {
     source?.start({
       everyMs: message.everyMs,
       checks: message.checks,
-      onFacts: (facts) => {
-        this.#send(message, facts);
+      onFacts: (facts, tookMs) => {
+        this.#send(message, facts, tookMs);
       },
     });
   }
@@ -86,10 +87,11 @@ export class PostureSender {
     this.#sent.resolve(undefined);
   }
 
-  #send(asked: Wanted, facts: DevicePosture): void {
+  #send(asked: Wanted, facts: DevicePosture, tookMs: number): void {
     const { clock, device, send } = this.#options;
-    const atMs = clock.nowMs();
-    if (this.#isStopped || this.#wanted !== asked || atMs === undefined) return;
+    const nowMs = clock.nowMs();
+    if (this.#isStopped || this.#wanted !== asked || nowMs === undefined) return;
+    const atMs = Math.max(0, nowMs - tookMs);
     const { id, key } = device();
     const statement = signStatement(
       'posture',

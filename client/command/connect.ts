@@ -20,6 +20,7 @@ import { carryStdio } from '../front-end/stdio.ts';
 import { startPatiently } from '../front-end/patient-start.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
 import { unlessAborted } from '../front-end/unless-aborted.ts';
+import { MachinePosture } from '../posture/machine-posture.ts';
 import { openLogger, requireIdentity, type GlobalOptions } from './context.ts';
 
 export interface ConnectOptions extends GlobalOptions {
@@ -54,7 +55,10 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
   const signal = shutdownSignal();
   const startAgent = (): Promise<Agent> =>
     startPatiently({
-      start: () => Agent.start({ profile, identity, logger: openLogger(), signal, app }),
+      start: () => {
+        const posture = new MachinePosture();
+        return Agent.start({ profile, identity, logger: openLogger(), signal, app, posture });
+      },
       passing: ['ERR_LIMIT_RATE'],
       say: (line) => {
         reporter.say(line);

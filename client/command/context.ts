@@ -8,6 +8,7 @@ import {
 } from '../../protocol/host/index.ts';
 import { Agent } from '../agent/agent.ts';
 import { openProfile, type Profile } from '../agent/profile.ts';
+import { MachinePosture } from '../posture/machine-posture.ts';
 
 /** What every command takes. */
 export interface GlobalOptions {
@@ -53,7 +54,12 @@ export async function withAgent<T>(
   work: (agent: Agent) => Promise<T>,
 ): Promise<T> {
   const { profile, identity } = await requireIdentity(options);
-  const agent = await Agent.start({ profile, identity, logger: openLogger() });
+  const agent = await Agent.start({
+    profile,
+    identity,
+    logger: openLogger(),
+    posture: new MachinePosture(),
+  });
   try {
     return await work(agent);
   } finally {

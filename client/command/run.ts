@@ -8,6 +8,7 @@ import { childEnvironment, fillCommand } from '../front-end/child-command.ts';
 import { loopbackHost, type ListenAddress } from '../front-end/listen-address.ts';
 import { startPatiently } from '../front-end/patient-start.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
+import { MachinePosture } from '../posture/machine-posture.ts';
 import { openLogger, requireIdentity, say, type GlobalOptions } from './context.ts';
 
 export interface RunOptions extends GlobalOptions {
@@ -32,7 +33,10 @@ export async function runRun(options: RunOptions): Promise<void> {
   const reporter = createReporter({ isJson: options.json, isDataTaken: true });
   const start = (): Promise<Agent> =>
     startPatiently({
-      start: () => Agent.start({ profile, identity, logger: openLogger(), app }),
+      start: () => {
+        const posture = new MachinePosture();
+        return Agent.start({ profile, identity, logger: openLogger(), app, posture });
+      },
       // Whoever starts this from a script may well sign in to the network meanwhile.
       passing: ['ERR_LIMIT_RATE', 'ERR_NETWORK_CAPTIVE_PORTAL'],
       say,

@@ -40,6 +40,7 @@ const usageErrors: readonly (readonly string[])[] = [
   ['why', '-rf'],
   ['mfa', 'frob'],
   ['status', '--profile', '../other'],
+  ['posture', '--profile', '../other'],
   ['enroll', 'no-code', '--password-stdin'],
 ];
 
@@ -60,7 +61,6 @@ test('laterCommandOf - knows the commands that are not there yet, wherever optio
     'ssh-config',
     'proxy',
     'agent',
-    'posture',
     'doctor',
     'completion',
   ]) {
@@ -174,4 +174,31 @@ test('ztna - refuses a state directory that others may enter', async (t) => {
   });
   t.is(code, 2);
   t.regex(stderr, /\[ERR_CONFIG_PERMISSIONS\]\nfix: chmod 700/);
+});
+
+test('ztna posture - shows the facts of a machine that is not enrolled, and says so', async (t) => {
+  const { code, stdout, stderr } = await ztna(t, ['posture']);
+  t.is(code, 0);
+  for (const fact of ['disk encryption', 'firewall', 'screen lock', 'antivirus', 'secure boot']) {
+    t.regex(stdout, new RegExp(`^${fact} +(?:on|off|unknown) +\\S`, 'm'));
+  }
+  t.regex(stderr, /not enrolled \[ERR_IDENTITY_NOT_ENROLLED\]/);
+});
+
+test('ztna posture --json - is one object', async (t) => {
+  const { code, stdout, stderr } = await ztna(t, ['posture', '--json']);
+  t.is(code, 0);
+  t.is(stderr, '');
+  const told = JSON.parse(stdout) as Record<string, unknown>;
+  t.deepEqual(Object.keys(told), [
+    'platform',
+    'osVersion',
+    'clientVersion',
+    'checks',
+    'heardAgoMs',
+    'needs',
+    'error',
+  ]);
+  t.is(told['needs'], null);
+  t.like(told['error'], { code: 'ERR_IDENTITY_NOT_ENROLLED' });
 });
