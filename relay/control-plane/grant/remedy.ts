@@ -6,7 +6,12 @@ export interface Remedy {
   /** What a new connection is refused with. */
   readonly code: ErrorCode;
   /** Why a live tunnel is held back, in a word. */
-  readonly reason: 'posture_unhealthy' | 'step_up_needed' | 'sign_in_needed' | 'risk_high';
+  readonly reason: 
+    | 'posture_unhealthy'
+    | 'step_up_needed'
+    | 'sign_in_needed'
+    | 'risk_high'
+    | 'device_restricted';
   /** What is wrong, for the person. */
   readonly message: string;
   /** The next step. */
@@ -45,6 +50,15 @@ export function remedyOf({ verdict, remedies, conditions }: PolicyExplanation): 
   const message = 'the risk score is too high';
   return { code: 'ERR_POLICY_DENIED', reason: 'risk_high', message, fix, isUsersOwn };
 }
+
+/** Whoever manages the devices says that this one is not as it has to be. */
+export const compliance: Remedy = {
+  code: 'ERR_POSTURE_UNHEALTHY',
+  reason: 'device_restricted',
+  message: 'your device management says that this device is not compliant',
+  fix: 'bring it back into compliance there, or ask your administrator',
+  isUsersOwn: true,
+};
 
 const names: Readonly<Record<string, readonly [name: string, step: string]>> = {
   disk_encryption: ['disk encryption', 'turn on disk encryption'],

@@ -110,6 +110,7 @@ const byReason: Readonly<Record<string, string>> = {
   app_changed: 'app',
   posture_unhealthy: 'posture',
   risk_high: 'risk',
+  device_restricted: 'signal',
   step_up_needed: 'step_up',
   sign_in_needed: 'session',
   signed_in_again: 'session',

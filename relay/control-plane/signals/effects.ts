@@ -14,7 +14,7 @@ export type EffectTarget =
 
 /**
  * How events are carried out, each in the transaction that notes its token. What they answer is how many tunnels
- * ended. Nothing here gives anything but `setRestriction` taking back what the same stream had imposed.
+ * ended or were suspended. Nothing here gives anything but `setRestriction` taking back what the same stream had imposed.
  */
 export interface SignalEffects {
   /** Sessions end and their tunnels close; signing in anew is allowed. */
@@ -35,8 +35,11 @@ const secondFactors: readonly string[] = ['totp'];
 export function createSignalEffects(services: Services): SignalEffects {
   const { store, clock, peers } = services;
 
-  const review = async (tx: Tx, on: EffectTarget, reason: string): Promise<number> =>
-    reevaluate(services, tx, await knowTunnels(services, tx, on.kind, on.row.id), reason);
+  const review = async (tx: Tx, on: EffectTarget, reason: string): Promise<number> => {
+    const tunnels = await knowTunnels(services, tx, on.kind, on.row.id);
+    const { ended, suspended } = await reevaluate(services, tx, tunnels, reason);
+    return ended + suspended;
+  };
 
   const liveSessions = async (tx: Tx, on: EffectTarget): Promise<Session[]> => {
     const sessions = tx.selectFrom('sessions').selectAll().where('endedAtMs', 'is', null);

@@ -13,7 +13,7 @@ import {
   type AccessDecision,
 } from '../grant/decide.ts';
 import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
-import { remedyOf, type Remedy } from '../grant/remedy.ts';
+import { compliance, remedyOf, type Remedy } from '../grant/remedy.ts';
 import { findLiveSession, sessionEndMs } from '../identity/index.ts';
 import { explainDecision, type PolicyEngine, type PolicyExplanation } from '../policy/index.ts';
 import { isOwn } from '../live/ownership.ts';
@@ -164,6 +164,9 @@ export function remedyFor(
   if (first === undefined || !stopReasons.includes(first)) {
     return remedyOf(explainDecision(policy, request));
   }
+  if (first === 'device_restricted') {
+    return explainDecision(policy, request).verdict === 'allow' ? compliance : null;
+  }
   if (first !== 'session_ended' || !isRunOut(subject, nowMs)) return null;
   const authentication = { ...request.context.authentication, age_seconds: 0 };
   const context = { ...request.context, authentication };
@@ -179,7 +182,8 @@ export function remedyFor(
 function isRunOut({ session }: SubjectFacts, nowMs: number): boolean {
   const { endReason, endedAtMs } = session;
   if (endedAtMs === null) return nowMs >= sessionEndMs(session);
-  return endReason !== null && ranOutReasons.includes(endReason);
+  // What another system asks for is a sign-in too.
+  return endReason !== null && (ranOutReasons.includes(endReason) || isSignal(endReason));
 }
 
 /** Session ends that a new sign-in mends. */
@@ -188,6 +192,10 @@ export const ranOutReasons: readonly string[] = [
   'session_idle',
   'signed_in_again',
 ];
+
+function isSignal(reason: string): boolean {
+  return reason.startsWith('signal_');
+}
 
 const stateReasons: readonly string[] = [
   'device_revoked',
