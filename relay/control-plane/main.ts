@@ -19,6 +19,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       verification,
       posture,
       apps: config.apps,
+      geo: config.risk.geo,
       adminListen: settings.adminListen,
       limits: defaultLimits,
       signals: config.signals,

@@ -1,23 +1,13 @@
 import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { WebSocket } from 'ws';
-import { WebSocketServer } from 'ws';
-import {
-  channelPath,
-  toZtnaError,
-  verifyBundle,
-  ZtnaError,
-  type RelayId,
-} from '../../protocol/index.ts';
-import { openStateDir, refuseUpgrade, type Logger } from '../../protocol/host/index.ts';
+import { toZtnaError, verifyBundle, ZtnaError, type RelayId } from '../../protocol/index.ts';
+import { openStateDir, type Logger } from '../../protocol/host/index.ts';
 import { startAdminSocket } from './api/admin-socket.ts';
 import { runCommand } from './api/table.ts';
 import { createAuditLog, Refusals } from './audit/index.ts';
 import { loadAuthority } from './authority/index.ts';
-import { maxConnectorMessageBytes, serveConnector } from './channel/connector-channel.ts';
-import { maxDeviceMessageBytes, serveDevice } from './channel/device-channel.ts';
 import { holdGreetings } from './channel/hold-greetings.ts';
-import { maxRelayMessageBytes, serveRelay } from './channel/relay-channel.ts';
+import { Upgrades } from './channel/upgrades.ts';
 import { ensureBundle } from './enrolment/bundle.ts';
 import { ServerCertificate } from './enrolment/own-certificate.ts';
 import { answerEnrolment } from './enrolment/endpoint.ts';
@@ -25,7 +15,7 @@ import { healthMetrics } from './health/metrics.ts';
 import { startHealthServer } from '../health-server.ts';
 import { greetingWaitMs } from './limits.ts';
 import { SignInThrottle } from './identity/index.ts';
-import { startSecureListener, type ControlPeer } from './listener/secure-listener.ts';
+import { startSecureListener } from './listener/secure-listener.ts';
 import { Throttle } from './listener/throttle.ts';
 import { Absences } from './live/absences.ts';
 import { LogFeed } from './live/log-feed.ts';
@@ -40,6 +30,7 @@ import { ReceivedReceipts } from './proof/cut-receipts.ts';
 import { noteControl, readRelayList } from './relays/relay-list.ts';
 import { openRevocationLog } from './revocation/index.ts';
 import { SequenceSource, type Services } from './services.ts';
+import { LiveRisk, PlaceFinder } from './risk/index.ts';
 import { openSignals } from './signals/index.ts';
 import type { Settings } from './settings.ts';
 import {
@@ -177,6 +168,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       await certificate.stop();
       await timers.stop();
       await signals.stop();
+      await services.risk.stop().catch(() => undefined); // the store is away: it learns that again
       await stopFollowing();
       for (const peer of services.peers.all()) peer.close(new ZtnaError('ERR_RELAY_DRAINING'));
       await Promise.all([admin.stop(), health?.stop()]);
@@ -263,6 +255,17 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     });
   }
   const { limits } = settings;
+  const schedule = new VerificationSchedule(() => randomInt(1_000_000) / 1_000_000);
+  const risk = new LiveRisk({
+    store,
+    places: await PlaceFinder.open(settings.geo ?? { city: null, asn: null }, logger),
+    clock,
+    logger,
+    hasSignals: (settings.signals?.receive.length ?? 0) > 0,
+    onAlert: (user) => {
+      for (const { id } of tunnels.about('user', user)) schedule.hasten(id, clock.nowMs());
+    },
+  });
   const services: Services = {
     store,
     clock,
@@ -297,10 +300,11 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     dataPlaneCounts: null,
     peers,
     absences: new Absences(clock.nowMs()),
+    risk,
     receipts: new ReceivedReceipts(),
     postures: new Postures({ store, maxAgeMs: settings.posture.maxAgeMs }),
     feed,
-    schedule: new VerificationSchedule(() => randomInt(1_000_000) / 1_000_000),
+    schedule,
     sequence: new SequenceSource(fencing),
     logger,
     keepMarks: noteMarks,
@@ -339,97 +343,4 @@ function refuseLongPath(path: string): void {
     message: `${path} is too long for a socket`,
     hint: 'choose a shorter --dir',
   });
-}
-
-/** Turns checked connections into control channels, each role with the messages and sizes of its own. */
-class Upgrades {
-  readonly #services: Services;
-  readonly #servers: Readonly<Record<'device' | 'connector' | 'data-plane', WebSocketServer>>;
-
-  constructor(services: Services) {
-    this.#services = services;
-    const server = (maxPayload: number) =>
-      new WebSocketServer({ noServer: true, maxPayload, perMessageDeflate: false });
-    this.#servers = {
-      device: server(maxDeviceMessageBytes),
-      connector: server(maxConnectorMessageBytes),
-      'data-plane': server(maxRelayMessageBytes),
-    };
-  }
-
-  async handle(
-    peer: ControlPeer,
-    request: Parameters<WebSocketServer['handleUpgrade']>[0],
-    socket: Parameters<WebSocketServer['handleUpgrade']>[1],
-    head: Buffer,
-  ): Promise<void> {
-    socket.on('error', () => undefined);
-    let greeted: () => void = () => undefined;
-    const gone = new AbortController();
-    try {
-      socket.once('close', () => {
-        gone.abort();
-        greeted();
-      });
-      if (peer.role === 'device') greeted = await this.#services.greetings.begin(gone.signal);
-    } catch (error) {
-      refuseUpgrade(socket, error); // and no more: there is too much to do already
-      return;
-    }
-    try {
-      if (request.url !== channelPath || peer.role === 'control-plane') {
-        throw new ZtnaError('ERR_IDENTITY_ROLE', { reason: 'role_wrong' });
-      }
-      const { role } = peer;
-      await this.#refuseRevoked(peer);
-      this.#servers[role].handleUpgrade(request, socket, head, (webSocket) => {
-        this.#serve(webSocket, peer, greeted);
-      });
-    } catch (error) {
-      await this.#refuse(peer, socket, error);
-    }
-  }
-
-  #serve(socket: WebSocket, peer: ControlPeer, greeted: () => void): void {
-    if (peer.role === 'device') serveDevice(this.#services, socket, peer, greeted);
-    else if (peer.role === 'connector') serveConnector(this.#services, socket, peer);
-    else serveRelay(this.#services, socket, peer);
-  }
-
-  /** A certificate lives on for a while after its holder was revoked; the store has the last word. */
-  async #refuseRevoked({ role, id }: ControlPeer): Promise<void> {
-    const { db } = this.#services.store;
-    const table =
-      role === 'device' ? 'devices' : role === 'connector' ? 'connectors' : ('relays' as const);
-    const row = await db
-      .selectFrom(table)
-      .select('state')
-      .where('id', '=', id as never)
-      .executeTakeFirst();
-    if (!row || row.state === 'revoked' || row.state === 'removed') {
-      throw new ZtnaError('ERR_IDENTITY_REVOKED', { reason: 'identity_revoked' });
-    }
-    if (row.state === 'disabled' && role !== 'device') {
-      throw new ZtnaError('ERR_IDENTITY_REVOKED', { reason: 'identity_disabled' });
-    }
-  }
-
-  async #refuse(
-    peer: ControlPeer,
-    socket: Parameters<WebSocketServer['handleUpgrade']>[1],
-    error: unknown,
-  ): Promise<void> {
-    const { code, reason } = toZtnaError(error);
-    refuseUpgrade(socket, error);
-    await this.#services.refusals.record(peer.address, {
-      actor: `${peer.role === 'data-plane' ? 'relay' : peer.role}:${peer.id}`,
-      action: 'channel.open',
-      subject: peer.id,
-      details: { code, reason: reason ?? null, address: peer.address },
-    });
-  }
-
-  stop(): void {
-    for (const server of Object.values(this.#servers)) server.close();
-  }
 }

@@ -13,6 +13,7 @@ import type { TunnelIndex } from './live/tunnel-index.ts';
 import type { PolicyEngine } from './policy/index.ts';
 import type { Postures } from './posture/index.ts';
 import type { ReceivedReceipts } from './proof/cut-receipts.ts';
+import type { LiveRisk } from './risk/index.ts';
 import type { SignedRelayList } from './relays/relay-list.ts';
 import type { RevocationLog } from './revocation/index.ts';
 import type { Settings } from './settings.ts';
@@ -70,6 +71,8 @@ export interface Services {
   dataPlaneCounts: DataPlaneCounts | null;
   readonly peers: Peers;
   readonly absences: Absences;
+  /** How unusual users behave. */
+  readonly risk: LiveRisk;
   /** What enforcers sign about the tunnels that they cut. */
   readonly receipts: ReceivedReceipts;
   /** What devices say of themselves. */

@@ -12,6 +12,8 @@ export interface Settings {
   readonly posture: { readonly maxAgeMs: number; readonly checks: readonly ExtraCheck[] };
   /** Overrides by app name. */
   readonly apps: Readonly<Record<string, Partial<VerificationSettings>>>;
+  /** MaxMind files that say where addresses lie. */
+  readonly geo?: { readonly city: string | null; readonly asn: string | null };
   readonly limits: Limits;
   readonly signals?: SignalSettings;
 }

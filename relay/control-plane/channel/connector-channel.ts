@@ -12,7 +12,13 @@ import {
   type TunnelId,
 } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
-import { dropTunnel, noteByteCounts, noteBytes, noteDetached, noteResumed } from './tunnel-reports.ts';
+import {
+  dropTunnel,
+  noteByteCounts,
+  noteBytes,
+  noteDetached,
+  noteResumed,
+} from './tunnel-reports.ts';
 import { forgetLink, isOwn, noteLink } from '../live/ownership.ts';
 import { lookUp } from '../live/replica.ts';
 import type { ConnectorPeer } from '../live/peers.ts';

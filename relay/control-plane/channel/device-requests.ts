@@ -206,10 +206,13 @@ async function handleSignIn(
       );
       return started.session;
     });
+    const { address } = peer;
+    services.risk.note({ kind: 'sign_in', user: user.id, device: peer.id, app: null, address });
     verifyDevice(services, peer.id);
     return await sessionFactsOf(services, session);
   } catch (error) {
     if (error instanceof ZtnaError) {
+      await noteRefusedSignIn(services, peer, request.user, error);
       await audit.append({
         actor,
         action: 'session.sign_in',
@@ -221,6 +224,22 @@ async function handleSignIn(
     }
     throw error;
   }
+}
+
+/** To be asked for a one-time password is a step of signing in, and nobody's behaviour. */
+async function noteRefusedSignIn(
+  { store, risk }: Services,
+  { id, address }: DevicePeer,
+  name: string,
+  { code }: ZtnaError,
+): Promise<void> {
+  if (code === 'ERR_IDENTITY_OTP_NEEDED') return;
+  const user = await store.db
+    .selectFrom('users')
+    .select('id')
+    .where('name', '=', name)
+    .executeTakeFirst();
+  if (user) risk.note({ kind: 'sign_in_refused', user: user.id, device: id, app: null, address });
 }
 
 /** Tunnels of the session before go on under the new one as soon as they are decided on with it. */

@@ -14,13 +14,24 @@ type ByteCounts = Extract<FromConnector, { type: 'byte_counts' }>;
 type Resumed = Extract<FromConnector, { type: 'tunnel_resumed' }>;
 
 /** Bytes so far at the apps; a connector counts its own tunnels alone. */
-export function noteByteCounts({ tunnels }: Services, peer: ConnectorPeer, report: ByteCounts): void {
-  for (const [id, bytesUp, bytesDown] of report.tunnels) {
-    const tunnel = tunnels.get(id);
+export function noteByteCounts(services: Services, peer: ConnectorPeer, report: ByteCounts): void {
+  const nowMs = services.clock.nowMs();
+  for (const [id, up, down] of report.tunnels) {
+    const tunnel = services.tunnels.get(id);
     if (tunnel?.connector !== peer.id || tunnel.instance !== peer.instance) continue;
-    tunnel.bytes = { up: bytesUp, down: bytesDown };
+    const { bytes, user, device, appName: app, address } = tunnel;
+    const bytesOut = Math.max(0, down - bytes.down);
+    const spanMs = Math.min(maxSpanMs, Math.max(0, nowMs - bytes.atMs));
+    tunnel.bytes = { up, down, atMs: nowMs };
+    // What passed before this process knew the tunnel was learned by another.
+    const isNews = bytes.atMs !== 0 && bytesOut > 0;
+    if (!isNews || !isOwn(services, tunnel)) continue;
+    services.risk.note({ kind: 'bytes', user, device, app, address, bytesOut, spanMs });
   }
 }
+
+/** Bytes that were told late were not spread over longer than this. */
+const maxSpanMs = 60_000;
 
 /** A tunnel lost its path: no leases from here on, and its hold begins. */
 export async function noteDetached(

@@ -33,7 +33,8 @@ export function toPolicyRequest(
   subject: SubjectFacts,
   { app, site }: AppFacts,
 ): PolicyRequest {
-  const { user, device, session, methods, groups, posture, risk, address, nowMs } = subject;
+  const { user, device, session, methods, groups, posture, country, address, nowMs } = subject;
+  const { score, factors } = subject.riskOf(app.name);
   const seconds = (ms: number) => Math.max(0, Math.floor(ms / 1_000));
   return {
     user: user.name,
@@ -56,9 +57,9 @@ export function toPolicyRequest(
         age_seconds: seconds(nowMs - session.authenticatedAtMs),
       },
       // An address that nobody knows lies in no network that a policy could name.
-      network: { address: isIP(address) ? address : '0.0.0.0', country: '' },
+      network: { address: isIP(address) ? address : '0.0.0.0', country },
       time: timeFacts(nowMs),
-      risk,
+      risk: { score, factors },
     },
   };
 }

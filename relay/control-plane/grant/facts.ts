@@ -1,6 +1,7 @@
 import type { DeviceId, SessionId } from '../../../protocol/index.ts';
 import { isSessionLive, sessionEndMs, sessionMethods } from '../identity/index.ts';
 import type { HeardPosture, Postures } from '../posture/index.ts';
+import type { LiveRisk } from '../risk/index.ts';
 import type { App, Device, Reader, Session, Site, Tx, User } from '../store/index.ts';
 
 /** A group with the end of the user's place in it. */
@@ -19,7 +20,10 @@ export interface SubjectFacts {
   readonly groups: readonly GroupFact[];
   /** What the device said of itself last, and when that counts no more. */
   readonly posture: (HeardPosture & { readonly endMs: number }) | null;
-  readonly risk: RiskFact;
+  /** How unusual the user behaves, for an app. */
+  readonly riskOf: (app: string) => RiskFact;
+  /** Two letters; empty where nobody knows. */
+  readonly country: string;
   /** The data plane's word. */
   readonly address: string;
   readonly nowMs: number;
@@ -49,7 +53,7 @@ export type Disqualification =
 
 /** Reads user, groups, device with its posture, and session; undefined when one of them does not exist. */
 export async function readSubject(
-  { postures }: { readonly postures: Postures },
+  { postures, risk }: { readonly postures: Postures; readonly risk: LiveRisk },
   db: Reader | Tx,
   ids: { readonly device: DeviceId; readonly session: SessionId },
   at: { readonly address: string; readonly nowMs: number },
@@ -76,10 +80,11 @@ export async function readSubject(
   const groups = await readGroups(db, user.id, at.nowMs);
   const methods = sessionMethods(session);
   const posture = await readPosture(postures, db, device.id, at.nowMs);
-  return { user, device, session, methods, groups, posture, risk: noRisk, ...at };
+  const who = { user: user.id, device: device.id, session: session.id };
+  const riskOf = await risk.read(db, who, at.nowMs);
+  const country = risk.countryOf(at.address);
+  return { user, device, session, methods, groups, posture, riskOf, country, ...at };
 }
-
-export const noRisk: RiskFact = { score: 0, factors: [] };
 
 export async function readPosture(
   postures: Postures,

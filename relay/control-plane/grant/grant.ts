@@ -236,7 +236,7 @@ function toLiveTunnel(path: NewPath, owner: string): LiveTunnel {
     suspension: null,
     isAwaited: false,
     untilMs: path.untilMs,
-    bytes: { up: 0, down: 0 },
+    bytes: { up: 0, down: 0, atMs: subject.nowMs },
     inputDigest: decision.inputDigest,
     policyVersion: decision.policyVersion,
     confirmations: 0,

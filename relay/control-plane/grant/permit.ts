@@ -146,6 +146,15 @@ export async function auditDecision(
   details: Record<string, unknown> = {},
 ): Promise<void> {
   const { subject, app, ref } = about;
+  const { tunnel, generation } = details;
+  const isPath = tunnel !== undefined;
+  if (verdict === 'deny' || isPath) {
+    const kind = verdict === 'deny' ? 'denied' : generation === undefined ? 'connect' : 'resume';
+    const { user, device, address } = subject;
+    services.store.afterCommit(tx, () => {
+      services.risk.note({ kind, user: user.id, device: device.id, app, address });
+    });
+  }
   await services.audit.append(
     {
       actor: `device:${subject.device.id}`,

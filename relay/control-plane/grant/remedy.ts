@@ -6,12 +6,8 @@ export interface Remedy {
   /** What a new connection is refused with. */
   readonly code: ErrorCode;
   /** Why a live tunnel is held back, in a word. */
-  readonly reason: 
-    | 'posture_unhealthy'
-    | 'step_up_needed'
-    | 'sign_in_needed'
-    | 'risk_high'
-    | 'device_restricted';
+  readonly reason:
+    'posture_unhealthy' | 'step_up_needed' | 'sign_in_needed' | 'risk_high' | 'device_restricted';
   /** What is wrong, for the person. */
   readonly message: string;
   /** The next step. */

@@ -75,7 +75,7 @@ export async function readTunnels(
       isAwaited: false,
       // The newest lease that was sent is not written down; none reaches further than this.
       untilMs: Math.max(row.untilMs, nowMs + maxLeaseMs),
-      bytes: { up: row.bytesUp, down: row.bytesDown },
+      bytes: { up: row.bytesUp, down: row.bytesDown, atMs: 0 }, // its connector tells
       inputDigest: row.inputDigest ?? '',
       confirmations: 0,
     };

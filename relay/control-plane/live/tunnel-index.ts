@@ -61,7 +61,7 @@ export interface LiveTunnel {
   /** End of the newest lease that was sent to its connector. */
   untilMs: number;
   /** At the app, as its connector told last. */
-  bytes: { readonly up: number; readonly down: number };
+  bytes: { readonly up: number; readonly down: number; readonly atMs: number };
   /** Digest of the newest decision's inputs. */
   inputDigest: string;
   /** Verifications with unchanged inputs that the stored decision does not count yet. */

@@ -70,6 +70,7 @@ export const passingMembers: Readonly<Record<string, readonly string[]>> = {
   authentication: ['age_seconds'],
   posture: ['age_seconds'],
   device: ['enrolled_days'],
+  risk: ['score', 'factors'],
 };
 
 const extraCheckPattern = /^[a-z][a-z0-9_]{0,31}$/;

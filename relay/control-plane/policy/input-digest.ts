@@ -19,6 +19,8 @@ export function inputDigest(request: PolicyRequest): string {
     ...request,
     groups: [...request.groups].sort(),
     context: Object.fromEntries(steady) as unknown,
+    // A score falls by itself all the time; what is recorded anew is that it became another altogether.
+    riskBand: Math.floor(request.context.risk.score / 10),
   };
   return createHash('sha256').update(canonicalJson(inputs)).digest('hex');
 }

@@ -51,23 +51,24 @@ const unknownRisk: RiskFacts = {
 export class RiskBook {
   readonly #options: RiskBookOptions;
   readonly #profiles = new Map<string, RiskProfile>(); // used last comes last
-  readonly #loading = new Map<string, Promise<void>>();
   readonly #unsaved = new Set<string>();
 
   constructor(options: RiskBookOptions) {
     this.#options = options;
   }
 
-  /** Makes `of` know the user. Rejects with what the store rejected with. */
-  async load(user: string): Promise<void> {
+  /**
+   * Makes `of` know the user. Rejects with what the store rejected with. Inside a transaction give a loader that reads
+   * through it: nothing here waits for a load that another has begun.
+   */
+  async load(user: string, loader: Pick<RiskStore, 'load'> = this.#options.store): Promise<void> {
     if (this.#profiles.has(user)) return;
-    let loading = this.#loading.get(user);
-    if (!loading) {
-      loading = this.#load(user).finally(() => this.#loading.delete(user));
-      this.#loading.set(user, loading);
-    }
-    await loading;
-    await this.#letGo();
+    const { learning = defaultLearning, onUnreadable } = this.#options;
+    const json = await loader.load(user);
+    if (this.#profiles.has(user)) return; // somebody else was faster, and may have learned since
+    const known = json === undefined ? undefined : RiskProfile.fromJson(json, learning);
+    if (json !== undefined && !known) onUnreadable?.(user);
+    this.#profiles.set(user, known ?? new RiskProfile(learning));
   }
 
   /** The score of a tunnel of `user` to `app`; with null of the user as such. */
@@ -96,6 +97,7 @@ export class RiskBook {
 
   /** Saves what is new, of one user or of all. What cannot be saved is kept for the next time; rejects then. */
   async flush(only?: string): Promise<void> {
+    if (only === undefined) await this.#letGo();
     const users = only === undefined ? [...this.#unsaved] : [only];
     for (const user of users) {
       const profile = this.#profiles.get(user);
@@ -107,14 +109,6 @@ export class RiskBook {
         throw error;
       }
     }
-  }
-
-  async #load(user: string): Promise<void> {
-    const { store, learning = defaultLearning, onUnreadable } = this.#options;
-    const json = await store.load(user);
-    const known = json === undefined ? undefined : RiskProfile.fromJson(json, learning);
-    if (json !== undefined && !known) onUnreadable?.(user);
-    this.#profiles.set(user, known ?? new RiskProfile(learning));
   }
 
   #touch(user: string): RiskProfile | undefined {

@@ -18,6 +18,8 @@ export interface PlaceFiles {
 export interface Places {
   /** Null for an address that is private, unknown or none. */
   find(address: string): Place | null;
+  /** Reads files no more. */
+  stop?(): void;
 }
 
 /** Knows no place, as long as nobody supplied a file. */

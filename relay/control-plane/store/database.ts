@@ -35,6 +35,7 @@ export interface Database {
   decisions: DecisionsTable;
   tunnels: TunnelsTable;
   postures: PosturesTable;
+  riskProfiles: RiskProfilesTable;
   controlPlanes: ControlPlanesTable;
   connectorLinks: ConnectorLinksTable;
   revocations: RevocationsTable;
@@ -229,6 +230,13 @@ export interface TunnelsTable {
   bytesDown: number;
   createdAtMs: number;
   relaysJson: string; // those that its newest grant names
+}
+
+/** What is usual for each user. */
+export interface RiskProfilesTable {
+  userId: UserId;
+  profileJson: string;
+  updatedAtMs: number;
 }
 
 /** What each device said of itself last; that it was said again is written down now and then. */

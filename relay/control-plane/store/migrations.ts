@@ -67,12 +67,15 @@ async function keepSignals(db: Kysely<unknown>): Promise<void> {
   ]);
 }
 
-/** Devices tell their posture, and tunnels are held back by it. */
+/** Devices tell their posture, users have habits, and tunnels are held back by both. */
 async function hearPosture(db: Kysely<unknown>): Promise<void> {
   await runStatements(db, [
     `create table postures (
       device_id text primary key references devices (id) on delete cascade, facts_json text not null,
       at_ms bigint not null)`,
+    `create table risk_profiles (
+      user_id text primary key references users (id) on delete cascade, profile_json text not null,
+      updated_at_ms bigint not null)`,
     `alter table tunnels add column suspended_for text`,
     `alter table tunnels add column suspension_fix text`,
   ]);

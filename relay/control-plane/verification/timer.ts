@@ -24,6 +24,7 @@ const bundleCheckEveryMs = 3_600_000;
 const keepMarksEveryMs = 10_000;
 const postureKeepEveryMs = 1_000;
 const receiptsKeepEveryMs = 500;
+const riskKeepEveryMs = 10_000;
 
 /** Tunnels verified in one go; the rest follow in the next. */
 const maxAtOnce = 512;
@@ -69,6 +70,7 @@ export function startTimers(services: Services, registeredAtMs: number): { stop(
     startLoop(sweepEveryMs, () => sweep(services)),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
     startLoop(keepMarksEveryMs, () => services.keepMarks()),
+    startLoop(riskKeepEveryMs, () => services.risk.keep()),
     startLoop(receiptsKeepEveryMs, () => services.receipts.keep(services)),
     startLoop(postureKeepEveryMs, async () => {
       services.postures.sweep(clock.nowMs());

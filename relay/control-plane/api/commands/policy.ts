@@ -3,7 +3,6 @@ import { ZtnaError } from '../../../../protocol/index.ts';
 import { toPolicyRequest } from '../../grant/decide.ts';
 import {
   disqualificationOf,
-  noRisk,
   readApp,
   readGroups,
   readPosture,
@@ -106,6 +105,9 @@ async function subjectFor(
       .orderBy('createdAtMs', 'desc')
       .executeTakeFirst());
   const session = live ?? freshSession(user, device, nowMs);
+  const newest = device && services.peers.devices(device.id).at(-1);
+  const address = newest?.address ?? 'unknown';
+  const who = { user: user.id, device: device?.id ?? '', session: session.id };
   return {
     user,
     device: device ?? noDevice(user, nowMs),
@@ -113,8 +115,9 @@ async function subjectFor(
     methods: sessionMethods(session),
     groups: await readGroups(db, user.id, nowMs),
     posture: device ? await readPosture(services.postures, db, device.id, nowMs) : null,
-    risk: noRisk,
-    address: device ? (services.peers.devices(device.id).at(-1)?.address ?? 'unknown') : 'unknown',
+    riskOf: await services.risk.read(db, who, nowMs),
+    country: services.risk.countryOf(address),
+    address,
     nowMs,
   };
 }

@@ -72,9 +72,11 @@ test('book - lets go of who was asked about longest ago, and loses nothing', asy
   const { store, saved } = memoryStore();
   const book = new RiskBook({ store, maxProfiles: 2 });
   for (const user of ['ada', 'bob', 'cyd']) await book.note({ ...burst, user });
+  t.is(saved.size, 0);
+  await book.flush();
   t.is(book.of('ada', null, tenMs).score, 100);
   t.is(book.of('bob', null, tenMs).score, 0);
-  t.deepEqual([...saved.keys()], ['ada']);
+  t.deepEqual([...saved.keys()], ['ada', 'bob', 'cyd']);
 });
 
 test('book - a signal is saved at once', async (t) => {
