@@ -23,6 +23,7 @@ test('parseRelayConfig - fills in what the file leaves out', (t) => {
     maxDevicesPerUser: 3,
     session: { idleMs: 43_200_000, absoluteMs: 86_400_000 },
     verification: { intervalMs: 20_000, holdMs: 300_000 },
+    posture: { maxAgeMs: 45_000, checks: [] },
     drainMs: 25_000,
     risk: { geo: { city: null, asn: null } },
     apps: {},
@@ -178,11 +179,65 @@ test('parseRelayConfig - finds the files of risk.geo from where it lies itself',
   t.deepEqual(one.geo, { city: null, asn: '/srv/asn.mmdb' });
 });
 
+test("parseRelayConfig - reads a deployment's own posture checks", (t) => {
+  const sha256 = 'ab'.repeat(32);
+  const { posture } = parseRelayConfig(`
+url: https://relay.example.com:443
+posture:
+  maxAge: 30s
+  checks:
+    - { id: edr, process: falcon-sensor }
+    - { id: no_torrent, noProcess: qbittorrent }
+    - { id: corp_file, file: /etc/corp/enrolled, sha256: ${sha256.toUpperCase()} }
+    - { id: no_jail, noFile: /Applications/Cydia.app }
+    - { id: joined, registry: HKLM\\SOFTWARE\\Corp, value: Domain, equals: corp }
+`);
+  t.deepEqual(posture, {
+    maxAgeMs: 30_000,
+    checks: [
+      { kind: 'process', id: 'edr', name: 'falcon-sensor' },
+      { kind: 'no_process', id: 'no_torrent', name: 'qbittorrent' },
+      { kind: 'file', id: 'corp_file', path: '/etc/corp/enrolled', sha256 },
+      { kind: 'no_file', id: 'no_jail', path: '/Applications/Cydia.app' },
+      {
+        kind: 'registry',
+        id: 'joined',
+        key: 'HKLM\\SOFTWARE\\Corp',
+        value: 'Domain',
+        equals: 'corp',
+      },
+    ],
+  });
+});
+
+test('parseRelayConfig - refuses posture checks that it cannot mean, naming their line', (t) => {
+  for (const check of [
+    '{ process: x }',
+    '{ id: edr }',
+    '{ id: Edr, process: x }',
+    '{ id: firewall, process: x }',
+    '{ id: age_seconds, process: x }',
+    '{ id: a, process: x, file: /y }',
+    '{ id: a, file: relative }',
+    '{ id: a, file: /x, sha256: abc }',
+    '{ id: a, process: x, sha256: abc }',
+    '{ id: a, registry: SOFTWARE }',
+    '{ id: a, process: x, equals: y }',
+    '{ id: a, process: x, run: y }',
+  ]) {
+    const { code, message } = refusal(`url: https://a:1\nposture:\n  checks:\n    - ${check}\n`);
+    t.is(code, 'ERR_CONFIG_INVALID', check);
+    t.regex(message, /^relay\.yaml:4: /, check);
+  }
+  const twice =
+    'url: https://a:1\nposture: { checks: [{ id: a, process: x }, { id: a, process: y }] }\n';
+  t.is(refusal(twice).code, 'ERR_CONFIG_INVALID');
+});
+
 test('parseRelayConfig - says of keys without a part behind them that they are not available yet', (t) => {
   for (const line of [
     'tls: { cert: a, key: b }',
     'proxyProtocol: { from: [10.0.0.0/8] }',
-    'posture: { maxAge: 45s }',
     'audit: { keep: 400d }',
     'enrolment: { mode: sso }',
   ]) {
