@@ -41,7 +41,7 @@ function extraChecksIn({ context }: PolicyRequest): string[] {
 function inWordsOf(engine: PolicyEngine, request: PolicyRequest): PolicyRequest {
   const now = unknownPosture(engine.extraChecks);
   const kept = Object.entries(request.context.posture).filter(([fact]) => fact in now);
-  const posture = { ...now, ...Object.fromEntries(kept) } as PolicyRequest['context']['posture'];
+  const posture = { ...now, ...Object.fromEntries(kept) };
   return { ...request, context: { ...request.context, posture } };
 }
 

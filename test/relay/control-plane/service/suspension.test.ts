@@ -357,7 +357,7 @@ test.serial(
     );
     for (const forged of [
       sign(receipt, pair.privateKey),
-      sign({ ...receipt, by: newId('connector') as never }, connector.identity.signingKey),
+      sign({ ...receipt, by: newId('connector') }, connector.identity.signingKey),
     ]) {
       t.throws(
         () => {
