@@ -5,6 +5,8 @@ import type { Deployment } from './deployment.ts';
 /** A record of the audit log as the relay tells it. */
 export interface AuditRow {
   readonly position: number;
+  /** In control time. */
+  readonly atMs: number;
   readonly actor: string;
   readonly action: string;
   readonly subject: string;
