@@ -89,6 +89,9 @@ export const limits = {
 
   /** Ends of tunnels kept while the control plane is away. */
   unsentEnds: 8_192,
+  /** Paths that an end left because access was over, for a receipt when the entry that says so comes: how many, how long. */
+  leftPaths: 1_024,
+  leftPathMs: 5_000,
   /** Refusals told to the control plane for the audit log. */
   auditBurst: 100,
   auditPerSecond: 20,

@@ -1,4 +1,5 @@
 import {
+  errorRow,
   isEnding,
   suspendableVersion,
   ZtnaError,
@@ -31,6 +32,8 @@ export class Tunnels {
   /** Who waits for the last one to end. */
   readonly #waiting: (() => void)[] = [];
   readonly #perDevice = new Map<string, number>();
+  /** Paths whose ends heard first that access was over, by when they left: the entry that said so is on its way here. */
+  readonly #left = new Map<Tunnel, number>();
 
   constructor(options: TunnelsOptions) {
     this.#options = options;
@@ -63,6 +66,7 @@ export class Tunnels {
       },
       onEnd: (end) => {
         this.#forget(tunnel);
+        if (errorRow(end.code).family === 'denied') this.#noteLeft(tunnel);
         this.#options.onEnd(grant.tunnel, end);
         if (this.#size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
       },
@@ -106,13 +110,23 @@ export class Tunnels {
     }
   }
 
-  /** Closes the paths that an entry of the revocation log, of that incarnation, ends or holds back. */
+  #noteLeft(path: Tunnel): void {
+    this.#left.set(path, performance.now());
+    const [oldest] = this.#left.keys();
+    if (oldest && this.#left.size > limits.leftPaths) this.#left.delete(oldest);
+  }
+
+  /**
+   * Closes the paths that an entry of the revocation log, of that incarnation, ends or holds back. Those whose ends were first
+   * to hear of it are cut as well: nothing has passed since.
+   */
   revoke(entry: RevocationEntry, incarnation: number): void {
-    for (const tunnel of this.all()) {
+    for (const tunnel of [...this.all(), ...this.#left.keys()]) {
       if (!isEnding(entry, incarnation, tunnel.grant)) continue;
       const isHeld = entry.action === 'suspend' && tunnel.grant.version >= suspendableVersion;
       const code = isHeld ? 'ERR_TUNNEL_SUSPENDED' : 'ERR_TUNNEL_REVOKED';
       tunnel.end(new ZtnaError(code, { reason: entry.reason }));
+      this.#left.delete(tunnel);
       const { tunnel: id, generation } = tunnel.grant;
       const { reason, position } = entry;
       const action = isHeld ? 'suspend' : 'revoke';
@@ -123,6 +137,9 @@ export class Tunnels {
 
   tick(monotonicMs: number, controlMs: number | undefined): void {
     for (const tunnel of this.all()) tunnel.tick(monotonicMs, controlMs);
+    for (const [path, leftAtMs] of this.#left) {
+      if (monotonicMs - leftAtMs >= limits.leftPathMs) this.#left.delete(path);
+    }
   }
 
   /** Resolves once there is none. */

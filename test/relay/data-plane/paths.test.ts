@@ -1,5 +1,12 @@
 import test from 'ava';
-import type { Grant } from '../../../protocol/index.ts';
+import {
+  suspendableVersion,
+  toCloseFrame,
+  verifyingKey,
+  verifyReceipt,
+  ZtnaError,
+  type Grant,
+} from '../../../protocol/index.ts';
 import { RelayRig, type DataEnd } from '../../support/relay-rig.ts';
 
 /** Another path of the tunnel of `first`. */
@@ -91,4 +98,46 @@ test('paths - of a tunnel of version 1 there is one: the next takes its place', 
   const second = await nextPath(rig, first.grant, 2);
   t.is(await first.client.closeCode(), 'ERR_TUNNEL_PATH_LOST');
   await flows(second);
+});
+
+test('paths - an end that is the first to hear that access is over leaves the relay its receipt', async (t) => {
+  const rig = await RelayRig.start();
+  t.teardown(() => rig.stop());
+  const first = await rig.tunnel({ version: suspendableVersion });
+  const { tunnel } = first.grant;
+  await flows(first);
+  first.client.ws.close(1000); // which says nothing of access
+  await rig.control.message('tunnel_closed', (m) => m.tunnel === tunnel);
+  const second = await nextPath(rig, first.grant, 2);
+  await flows(second);
+  const { closeCode, text } = toCloseFrame(new ZtnaError('ERR_TUNNEL_SUSPENDED'));
+  second.connector.ws.close(closeCode, text);
+  t.is(await second.client.closeCode(), 'ERR_TUNNEL_SUSPENDED');
+  const subject = { kind: 'tunnel', id: tunnel } as const;
+  rig.control.pushLog([{ action: 'suspend', subject, reason: 'posture_unhealthy' }]);
+  rig.control.pushLog([{ action: 'revoke', subject, reason: 'laptop_lost' }]); // cuts nothing more
+  const other = await rig.tunnel({ version: suspendableVersion });
+  const last = { kind: 'tunnel', id: other.grant.tunnel } as const;
+  rig.control.pushLog([{ action: 'revoke', subject: last, reason: 'last' }]);
+
+  const { key } = await rig.control.message('receipt_key');
+  const receipts = () =>
+    rig.control.received
+      .filter((message) => message.type === 'receipt')
+      .map(({ statement }) =>
+        verifyReceipt(statement, verifyingKey(Buffer.from(key, 'base64url'))),
+      );
+  await rig.control.until(() => receipts().some(({ reason }) => reason === 'last'));
+  t.deepEqual(
+    receipts().map((receipt) => [
+      receipt.tunnel,
+      receipt.generation,
+      receipt.action,
+      receipt.bytesUp,
+    ]),
+    [
+      [tunnel, 2, 'suspend', 5],
+      [other.grant.tunnel, 1, 'revoke', 0],
+    ],
+  );
 });
