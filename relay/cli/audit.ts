@@ -1,29 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { escapeTerminal, notAvailableYet, printJsonLine } from '../../protocol/host/index.ts';
+import { escapeTerminal, printJsonLine, softwareVersion } from '../../protocol/host/index.ts';
 import { ZtnaError } from '../../protocol/index.ts';
 import { callAdmin } from './admin-client.ts';
-import type { AuditVerdict } from '../control-plane/audit/index.ts';
+import type { AuditVerdict, ExportedRecord } from '../control-plane/audit/index.ts';
 import { adminLeaf, dirOf, done, maybe, textOf, type Arguments, type Leaf } from './command.ts';
 import { parsePastMoment } from './value.ts';
 
 /** How often a follower asks for what is new. */
 const followEveryMs = 500;
 
-interface Row {
-  readonly writer: string;
-  readonly position: number;
-  readonly atMs: number;
-  readonly actor: string;
-  readonly action: string;
-  readonly subject: string;
-  readonly outcome: string;
-  readonly ref: string | null;
-  readonly user: string | null;
-  readonly app: string | null;
-  readonly details: Record<string, unknown>;
-}
-
-function print(row: Row, argv: Arguments): void {
+function print(row: ExportedRecord, argv: Arguments): void {
   if (argv['json'] === true) {
     printJsonLine(row);
     return;
@@ -39,7 +25,7 @@ async function tail(argv: Arguments): Promise<void> {
   let after: Record<string, number> | undefined;
   for (;;) {
     const args = after === undefined ? { limit: argv['lines'] } : { after };
-    const rows = (await callAdmin(dir, 'audit.tail', args)) as Row[];
+    const rows = (await callAdmin(dir, 'audit.tail', args)) as ExportedRecord[];
     for (const row of rows) {
       print(row, argv);
       after = { ...after, [row.writer]: row.position };
@@ -50,18 +36,21 @@ async function tail(argv: Arguments): Promise<void> {
   }
 }
 
-const csvColumns = ['atMs', 'actor', 'action', 'subject', 'outcome', 'ref', 'user', 'app'] as const;
-
-/** A cell that no spreadsheet takes for a formula. */
-function csvCell(value: string | number | null): string {
-  const text = String(value ?? '');
-  const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+/** Writes records in a format, after what comes before the first. */
+async function writerOf(format: string): Promise<(record: ExportedRecord) => void> {
+  if (format === 'jsonl') return printJsonLine;
+  if (format === 'csv') {
+    const { csvHeader, csvLine } = await import('../control-plane/audit/csv.ts');
+    process.stdout.write(csvHeader);
+    return (record) => process.stdout.write(csvLine(record));
+  }
+  const { ocsfEvent } = await import('../control-plane/audit/ocsf.ts');
+  return (record) => {
+    printJsonLine(ocsfEvent(record, softwareVersion()));
+  };
 }
 
 async function exportRecords(argv: Arguments): Promise<void> {
-  const format = textOf(argv, 'format');
-  if (format === 'ocsf') notAvailableYet('audit export --format ocsf');
   const nowMs = Date.now();
   const filter = {
     sinceMs: parsePastMoment(textOf(argv, 'since'), nowMs),
@@ -71,17 +60,15 @@ async function exportRecords(argv: Arguments): Promise<void> {
     ...maybe(argv, 'user'),
     ...maybe(argv, 'app'),
   };
-  if (format === 'csv') process.stdout.write(`${csvColumns.join(',')}\n`);
+  const write = await writerOf(textOf(argv, 'format'));
   const after: Record<string, number> = {};
   for (;;) {
-    const rows = (await callAdmin(dirOf(argv), 'audit.export', { ...filter, after })) as Row[];
-    for (const row of rows) {
-      after[row.writer] = row.position;
-      if (format === 'csv') {
-        process.stdout.write(`${csvColumns.map((column) => csvCell(row[column])).join(',')}\n`);
-      } else printJsonLine(row);
+    const records = await callAdmin(dirOf(argv), 'audit.export', { ...filter, after });
+    for (const record of records as ExportedRecord[]) {
+      after[record.writer] = record.position;
+      write(record);
     }
-    if (rows.length === 0) return;
+    if ((records as ExportedRecord[]).length === 0) return;
   }
 }
 
@@ -109,7 +96,7 @@ export const auditLeaves: readonly Leaf[] = [
   },
   adminLeaf({
     usage: 'verify',
-    describe: 'check the whole chain and its signed checkpoints',
+    describe: 'check the whole chain, its signed checkpoints and the receipts in it',
     command: 'audit.verify',
     show: (result, argv) => {
       const { isIntact, records, firstBad } = result as AuditVerdict;

@@ -1,3 +1,4 @@
+export { csvHeader, csvLine } from './csv.ts';
 export { exportRecord, parseExportedRecord, type ExportedRecord } from './export.ts';
 export {
   createAuditLog,
@@ -14,5 +15,7 @@ export {
   type AuditRecord,
   type Checkpoint,
 } from './record.ts';
+export { ocsfEvent, ocsfVersion, type OcsfEvent } from './ocsf.ts';
+export { ReceiptChecker } from './receipts.ts';
 export { AuditVerifier, verifyAudit, type AuditFault, type AuditVerdict } from './verify.ts';
 export { Refusals } from './refusals.ts';

@@ -1,19 +1,20 @@
 import * as v from 'valibot';
 import { verifyStatement, type VerifyingKey } from '../../../protocol/index.ts';
+import { ReceiptChecker } from './receipts.ts';
 import { chainStart, checkpointSchema, recordHash } from './record.ts';
 import type { AuditRecord, Checkpoint } from './record.ts';
 import type { Reader } from '../store/store.ts';
 
 /**
  * The first record at which a chain is not what was written: `altered` (its own hash does not fit),
- * `deleted` (its position is missing), `reordered` (it does not follow the one before it), or `checkpoint`
- * (a signed head says otherwise, or is not signed by us). A chain that does not begin with its first record is whole
- * only behind a signed start.
+ * `deleted` (its position is missing), `reordered` (it does not follow the one before it), `checkpoint`
+ * (a signed head says otherwise, or is not signed by us), or `receipt` (it tells that a tunnel was cut, without the word of
+ * whoever cut it). A chain that does not begin with its first record is whole only behind a signed start.
  */
 export interface AuditFault {
   readonly writer: string;
   readonly position: number;
-  readonly fault: 'altered' | 'deleted' | 'reordered' | 'checkpoint';
+  readonly fault: 'altered' | 'deleted' | 'reordered' | 'checkpoint' | 'receipt';
 }
 
 export interface AuditVerdict {
@@ -26,7 +27,7 @@ export interface AuditVerdict {
 const pageSize = 1_000;
 
 /**
- * Checks every chain in the store and every signed checkpoint. What was cut off after the last checkpoint can
+ * Checks every chain in the store, every signed checkpoint, and every receipt of a cut tunnel. What was cut off after the last checkpoint can
  * only be missed by someone who kept a later one: pass those as `keptCheckpoints`.
  */
 export async function verifyAudit(
@@ -36,7 +37,9 @@ export async function verifyAudit(
 ): Promise<AuditVerdict> {
   const rows = await db.selectFrom('checkpoints').select('statement').execute();
   const statements = [...rows.map((row) => row.statement), ...keptCheckpoints];
-  const verifier = new AuditVerifier(keys, statements);
+  const connectors = await db.selectFrom('connectors').select(['id', 'signingKey']).execute();
+  const receipts = new ReceiptChecker(new Map(connectors.map((row) => [row.id, row.signingKey])));
+  const verifier = new AuditVerifier(keys, statements, receipts);
   let after: Pick<AuditRecord, 'writer' | 'position'> = { writer: '', position: 0 };
   for (;;) {
     const page: AuditRecord[] = await db
@@ -59,16 +62,22 @@ export async function verifyAudit(
   }
 }
 
-/** Checks records one by one, as they were written: of each writer in order. */
+/** Checks records one by one, as they were written: of each writer in order. Without `receipts`, the chain alone. */
 export class AuditVerifier {
   readonly #checkpoints = new Map<string, Checkpoint>();
   readonly #starts = new Map<string, Checkpoint>();
   readonly #heads = new Map<string, { readonly position: number; readonly hash: string }>();
   readonly #faults = new Map<string, AuditFault>();
+  readonly #receipts: ReceiptChecker | undefined;
   #records = 0;
   #checked = 0;
 
-  constructor(keys: readonly VerifyingKey[], statements: readonly string[]) {
+  constructor(
+    keys: readonly VerifyingKey[],
+    statements: readonly string[],
+    receipts?: ReceiptChecker,
+  ) {
+    this.#receipts = receipts;
     for (const statement of statements) this.#learnCheckpoint(statement, keys);
   }
 
@@ -81,7 +90,11 @@ export class AuditVerifier {
     else if (position <= head.position || record.previous !== head.hash) {
       this.#blame(writer, position, 'reordered');
     } else if (record.hash !== recordHash(record)) this.#blame(writer, position, 'altered');
-    else this.#heads.set(writer, { position, hash: record.hash });
+    else {
+      this.#heads.set(writer, { position, hash: record.hash });
+      const isProved = this.#receipts?.accept(record, this.#starts.has(writer)) ?? true;
+      if (!isProved) this.#blame(writer, position, 'receipt');
+    }
     const checkpoint = this.#checkpoints.get(keyOf(writer, position));
     if (!checkpoint) return;
     this.#checked++;

@@ -196,6 +196,11 @@ test('audit - every change names its actor, and the chain verifies', async (t) =
   t.regex(pruned.stderr, /^0 records pruned; the log begins with record 1\n$/);
   const csv = await t.context.run('audit', 'export', '--since', '1h', '--format', 'csv');
   t.regex(csv.stdout, /^atMs,actor,action,/);
+  const ocsf = await t.context.run('audit', 'export', '--since', '1h', '--format', 'ocsf');
+  const event = lines(ocsf.stdout).find(({ message }) =>
+    /group\.add auditees: ok$/.test(String(message)),
+  );
+  t.like(event, { class_uid: 3004, activity_id: 1, entity: { name: 'auditees', type: 'group' } });
 });
 
 test('admin socket - is its owner’s alone and refuses what is no command', async (t) => {

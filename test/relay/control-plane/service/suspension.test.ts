@@ -343,6 +343,7 @@ test.serial(
       return records.filter(({ action }) => action === 'tunnel.cut');
     };
     while ((await cuts()).length < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+    t.like(await rig.admin('audit.verify'), { isIntact: true });
     const [first] = await cuts();
     t.is((JSON.parse(first?.detailsJson ?? '{}') as { receipt: unknown }).receipt, ours);
     t.deepEqual(
