@@ -28,6 +28,15 @@ store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 #  interval: 20s
 #  holdFor: 5m
 
+# What devices tell of themselves counts for so long (3s to 1h); they say it three times as often. Checks beside the
+# usual ones: policies read them as context.posture.ID, "on" where they pass. Change them, then restart.
+#posture:
+#  maxAge: 45s
+#  checks:
+#    - { id: edr, process: falcon-sensor }
+#    - { id: corp_file, file: /etc/corp/enrolled }
+#    - { id: no_torrent, noProcess: qbittorrent }
+
 # How long tunnels may take to move to another relay when this one stops (1s to 10m).
 #drainFor: 25s
 

@@ -11,14 +11,17 @@ import anyTest, { type TestFn } from 'ava';
 import { Deployment } from '../support/deployment.ts';
 import { launchers, type Commands } from '../support/program.ts';
 
-/** The last commit whose programs speak version 1 alone. */
-const before = 'b609d07';
+/** Earlier programs: the last commit of each version of the wire, and what is mixed with the present ones. */
+const releases = [
+  { commit: '4f62222', version: 2, mixtures: ['ends', 'relay', 'ztna', 'connector'] },
+  { commit: 'b609d07', version: 1, mixtures: ['ends', 'relay'] },
+] as const;
 const top = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
 
 interface Context {
-  /** The programs of that commit; undefined where the clone does not hold it. */
-  older: Commands | undefined;
+  /** The programs of each commit, as far as the clone holds it. */
+  older: ReadonlyMap<string, Commands>;
   dir: string;
   echo: Server;
 }
@@ -27,10 +30,15 @@ const test = anyTest as TestFn<Context>;
 test.before('the programs of before, and an app', async (t) => {
   t.timeout(60_000);
   t.context.dir = await mkdtemp(join(tmpdir(), 'ztna-older-'));
-  t.context.older = await unpackOlder(t.context.dir).catch((error: unknown) => {
-    t.log(`skipped: this clone does not hold commit ${before} (${String(error).split('\n')[0]})`);
-    return undefined;
-  });
+  const older = new Map<string, Commands>();
+  for (const { commit } of releases) {
+    try {
+      older.set(commit, await unpackOlder(t.context.dir, commit));
+    } catch (error) {
+      t.log(`skipped: this clone does not hold commit ${commit} (${String(error).split('\n')[0]})`);
+    }
+  }
+  t.context.older = older;
   t.context.echo = createServer((socket) => {
     socket.on('error', () => undefined);
     socket.pipe(socket);
@@ -45,10 +53,10 @@ test.after.always('remove', async (t) => {
 });
 
 /** The sources of that commit with the libraries of this one. Rejects where there is no such commit. */
-async function unpackOlder(dir: string): Promise<Commands> {
-  const archive = join(dir, 'older.tar');
-  await run('git', ['-C', top, 'archive', '--output', archive, before]);
-  const root = join(dir, 'older');
+async function unpackOlder(dir: string, commit: string): Promise<Commands> {
+  const archive = join(dir, `${commit}.tar`);
+  await run('git', ['-C', top, 'archive', '--output', archive, commit]);
+  const root = join(dir, commit);
   await mkdir(root);
   await run('tar', ['-xf', archive, '-C', root]);
   await symlink(join(top, 'node_modules'), join(root, 'node_modules'));
@@ -69,38 +77,48 @@ async function echoed(port: number, data: Buffer): Promise<string> {
   return hash.digest('hex');
 }
 
-const mixtures = [
-  ['agent and connector of the version before, at this relay', ['ztna', 'connector']],
-  ['a relay of the version before, under this agent and connector', ['relay']],
-  ['an agent of the version before, at this relay and connector', ['ztna']],
-  ['a connector of the version before, at this relay and agent', ['connector']],
-] as const;
+const mixtures = {
+  ends: ['agent and connector of version', ['ztna', 'connector']],
+  relay: ['a relay of version', ['relay']],
+  ztna: ['an agent of version', ['ztna']],
+  connector: ['a connector of version', ['connector']],
+} as const;
 
-for (const [title, old] of mixtures) {
-  test.serial(`versions - ${title}: connects and moves bytes`, async (t) => {
-    t.timeout(120_000);
-    const { older, echo } = t.context;
-    if (!older) {
-      t.pass('skipped');
-      return;
-    }
-    const commands = {
-      ...launchers,
-      ...Object.fromEntries(old.map((name) => [name, older[name]])),
-    };
-    const { port: target } = echo.address() as AddressInfo;
-    const deployment = await Deployment.start({
-      apps: [{ name: 'echo', target: `tcp://127.0.0.1:${target}` }],
-      commands,
-    });
-    t.teardown(() => deployment.stop());
-    const machine = await deployment.enrol();
-    const { port } = await deployment.connect(machine, 'echo');
-    const data = randomBytes(3_000_000);
-    t.is(await echoed(port, data), createHash('sha256').update(data).digest('hex'));
-    // What the two releases have in common is what is signed into the grant.
-    const [row] = (await deployment.admin('tunnel', 'list', '--json')).split('\n');
-    const { state, version = 1 } = JSON.parse(row ?? '{}') as { state: string; version?: number };
-    t.deepEqual({ state, version }, { state: 'open', version: 1 });
-  });
+for (const release of releases) {
+  for (const mixture of release.mixtures) {
+    const [title, old] = mixtures[mixture];
+    test.serial(
+      `versions - ${title} ${release.version} among present programs: connects and moves bytes`,
+      async (t) => {
+        t.timeout(120_000);
+        const older = t.context.older.get(release.commit);
+        const { echo } = t.context;
+        if (!older) {
+          t.pass('skipped');
+          return;
+        }
+        const commands = {
+          ...launchers,
+          ...Object.fromEntries(old.map((name) => [name, older[name]])),
+        };
+        const { port: target } = echo.address() as AddressInfo;
+        const deployment = await Deployment.start({
+          apps: [{ name: 'echo', target: `tcp://127.0.0.1:${target}` }],
+          commands,
+        });
+        t.teardown(() => deployment.stop());
+        const machine = await deployment.enrol();
+        const { port } = await deployment.connect(machine, 'echo');
+        const data = randomBytes(3_000_000);
+        t.is(await echoed(port, data), createHash('sha256').update(data).digest('hex'));
+        // What the two releases have in common is what is signed into the grant.
+        const [row] = (await deployment.admin('tunnel', 'list', '--json')).split('\n');
+        const { state, version = 1 } = JSON.parse(row ?? '{}') as {
+          state: string;
+          version?: number;
+        };
+        t.deepEqual({ state, version }, { state: 'open', version: release.version });
+      },
+    );
+  }
 }
