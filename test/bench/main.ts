@@ -9,6 +9,7 @@
  *   npm run bench -- --tunnels 1000     how many idle tunnels the memory figure is taken at (0: leave it out)
  *   npm run bench -- --json FILE        also write every figure there (default bench-results.json)
  *   npm run bench -- risk               false alarms and detections of the risk score (see risk.ts)
+ *   npm run bench -- revocation         how long live tunnels carry bytes after a decision (see revocation.ts)
  *
  * Our programs are compiled first and run from `dist`, as they are published.
  *
@@ -38,6 +39,12 @@ import { inPlace } from '../support/program.ts';
 if (process.argv[2] === 'risk') {
   const { runRiskBench } = await import('./risk.ts');
   await runRiskBench(process.argv.slice(3));
+  process.exit(0);
+}
+
+if (process.argv[2] === 'revocation') {
+  const { runRevocationBench } = await import('./revocation.ts');
+  await runRevocationBench(process.argv.slice(3));
   process.exit(0);
 }
 
