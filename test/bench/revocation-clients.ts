@@ -59,8 +59,8 @@ const lastByteMs = new Map<string, number>();
 async function keepBusy(tunnel: Tunnel, everyMs: number): Promise<void> {
   const stream = tunnel.openStream();
   const { promise, resolve } = Promise.withResolvers<undefined>();
-  let timer: NodeJS.Timeout | undefined;
-  const stop = (): void => clearInterval(timer);
+  const sending: { timer?: NodeJS.Timeout } = {};
+  const stop = (): void => clearInterval(sending.timer);
   stream.attach({
     onData: (chunk) => {
       lastByteMs.set(tunnel.id, Date.now());
@@ -73,7 +73,7 @@ async function keepBusy(tunnel: Tunnel, everyMs: number): Promise<void> {
   });
   stream.write(Buffer.from(`${tunnel.id}\n`));
   await promise;
-  timer = setInterval(() => {
+  sending.timer = setInterval(() => {
     if (!stream.isOver) stream.write(Buffer.from('.'));
   }, everyMs);
 }
@@ -89,7 +89,6 @@ for (const home of homes) {
   for (let i = 0; i < Number(each); i++) {
     const tunnel = await agent.openTunnel(await agent.requestPermit(app));
     await tunnel.accepted;
-    tunnel.closed.catch(() => undefined);
     await keepBusy(tunnel, open < Number(fast) ? fastEveryMs : slowEveryMs);
     open += 1;
   }

@@ -179,7 +179,7 @@ async function measure(
     signals.at(deployment.url);
     await pull(trigger, { deployment, machines, mark, signals });
     await delay(watchMs);
-    clients.child.stdin?.write('report\n');
+    clients.child.stdin.write('report\n');
     const back = JSON.parse(await clients.line(/^\{/)) as Record<string, number>;
     const decided = await decisions(deployment);
     return {
