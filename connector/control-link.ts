@@ -1,4 +1,5 @@
 import {
+  aheadProtocol,
   controlProtocol,
   fromConnector,
   toConnector,
@@ -53,7 +54,13 @@ export class ControlLink {
     const { keeper, instance, software, clock, logger, signal } = options;
     const { identity } = keeper;
     const dialOf = (url: string) =>
-      ({ url, alpn: controlProtocol, serverRole: 'control-plane', identity }) as const;
+      ({
+        url,
+        alpn: aheadProtocol,
+        olderAlpn: controlProtocol,
+        serverRole: 'control-plane',
+        identity,
+      }) as const;
     const { candidate: url, connection: socket } = await dialFirst({
       candidates: options.urls,
       dial: (each, attempt) => dialForWebSocket({ ...dialOf(each), signal: attempt }),

@@ -108,6 +108,7 @@ export {
 export {
   type Assign,
   channelPath,
+  aheadProtocol,
   controlProtocol,
   dataProtocol,
   enrolmentProtocol,

@@ -38,6 +38,9 @@ import { RelayBook } from './relay-book.ts';
 import { TunnelNotices } from './tunnel-notices.ts';
 import { Tunnel, type RekeyLimits } from './tunnel.ts';
 
+/** How long a relay that took the connection may have an agent that was connected before wait for its turn. */
+const comebackPatienceMs = 60_000;
+
 /** How often every tunnel's lease is looked at. */
 const tickEveryMs = 250;
 
@@ -341,7 +344,10 @@ export class Agent {
   }
 
   #controlDial(url: string): DialOptions {
-    return { url, alpn: controlProtocol, serverRole: 'control-plane', identity: this.identity };
+    const dial = { url, alpn: controlProtocol, serverRole: 'control-plane' } as const;
+    // Whoever has tunnels waits for its turn; a person who asks for the first is told that it takes too long.
+    const patience = this.#isConnected ? { patienceMs: comebackPatienceMs } : {};
+    return { ...dial, identity: this.identity, ...patience };
   }
 
   async #openChannel(url: string, socket: TLSSocket, signal: AbortSignal): Promise<DeviceChannel> {

@@ -11,6 +11,9 @@ import { refusalOf } from './upgrade.ts';
 export interface DialOptions {
   readonly url: string;
   readonly alpn: string;
+  /** As `dialTls` says. */
+  readonly olderAlpn?: string;
+  readonly patienceMs?: number;
   readonly serverRole: 'control-plane' | 'data-plane';
   readonly identity: Pick<Identity, 'tlsKeyPem' | 'certificatePem' | 'bundle'>;
   /** Unix socket in place of TCP. */
@@ -37,6 +40,7 @@ export function webSocketOptions(alpn: string): { perMessageDeflate: false; maxP
 export async function dialForWebSocket(options: DialOptions): Promise<TLSSocket> {
   void import('ws'); // it is needed next, and takes its time the first time
   const { url, alpn, identity, serverRole, timeoutMs, socketPath, signal } = options;
+  const { olderAlpn, patienceMs } = options;
   return dialTls({
     url,
     alpn,
@@ -45,6 +49,8 @@ export async function dialForWebSocket(options: DialOptions): Promise<TLSSocket>
     timeoutMs: timeoutMs ?? defaultDialTimeoutMs,
     ...(socketPath === undefined ? {} : { socketPath }),
     ...(signal === undefined ? {} : { signal }),
+    ...(olderAlpn === undefined ? {} : { olderAlpn }),
+    ...(patienceMs === undefined ? {} : { patienceMs }),
   });
 }
 

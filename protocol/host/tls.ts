@@ -26,6 +26,9 @@ import { findPortal, isNotTls, isTlsRefused, lookAtCertificate } from './tls-dia
 /** Time for DNS, TCP and TLS together. */
 export const defaultDialTimeoutMs = 10_000;
 
+/** A dial that waits for its turn asks after so long whether the other machine is still there. */
+const keepAliveMs = 5_000;
+
 const tls13 = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const;
 
 export interface SecureServerOptions {
@@ -66,10 +69,17 @@ export interface DialIdentity {
 export interface SecureDial {
   readonly url: string;
   readonly alpn: string;
+  /** Offered behind `alpn`, for an end that does not know that name yet. */
+  readonly olderAlpn?: string;
   /** Unix socket to connect to in place of the URL's address; names are checked all the same. */
   readonly socketPath?: string;
   readonly signal?: AbortSignal;
   readonly timeoutMs?: number;
+  /**
+   * For TLS, from the moment in which the connection was taken, in place of what is left of `timeoutMs`: a relay that
+   * a crowd comes back to has each wait for its turn, and whoever gives up begins at the end again.
+   */
+  readonly patienceMs?: number;
   /**
    * `null` trusts anybody: only for reading something that proves itself. Otherwise the CAs of the deployment,
    * never the machine's own, and the role that the other end's certificate must state.
@@ -106,17 +116,24 @@ export async function dialTls(dial: SecureDial): Promise<TLSSocket> {
   const { signal } = dial;
   throwIfAborted(signal);
   const giveUp = new AbortController();
-  const timer = setTimeout(() => {
+  const giveUpLate = () => {
     giveUp.abort(timeoutError());
-  }, dial.timeoutMs ?? defaultDialTimeoutMs);
+  };
+  let timer = setTimeout(giveUpLate, dial.timeoutMs ?? defaultDialTimeoutMs);
   const onAbort = () => {
     giveUp.abort(abortError(signal));
   };
   signal?.addEventListener('abort', onAbort, { once: true });
   const progress: DialProgress = { stage: 'connect' };
+  const onConnected = () => {
+    progress.stage = 'tls';
+    if (dial.patienceMs === undefined || giveUp.signal.aborted) return;
+    clearTimeout(timer);
+    timer = setTimeout(giveUpLate, dial.patienceMs);
+  };
   try {
     const carrier = await findCarrier(dial, giveUp.signal);
-    return await finishTls(dial, carrier, progress, giveUp.signal);
+    return await finishTls(dial, carrier, { progress, onConnected }, giveUp.signal);
   } catch (error) {
     const failure = { url: dial.url, ...progress, authorities: dial.trust?.authorities ?? [] };
     const found = giveUp.signal.aborted ? undefined : await diagnose(error, dial, progress);
@@ -136,17 +153,18 @@ interface DialProgress {
 async function finishTls(
   dial: SecureDial,
   carrier: Carrier,
-  progress: DialProgress,
+  { progress, onConnected }: { readonly progress: DialProgress; readonly onConnected: () => void },
   signal: AbortSignal,
 ): Promise<TLSSocket> {
   const { host } = addressOf(dial.url);
   const { trust } = dial;
+  const offered = [dial.alpn, ...(dial.olderAlpn === undefined ? [] : [dial.olderAlpn])];
   return new Promise<TLSSocket>((resolve, reject) => {
     const socket = connect({
       ...carrier,
       ...(isIP(host) ? {} : { servername: host }),
       secureContext: contextOf(dial),
-      ALPNProtocols: [dial.alpn],
+      ALPNProtocols: offered,
       rejectUnauthorized: trust !== null,
       checkServerIdentity: (_name, certificate) => {
         if (trust === null) return undefined;
@@ -183,12 +201,10 @@ async function finishTls(
     function onClose(): void {
       fail(Object.assign(new Error('closed'), { code: 'ECONNRESET' }));
     }
-    if (inner) progress.stage = 'tls';
-    else {
-      socket.once('connect', () => {
-        progress.stage = 'tls';
-      });
-    }
+    // A machine that is gone without a word would be waited for in vain.
+    if (dial.patienceMs !== undefined) socket.setKeepAlive(true, keepAliveMs);
+    if (inner) onConnected();
+    else socket.once('connect', onConnected);
     // What a proxy made is a socket of its own below ours, with an end of its own.
     inner?.on('error', () => undefined);
     socket.once('close', () => inner?.destroy());
@@ -200,7 +216,7 @@ async function finishTls(
       progress.seen = readCertificate(socket.getPeerCertificate(), dial.url);
     });
     socket.once('secureConnect', () => {
-      if (socket.alpnProtocol !== dial.alpn) {
+      if (!offered.includes(socket.alpnProtocol || '')) {
         fail(wrongProtocol(dial.url));
         return;
       }

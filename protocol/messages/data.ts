@@ -46,6 +46,11 @@ export const channelPath = '/v1/channel';
 /** Application protocols (ALPN): each demands one role of the certificate on either side. */
 export const dataProtocol = 'ztna-data/1';
 export const controlProtocol = 'ztna-control/1';
+/**
+ * The same for connectors and data planes alone, offered ahead of the other name: whoever decides on an order of service
+ * before TLS sees by it that devices wait for this one. It proves nothing; the certificate behind it does.
+ */
+export const aheadProtocol = 'ztna-control-ahead/1';
 export const enrolmentProtocol = 'ztna-enrol/1';
 /** Between data planes: a connection for a control plane, handed on as it came, behind a PROXY line. */
 export const forwardProtocol = 'ztna-forward/1';

@@ -22,6 +22,7 @@ import { LogFeed } from './live/log-feed.ts';
 import { Peers } from './live/peers.ts';
 import { leave, registerSelf } from './live/ownership.ts';
 import { followOthers } from './live/refresh.ts';
+import { TakeUps } from './live/take-ups.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
 import { whenWentBack } from './live/went-back.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
@@ -103,7 +104,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       certificatePem: certificate.certificatePem,
       authorities: authoritiesOf(services),
       logger,
-      onControl: (peer, request, socket, head) => void upgrades.handle(peer, request, socket, head),
+      onControl: (...upgrade) => void upgrades.handle(...upgrade),
       onEnrolment: (address, request, response) => {
         void answerEnrolment(services, address, request, response);
       },
@@ -288,6 +289,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     resumeThrottle: new Throttle({ burst: 256, perMinute: limits.resumesPerMinute }),
     reportThrottle: new Throttle({ burst: 4_096, perMinute: 600 }),
     otpThrottle: new Throttle({ burst: 5, perMinute: 3 }),
+    takeUps: new TakeUps(),
     greetings: new Turns({
       atOnce: limits.greetingsAtOnce,
       waiting: limits.greetingsWaiting,

@@ -9,6 +9,7 @@ import type { Throttle } from './listener/throttle.ts';
 import type { Absences } from './live/absences.ts';
 import type { LogFeed } from './live/log-feed.ts';
 import type { Peers } from './live/peers.ts';
+import type { TakeUps } from './live/take-ups.ts';
 import type { TunnelIndex } from './live/tunnel-index.ts';
 import type { PolicyEngine } from './policy/index.ts';
 import type { Postures } from './posture/index.ts';
@@ -61,6 +62,8 @@ export interface Services {
   readonly reportThrottle: Throttle;
   /** By address, IPv6 by its /64. */
   readonly enrolmentThrottle: Throttle;
+  /** Tunnels that are taken up again. */
+  readonly takeUps: TakeUps;
   /** Of devices that are being greeted, from their upgrade to the welcome. */
   readonly greetings: Turns;
   readonly settings: Settings;

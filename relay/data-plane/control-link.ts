@@ -1,4 +1,5 @@
 import {
+  aheadProtocol,
   controlProtocol,
   fromRelay,
   leaseBatchSchema,
@@ -99,7 +100,8 @@ export class ControlLink {
     return ControlChannel.open<ToRelay, FromRelay>({
       dial: {
         url,
-        alpn: controlProtocol,
+        alpn: aheadProtocol,
+        olderAlpn: controlProtocol,
         serverRole: 'control-plane',
         identity: current,
         ...(socketPath === undefined ? {} : { socketPath }),

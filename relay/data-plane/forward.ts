@@ -1,15 +1,41 @@
 import { connect, type Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { abortError, resetSocket } from '../../protocol/host/index.ts';
+import { abortError, resetSocket, systemCode } from '../../protocol/host/index.ts';
 import { proxyLine, type Endpoints } from './address.ts';
+import { Comeback } from './comeback.ts';
 import { limits } from './limits.ts';
 
 /** Connects to a control plane and writes the PROXY line that names the client. Rejects when the signal aborts. */
 export type ControlDial = (ends: Endpoints, signal: AbortSignal) => Promise<Socket>;
 
-/** The way to the control plane on this host: its unix socket. */
+/**
+ * The way to the control plane on this host: its unix socket. While that is not there, or its queue is full, a
+ * connection waits: whoever were cut off instead would be back at once, and cost more.
+ */
 export function dialLocalControl(path: string): ControlDial {
-  return (ends, signal) =>
+  const connectOnce = connectLocal(path);
+  const comeback = new Comeback(async (signal) => {
+    (await connectOnce(signal)).destroy();
+  });
+  return async (ends, signal) => {
+    for (;;) {
+      try {
+        const control = await connectOnce(signal);
+        control.write(proxyLine(ends));
+        return control;
+      } catch (error) {
+        if (signal.aborted || !passing.has(systemCode(error) ?? '')) throw error;
+      }
+      await comeback.wait(signal);
+    }
+  };
+}
+
+/** What a unix socket says that is not there, not served, or whose queue is full. */
+const passing = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN']);
+
+function connectLocal(path: string): (signal: AbortSignal) => Promise<Socket> {
+  return (signal) =>
     new Promise((resolve, reject) => {
       const control = connect({ path, allowHalfOpen: true });
       const settle = () => {
@@ -29,7 +55,6 @@ export function dialLocalControl(path: string): ControlDial {
       control.on('error', fail);
       control.once('connect', () => {
         settle();
-        control.write(proxyLine(ends));
         resolve(control);
       });
       if (signal.aborted) onAbort();

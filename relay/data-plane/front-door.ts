@@ -68,7 +68,7 @@ export class FrontDoor {
               }),
         );
       });
-      door.#server.listen({ host: options.host, port: options.port, backlog: 1_024 }, resolve);
+      door.#server.listen({ host: options.host, port: options.port, backlog: limits.backlog }, resolve);
     });
     door.#server.removeAllListeners('error');
     door.#server.on('error', (error) => {

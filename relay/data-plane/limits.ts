@@ -13,6 +13,8 @@ export const limits = {
 
   /** Open TCP connections of every kind; two descriptors each at most, below the usual 20,000 for one process. */
   connections: 16_000,
+  /** Connections that wait in the kernel to be accepted; it may allow fewer. */
+  backlog: 4_096,
   /** Connections whose ClientHello is not complete. */
   pendingHellos: 4_096,
   /** Connections handed on to the control plane; each holds a second descriptor. */

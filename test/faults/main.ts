@@ -7,6 +7,7 @@
  *   npm run faults -- --minutes 480     how long the chaos goes on (default 10; quick: 1)
  *   npm run faults -- --rounds 100      how often a relay or control plane is killed (default 20; quick: 5)
  *   npm run faults -- --mib 1024        the size of a transfer (default 10240; quick: 2048)
+ *   npm run faults -- --clients 500     how many clients lose their relay at once (default 2000; quick: 100)
  *   npm run faults -- --seed TEXT       the same random choices as the run that printed it
  *   npm run faults -- --json FILE       also write the rows there
  *   npm run faults -- --logs DIR        also write there what every program said, a file each, with the time of each line
@@ -31,6 +32,7 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     rounds: { type: 'string' },
     mib: { type: 'string' },
+    clients: { type: 'string' },
     seed: { type: 'string', default: randomBytes(6).toString('hex') },
     json: { type: 'string' },
     logs: { type: 'string' },
@@ -46,6 +48,7 @@ function positive(name: string, text: string | undefined): number | undefined {
 const minutes = positive('minutes', values.minutes);
 const rounds = positive('rounds', values.rounds);
 const mib = positive('mib', values.mib);
+const clients = positive('clients', values.clients);
 const wanted = values.only?.split(',');
 const unknown = wanted?.find((name) => !scenarios.some((scenario) => scenario.name === name));
 if (unknown !== undefined) {
@@ -65,7 +68,7 @@ async function runAll(queue: Scenario[]): Promise<void> {
   for (let scenario = queue.shift(); scenario; scenario = queue.shift()) {
     const random = new Random(`${values.seed}/${scenario.name}`);
     const logs = values.logs === undefined ? undefined : join(values.logs, scenario.name);
-    const options = { isQuick: values.quick, minutes, rounds, mib, logs, random };
+    const options = { isQuick: values.quick, minutes, rounds, mib, clients, logs, random };
     found.set(scenario.name, await runScenario(scenario, options));
     await unlessLeaving();
   }

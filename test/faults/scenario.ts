@@ -16,6 +16,8 @@ export interface Run {
   readonly minutes: number | undefined;
   readonly rounds: number | undefined;
   readonly mib: number | undefined;
+  /** How many clients make a stampede, where that was asked for. */
+  readonly clients: number | undefined;
   /** Where every program's lines are written, if that was asked for. */
   readonly logs: string | undefined;
   readonly random: Random;
@@ -40,7 +42,7 @@ export interface Scenario {
 /** Runs one scenario to its rows. Whatever it throws is a row that failed. */
 export async function runScenario(
   scenario: Scenario,
-  options: Pick<Run, 'isQuick' | 'minutes' | 'rounds' | 'mib' | 'logs' | 'random'>,
+  options: Pick<Run, 'isQuick' | 'minutes' | 'rounds' | 'mib' | 'clients' | 'logs' | 'random'>,
 ): Promise<Row[]> {
   const rows: Row[] = [];
   const { name } = scenario;

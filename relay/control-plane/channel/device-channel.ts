@@ -39,17 +39,24 @@ export const maxDeviceMessageBytes = 65_536;
 type Hello = Extract<FromDevice, { type: 'hello' }>;
 export type DeviceRequest = Extract<FromDevice, { id: number }>;
 
-/** Serves one control channel of a device until it closes. `onGreeted` is called once it is welcome. */
+/** What is called as a device comes back: once it is welcome, and once what it has lost is made good, too. */
+export interface ComebackProgress {
+  readonly greeted: () => void;
+  readonly settled: () => void;
+}
+
+/** Serves one control channel of a device until it closes. */
 export function serveDevice(
   services: Services,
   socket: WebSocket,
   dialler: ControlPeer,
-  onGreeted: () => void,
+  progress: ComebackProgress,
 ): void {
   const id = dialler.id as DeviceId;
   const logger = services.logger.child({ device: id });
   let peer: DevicePeer | undefined;
   let challenge: PostureChallenge | undefined;
+  let leave: () => void = () => undefined;
   const channel = new ServerChannel<FromDevice, ToDevice>(socket, {
     from: fromDevice,
     to: toDevice,
@@ -62,7 +69,10 @@ export function serveDevice(
         challenge = await greet(services, channel, dialler, message, (registered) => {
           peer = registered;
         });
-        onGreeted();
+        progress.greeted();
+        const { tunnels, takeUps } = services;
+        const lost = message.tunnels.filter((tunnel) => tunnels.get(tunnel)?.state === 'detached');
+        leave = takeUps.whenNoted(lost, progress.settled);
         logger.info('device_online', { address: dialler.address });
       } else if (peer && message.type === 'tunnel_closed') {
         await noteClosed(services, id, message.tunnel, message.reason);
@@ -79,6 +89,7 @@ export function serveDevice(
   });
   void channel.closed.then(() => {
     clearTimeout(certificateTimer);
+    leave();
     if (!peer) return;
     services.peers.removeDevice(peer);
     logger.info('device_offline');

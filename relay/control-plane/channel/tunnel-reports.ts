@@ -111,6 +111,7 @@ export async function noteResumed(
       tunnel.detachedAtMs = null;
       tunnel.isAwaited = false;
       tunnel.pathGeneration = generation;
+      services.takeUps.note(tunnel.id);
     });
   }, apart);
   // It was not renewed while it had no path, and what the grant gave it may be used up.

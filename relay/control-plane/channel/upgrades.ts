@@ -5,7 +5,7 @@ import { refuseUpgrade } from '../../../protocol/host/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { Services } from '../services.ts';
 import { maxConnectorMessageBytes, serveConnector } from './connector-channel.ts';
-import { maxDeviceMessageBytes, serveDevice } from './device-channel.ts';
+import { maxDeviceMessageBytes, serveDevice, type ComebackProgress } from './device-channel.ts';
 import { maxRelayMessageBytes, serveRelay } from './relay-channel.ts';
 
 /** Turns checked connections into control channels, each role with the messages and sizes of its own. */
@@ -24,11 +24,13 @@ export class Upgrades {
     };
   }
 
+  /** `endTurn` lets the listener begin with the next newcomer. */
   async handle(
     peer: ControlPeer,
     request: Parameters<WebSocketServer['handleUpgrade']>[0],
     socket: Parameters<WebSocketServer['handleUpgrade']>[1],
     head: Buffer,
+    endTurn: () => void,
   ): Promise<void> {
     socket.on('error', () => undefined);
     let greeted: () => void = () => undefined;
@@ -50,15 +52,15 @@ export class Upgrades {
       const { role } = peer;
       await this.#refuseRevoked(peer);
       this.#servers[role].handleUpgrade(request, socket, head, (webSocket) => {
-        this.#serve(webSocket, peer, greeted);
+        this.#serve(webSocket, peer, { greeted, settled: endTurn });
       });
     } catch (error) {
       await this.#refuse(peer, socket, error);
     }
   }
 
-  #serve(socket: WebSocket, peer: ControlPeer, greeted: () => void): void {
-    if (peer.role === 'device') serveDevice(this.#services, socket, peer, greeted);
+  #serve(socket: WebSocket, peer: ControlPeer, progress: ComebackProgress): void {
+    if (peer.role === 'device') serveDevice(this.#services, socket, peer, progress);
     else if (peer.role === 'connector') serveConnector(this.#services, socket, peer);
     else serveRelay(this.#services, socket, peer);
   }

@@ -5,7 +5,13 @@ import { createServer, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-import { controlProtocol, enrolmentProtocol, toZtnaError } from '../../../protocol/index.ts';
+import {
+  aheadProtocol,
+  controlProtocol,
+  enrolmentProtocol,
+  toZtnaError,
+  ZtnaError,
+} from '../../../protocol/index.ts';
 import {
   peerIdentity,
   secureServerOptions,
@@ -24,10 +30,18 @@ const bodyTimeoutMs = 10_000;
 /** And the answer within this: hashing a password takes its time. */
 const answerTimeoutMs = 20_000;
 /**
- * TLS handshakes at once: they share one processor, so more of them only take longer each. A crowd that comes back waits
- * in front of them, in turn, rather than inside.
+ * Newcomers at once, each until it is known who it is, and a device until its tunnels are taken up again: all of that
+ * shares a processor or two, so more of them only take longer each, until they give up and begin again. A crowd that
+ * comes back waits in front, in turn, where waiting costs nothing.
  */
-const handshakeLimits = { atOnce: 48, waiting: 4_096, waitMs: 5_000 };
+const turnLimits = { atOnce: 64, waiting: 8_192, waitMs: 60_000 };
+/** The same for those whom devices wait for. */
+const aheadLimits = { atOnce: 16, waiting: 256, waitMs: 5_000 };
+/** A device's turn ends so long after its TLS handshake, whatever it has come to. */
+const deviceTurnMs = 4_000;
+const backlog = 4_096;
+/** The one that comes first is taken where both are offered. */
+const controlProtocols = [aheadProtocol, controlProtocol];
 /** Connections at once, in all; the data plane has its own bound per stranger in front. */
 const maxConnections = 20_000;
 
@@ -43,12 +57,16 @@ export interface SecureListenerOptions {
   readonly certificatePem: string;
   readonly authorities: readonly string[];
   readonly logger: Logger;
-  /** An upgrade on ALPN `ztna-control/1` by a holder of one of our certificates. */
+  /**
+   * An upgrade by a holder of one of our certificates, on ALPN `ztna-control/1`, or on `ztna-control-ahead/1` by one that
+   * is no device. `endTurn` lets the next newcomer in, where that has not happened yet.
+   */
   readonly onControl: (
     peer: ControlPeer,
     request: IncomingMessage,
     socket: Duplex,
     head: Buffer,
+    endTurn: () => void,
   ) => void;
   /** A request on ALPN `ztna-enrol/1`. */
   readonly onEnrolment: (
@@ -86,8 +104,12 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
 
   const addressOf = (socket: Duplex) => addresses.get(socket) ?? 'unknown';
   const peers = new WeakMap<Duplex, ControlPeer>();
-  const handshakes = new Turns(handshakeLimits);
-  const handshakeEnds = new WeakMap<Duplex, () => void>();
+  const turns = new Turns(turnLimits);
+  const turnsAhead = new Turns(aheadLimits);
+  const turnEnds = new WeakMap<Duplex, () => void>();
+  const endTurn = (raw: Duplex | undefined) => {
+    if (raw) turnEnds.get(raw)?.();
+  };
   const protocols = new WeakMap<Duplex, string | false | null>();
   // Node watches the time that requests take only for a server that listens by itself.
   const deadlines = new WeakMap<Duplex, NodeJS.Timeout>();
@@ -110,7 +132,12 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     server.maxHeadersCount = 64;
     server.prependListener('secureConnection', (socket: TLSSocket) => {
       const raw = rawSocketOf(socket);
-      if (raw) handshakeEnds.get(raw)?.();
+      if (peers.get(socket)?.role === 'device') {
+        const timer = setTimeout(endTurn, deviceTurnMs, raw);
+        socket.once('close', () => {
+          clearTimeout(timer);
+        });
+      } else endTurn(raw);
       addresses.set(socket, raw ? addressOf(raw) : 'unknown');
       protocols.set(socket, socket.alpnProtocol);
       setDeadline(socket, beginTimeoutMs);
@@ -133,8 +160,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       const verdict: unknown = socket.authorizationError; // OpenSSL's code, whatever the types say
       const isVerdict = typeof verdict === 'string';
       // A peer that merely went away was not refused.
-      const under = rawSocketOf(socket);
-      if (under) handshakeEnds.get(under)?.();
+      endTurn(rawSocketOf(socket));
       if (clientAuthorities && (isVerdict || error.code !== 'ECONNRESET')) {
         const raw = rawSocketOf(socket);
         const reason = isVerdict ? verdict : (error.code ?? 'tls_refused');
@@ -149,15 +175,19 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   };
 
   // A browser that is asked for a certificate bothers its user, so only control channels are.
-  const control = serverFor([controlProtocol], options.authorities);
+  const control = serverFor(controlProtocols, options.authorities);
   const open = serverFor([enrolmentProtocol, 'http/1.1'], null);
 
   control.prependListener('secureConnection', (socket: TLSSocket) => {
     const address = addressOf(socket);
     try {
       const certificate = socket.getPeerX509Certificate();
+      const identity = peerIdentity(socket);
+      if (identity.role === 'device' && socket.alpnProtocol === aheadProtocol) {
+        throw new ZtnaError('ERR_IDENTITY_ROLE', { reason: 'role_wrong' });
+      }
       peers.set(socket, {
-        ...peerIdentity(socket),
+        ...identity,
         address,
         certificateUntilMs: certificate ? Date.parse(certificate.validTo) : 0,
       });
@@ -171,8 +201,13 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   });
   control.on('upgrade', (request, socket, head) => {
     const peer = peers.get(socket);
-    if (peer) options.onControl({ ...peer, address: addressOf(socket) }, request, socket, head);
-    else socket.destroy();
+    if (!peer) {
+      socket.destroy();
+      return;
+    }
+    options.onControl({ ...peer, address: addressOf(socket) }, request, socket, head, () => {
+      endTurn(rawSocketOf(socket as TLSSocket));
+    });
   });
   open.on('request', (request, response) => {
     const { socket } = request;
@@ -186,7 +221,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     socket.destroy();
   });
 
-  const takeTurn = async (socket: Socket): Promise<void> => {
+  const takeTurn = async (socket: Socket, among: Turns): Promise<void> => {
     const gone = new AbortController();
     let end: () => void = () => undefined;
     const onClose = () => {
@@ -195,8 +230,8 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     };
     socket.once('close', onClose);
     if (socket.destroyed) gone.abort();
-    end = await handshakes.begin(gone.signal);
-    handshakeEnds.set(socket, end);
+    end = await among.begin(gone.signal);
+    turnEnds.set(socket, end);
     if (socket.destroyed) end();
   };
 
@@ -204,10 +239,13 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     try {
       const { address } = await readProxyLine(socket, beginTimeoutMs);
       addresses.set(socket, address);
-      const offered = await peekProtocols(socket, beginTimeoutMs);
-      // The data plane of this host goes ahead of those who need it.
-      if (address !== localAddress) await takeTurn(socket);
-      (offered.includes(controlProtocol) ? control : open).emit('connection', socket);
+      const { offered, putBack } = await peekProtocols(socket, beginTimeoutMs);
+      // The data plane of this host goes ahead of everybody.
+      if (address !== localAddress)
+        await takeTurn(socket, offered.includes(aheadProtocol) ? turnsAhead : turns);
+      putBack();
+      const isControl = controlProtocols.some((protocol) => offered.includes(protocol));
+      (isControl ? control : open).emit('connection', socket);
     } catch (error) {
       logger.debug('connection_refused', { code: toZtnaError(error).code });
       socket.destroy();
@@ -229,7 +267,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   await rm(socketPath, { force: true });
   await new Promise<void>((resolve, reject) => {
     listener.once('error', reject);
-    listener.listen(socketPath, resolve);
+    listener.listen({ path: socketPath, backlog }, resolve);
   });
   await chmod(socketPath, 0o600);
 
@@ -238,11 +276,11 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   return {
     useAuthorities: (authorities) => {
       current = { ...current, authorities };
-      control.setSecureContext(tlsOptionsFor(current, [controlProtocol], authorities));
+      control.setSecureContext(tlsOptionsFor(current, controlProtocols, authorities));
     },
     useCertificate: (keyPem, certificatePem) => {
       current = { ...current, keyPem, certificatePem };
-      control.setSecureContext(tlsOptionsFor(current, [controlProtocol], current.authorities));
+      control.setSecureContext(tlsOptionsFor(current, controlProtocols, current.authorities));
       open.setSecureContext(tlsOptionsFor(current, [enrolmentProtocol, 'http/1.1'], null));
     },
     stop: () =>

@@ -13,8 +13,9 @@ export const stampede: Scenario = {
   name: 'stampede',
   run: (run) =>
     withRig(run, { relays: ['full'], connectors: 2 }, async ({ fleet }) => {
-      const size = run.isQuick ? { clients: 100, processes: 2 } : { clients: 2_000, processes: 4 };
-      const { clients } = size;
+      const usual = run.isQuick ? { clients: 100, processes: 2 } : { clients: 2_000, processes: 4 };
+      const { clients = usual.clients } = run;
+      const size = { ...usual, clients };
       const crowd = await Crowd.openMany(fleet, size, (line) => run.say(line));
       const load = watchLoad(fleet, crowd);
       try {
@@ -66,7 +67,7 @@ export const stampede: Scenario = {
           run.check(
             'no thundering herd: connections a second',
             peakPerSecond,
-            peakPerSecond <= most,
+            back.length > 0 && peakPerSecond <= most,
           );
         }
         const counted = await eventually(
