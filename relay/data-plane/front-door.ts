@@ -68,7 +68,10 @@ export class FrontDoor {
               }),
         );
       });
-      door.#server.listen({ host: options.host, port: options.port, backlog: limits.backlog }, resolve);
+      door.#server.listen(
+        { host: options.host, port: options.port, backlog: limits.backlog },
+        resolve,
+      );
     });
     door.#server.removeAllListeners('error');
     door.#server.on('error', (error) => {

@@ -34,11 +34,14 @@ const answerTimeoutMs = 20_000;
  * shares a processor or two, so more of them only take longer each, until they give up and begin again. A crowd that
  * comes back waits in front, in turn, where waiting costs nothing.
  */
-const turnLimits = { atOnce: 64, waiting: 8_192, waitMs: 60_000 };
-/** The same for those whom devices wait for. */
-const aheadLimits = { atOnce: 16, waiting: 256, waitMs: 5_000 };
-/** A device's turn ends so long after its TLS handshake, whatever it has come to. */
-const deviceTurnMs = 4_000;
+const usualTurns = {
+  newcomers: { atOnce: 64, waiting: 8_192, waitMs: 60_000 },
+  /** The same for those whom devices wait for. */
+  ahead: { atOnce: 16, waiting: 256, waitMs: 5_000 },
+  /** Turns end so long after they began, and a device's so long after TLS, whatever it has come to: who stalls holds up nobody. */
+  handshakeMs: 2_000,
+  deviceMs: 4_000,
+};
 const backlog = 4_096;
 /** The one that comes first is taken where both are offered. */
 const controlProtocols = [aheadProtocol, controlProtocol];
@@ -80,6 +83,8 @@ export interface SecureListenerOptions {
     request: IncomingMessage,
     response: ServerResponse,
   ) => boolean;
+  /** For tests: who waits for whom, and how long. */
+  readonly turns?: typeof usualTurns;
   /** A control connection whose certificate was refused, before it could say anything. */
   readonly onRefused: (reason: string, address: string) => void;
 }
@@ -104,11 +109,15 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
 
   const addressOf = (socket: Duplex) => addresses.get(socket) ?? 'unknown';
   const peers = new WeakMap<Duplex, ControlPeer>();
-  const turns = new Turns(turnLimits);
-  const turnsAhead = new Turns(aheadLimits);
+  const limits = options.turns ?? usualTurns;
+  const turns = new Turns(limits.newcomers);
+  const turnsAhead = new Turns(limits.ahead);
   const turnEnds = new WeakMap<Duplex, () => void>();
+  const turnTimers = new WeakMap<Duplex, NodeJS.Timeout>();
   const endTurn = (raw: Duplex | undefined) => {
-    if (raw) turnEnds.get(raw)?.();
+    if (!raw) return;
+    clearTimeout(turnTimers.get(raw));
+    turnEnds.get(raw)?.();
   };
   const protocols = new WeakMap<Duplex, string | false | null>();
   // Node watches the time that requests take only for a server that listens by itself.
@@ -133,10 +142,8 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     server.prependListener('secureConnection', (socket: TLSSocket) => {
       const raw = rawSocketOf(socket);
       if (peers.get(socket)?.role === 'device') {
-        const timer = setTimeout(endTurn, deviceTurnMs, raw);
-        socket.once('close', () => {
-          clearTimeout(timer);
-        });
+        clearTimeout(raw && turnTimers.get(raw));
+        if (raw) turnTimers.set(raw, setTimeout(endTurn, limits.deviceMs, raw));
       } else endTurn(raw);
       addresses.set(socket, raw ? addressOf(raw) : 'unknown');
       protocols.set(socket, socket.alpnProtocol);
@@ -223,16 +230,14 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
 
   const takeTurn = async (socket: Socket, among: Turns): Promise<void> => {
     const gone = new AbortController();
-    let end: () => void = () => undefined;
-    const onClose = () => {
+    socket.once('close', () => {
       gone.abort();
-      end();
-    };
-    socket.once('close', onClose);
+      endTurn(socket);
+    });
     if (socket.destroyed) gone.abort();
-    end = await among.begin(gone.signal);
-    turnEnds.set(socket, end);
-    if (socket.destroyed) end();
+    turnEnds.set(socket, await among.begin(gone.signal));
+    turnTimers.set(socket, setTimeout(endTurn, limits.handshakeMs, socket));
+    if (socket.destroyed) endTurn(socket);
   };
 
   const accept = async (socket: Socket): Promise<void> => {

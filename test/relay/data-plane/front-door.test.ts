@@ -8,6 +8,7 @@ import {
 import { setImmediate as turn } from 'node:timers/promises';
 import test from 'ava';
 import { dataProtocol } from '../../../protocol/index.ts';
+import { clientHelloFor } from '../../support/client-hello.ts';
 import { RelayRig, type Credentials } from '../../support/relay-rig.ts';
 
 async function dialRaw(rig: RelayRig): Promise<Socket> {
@@ -15,23 +16,6 @@ async function dialRaw(rig: RelayRig): Promise<Socket> {
   socket.on('error', () => undefined);
   await once(socket, 'connect');
   return socket;
-}
-
-/** The ClientHello that Node makes for that protocol, and nothing else. */
-async function helloFor(protocol: string): Promise<Buffer> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  const client = connectTls({ host: '127.0.0.1', port, ALPNProtocols: [protocol] });
-  client.on('error', () => undefined);
-  const [socket] = (await once(server, 'connection')) as [Socket];
-  socket.on('error', () => undefined);
-  const [bytes] = (await once(socket, 'data')) as [Buffer];
-  client.destroy();
-  socket.destroy();
-  server.close();
-  return bytes;
 }
 
 function closed(socket: Socket): Promise<void> {
@@ -57,7 +41,7 @@ async function readAll(socket: Socket): Promise<string> {
 test('front door - hands another protocol on untouched behind a PROXY line, with both half-closes', async (t) => {
   const rig = await RelayRig.start();
   t.teardown(() => rig.stop());
-  const hello = await helloFor('http/1.1');
+  const hello = await clientHelloFor('http/1.1');
   const handed = new Promise<{ socket: Socket; first: Buffer }>((resolve) => {
     rig.control.onRaw = (socket, first) => {
       resolve({ socket, first });
@@ -86,7 +70,7 @@ test('front door - hands another protocol on untouched behind a PROXY line, with
 test('front door - leaves nothing behind when either side cuts the connection', async (t) => {
   const rig = await RelayRig.start();
   t.teardown(() => rig.stop());
-  const hello = await helloFor('http/1.1');
+  const hello = await clientHelloFor('http/1.1');
   for (const cut of ['client', 'control'] as const) {
     const handed = new Promise<Socket>((resolve) => {
       rig.control.onRaw = resolve;
@@ -120,7 +104,7 @@ test('front door - closes what is not TLS and what exceeds the cap, and tells it
 test('front door - drops a stalled ClientHello and a stalled handshake', async (t) => {
   const rig = await RelayRig.start();
   t.teardown(() => rig.stop());
-  const hello = await helloFor(dataProtocol);
+  const hello = await clientHelloFor(dataProtocol);
   const silent = await dialRaw(rig);
   const partial = await dialRaw(rig);
   partial.write(hello.subarray(0, 100));
