@@ -18,6 +18,8 @@ export interface FrontDoorOptions {
   /** Takes what another data plane hands on; without it nothing is taken. All bytes are still unread. */
   readonly onForwarded?: (socket: Socket, ends: Endpoints) => void;
   readonly logger: Logger;
+  /** For tests: how many strangers of one address are let in at once, and a second for long. */
+  readonly strangers?: { readonly burst: number; readonly perSecond: number };
 }
 
 /**
@@ -28,16 +30,15 @@ export class FrontDoor {
   readonly #options: FrontDoorOptions;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  readonly #strangers = new TokenBuckets(
-    limits.addressBurst,
-    limits.addressPerSecond,
-    limits.addressesTracked,
-  );
+  readonly #strangers: TokenBuckets;
   #pending = 0;
   #forwarded = 0;
 
   private constructor(options: FrontDoorOptions) {
     this.#options = options;
+    const { burst = limits.addressBurst, perSecond = limits.addressPerSecond } =
+      options.strangers ?? {};
+    this.#strangers = new TokenBuckets(burst, perSecond, limits.addressesTracked);
     this.#server = createServer(
       { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 },
       (socket) => {

@@ -1,15 +1,21 @@
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import { createServer as createTcpServer, type AddressInfo, type Server } from 'node:net';
+import {
+  createServer as createTcpServer,
+  type AddressInfo,
+  type Server,
+  type Socket,
+} from 'node:net';
 import { join } from 'node:path';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import { connect as connectTls, createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import test, { type ExecutionContext } from 'ava';
 import type { WebSocket } from 'ws';
 import { ZtnaError } from '../../../protocol/errors.ts';
 import { newId } from '../../../protocol/id.ts';
-import { controlProtocol, dataProtocol } from '../../../protocol/messages/data.ts';
+import { aheadProtocol, controlProtocol, dataProtocol } from '../../../protocol/messages/data.ts';
 import { dialWebSocket, type DialOptions } from '../../../protocol/host/dial.ts';
 import { secureServerOptions } from '../../../protocol/host/tls.ts';
 import { startTestServer, type TestServerOptions } from '../../support/control-server.ts';
@@ -201,6 +207,36 @@ test('dialWebSocket - says that a name is unknown', async (t) => {
   const error = await refused(t, dial('https://no-such-host.invalid'));
   t.is(error.reason, 'name_unknown');
   t.is(error.hop, 'network');
+});
+
+test('dialWebSocket - an end that does not know the newer protocol is dialled by the older name', async (t) => {
+  const names = { alpn: aheadProtocol, olderAlpn: controlProtocol };
+  for (const alpn of [aheadProtocol, controlProtocol]) {
+    const server = await startTestServer({ pki, alpn });
+    t.teardown(() => server.stop());
+    const secured = once(server.server, 'secureConnection') as Promise<[TLSSocket]>;
+    (await dial(server.url, names)).terminate();
+    const [socket] = await secured;
+    t.is(socket.alpnProtocol, alpn);
+  }
+});
+
+test('dialWebSocket - waits for TLS as long as it has patience, from when the connection was taken', async (t) => {
+  const server = await startTestServer({ pki });
+  t.teardown(() => server.stop());
+  const taken = Promise.withResolvers<Socket>();
+  const queue = createTcpServer({ pauseOnConnect: true }, taken.resolve);
+  const url = await listening(t, queue);
+  const timeoutMs = 500;
+  const impatient = refused(t, dial(url, { timeoutMs }));
+  (await taken.promise).once('close', () => undefined).resume();
+  t.is((await impatient).reason, 'timed_out');
+  const second = once(queue, 'connection') as Promise<[Socket]>;
+  const patient = dial(url, { timeoutMs, patienceMs: 60_000 });
+  const [socket] = await second;
+  await delay(timeoutMs * 2); // the time that is not enough
+  server.server.emit('connection', socket);
+  (await patient).terminate();
 });
 
 test('dialWebSocket - gives up on a server that never speaks', async (t) => {

@@ -8,6 +8,8 @@ import {
 import { setImmediate as turn } from 'node:timers/promises';
 import test from 'ava';
 import { dataProtocol } from '../../../protocol/index.ts';
+import { createLogger } from '../../../protocol/host/index.ts';
+import { FrontDoor } from '../../../relay/data-plane/front-door.ts';
 import { clientHelloFor } from '../../support/client-hello.ts';
 import { RelayRig, type Credentials } from '../../support/relay-rig.ts';
 
@@ -246,4 +248,37 @@ test('front door - never resumes a TLS session, which would outlive its certific
   await once(lax, 'listening');
   t.teardown(() => lax.close());
   t.true(await resumes({ ...dial, port: (lax.address() as { port: number }).port }));
+});
+
+test('front door - strangers of one address are cut beyond a number, and those who prove who they are do not count', async (t) => {
+  const taken: Socket[] = [];
+  const door = await FrontDoor.open({
+    host: '127.0.0.1',
+    port: 0,
+    dialControl: () => Promise.reject(new Error('none')),
+    onData: (socket) => taken.push(socket),
+    logger: createLogger({ program: 'test', write: () => undefined }),
+    strangers: { burst: 2, perSecond: 0 },
+  });
+  t.teardown(() => door.stop());
+  const hello = await clientHelloFor(dataProtocol);
+  /** True when the door reads what this address has to say. */
+  const isTaken = async (localAddress: string): Promise<boolean> => {
+    const before = taken.length;
+    const socket = connect({ host: '127.0.0.1', port: door.port, localAddress });
+    socket.on('error', () => undefined);
+    socket.write(hello);
+    const cut = closed(socket).then(() => 'cut');
+    while (taken.length === before) {
+      if ((await Promise.race([cut, turn('open')])) === 'cut') return false;
+    }
+    return true;
+  };
+  t.true(await isTaken('127.0.0.1'));
+  t.true(await isTaken('127.0.0.1'));
+  t.false(await isTaken('127.0.0.1'));
+  t.true(await isTaken('127.0.0.2'));
+  door.authenticated('127.0.0.1');
+  t.true(await isTaken('127.0.0.1'));
+  t.false(await isTaken('127.0.0.1'));
 });
