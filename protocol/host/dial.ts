@@ -72,6 +72,8 @@ export async function dialWebSocket(
     options.socket ?? dialForWebSocket(options),
     import('ws'),
   ]);
+  // Whoever had the patience to wait for TLS has the usual time for what follows.
+  const spentMs = options.patienceMs === undefined ? performance.now() - startedAtMs : 0;
   return new Promise<WebSocket>((resolve, reject) => {
     const target = new URL(options.path, url);
     target.protocol = 'wss:';
@@ -88,7 +90,7 @@ export async function dialWebSocket(
       () => {
         fail(timeoutError());
       },
-      Math.max(1, timeoutMs - (performance.now() - startedAtMs)),
+      Math.max(1, timeoutMs - spentMs),
     );
     const onAbort = () => {
       fail(abortError(signal));

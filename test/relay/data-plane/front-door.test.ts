@@ -258,7 +258,7 @@ test('front door - strangers of one address are cut beyond a number, and those w
     dialControl: () => Promise.reject(new Error('none')),
     onData: (socket) => taken.push(socket),
     logger: createLogger({ program: 'test', write: () => undefined }),
-    strangers: { burst: 2, perSecond: 0 },
+    strangers: { burst: 2, perSecond: 1e-6 },
   });
   t.teardown(() => door.stop());
   const hello = await clientHelloFor(dataProtocol);
