@@ -213,7 +213,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       return;
     }
     options.onControl({ ...peer, address: addressOf(socket) }, request, socket, head, () => {
-      endTurn(rawSocketOf(socket as TLSSocket));
+      endTurn(rawSocketOf(socket));
     });
   });
   open.on('request', (request, response) => {
@@ -316,6 +316,6 @@ function tlsOptionsFor(
 }
 
 /** The socket below a TLS socket that node's server wrapped; it carries the address that the PROXY line told. */
-function rawSocketOf(socket: TLSSocket): Socket | undefined {
-  return (socket as TLSSocket & { readonly _parent?: Socket })._parent;
+function rawSocketOf(socket: Duplex): Socket | undefined {
+  return (socket as Duplex & { readonly _parent?: Socket })._parent;
 }
