@@ -11,7 +11,7 @@ const baseDelayMs = 100;
 const awayCapMs = 1_000;
 
 /** How long the control plane may say that the connector is away. It ends such a tunnel itself, and sooner. */
-const awayForMs = 20_000;
+const awayForMs = 90_000;
 
 /** How often a tunnel that policy holds back is asked for anyway: the word that it may go on can be lost. */
 const heldBackEveryMs = 10_000;

@@ -14,7 +14,7 @@ import { dialWebSocket, type DialOptions } from './dial.ts';
 import type { Logger } from './log.ts';
 import { startLiveness } from './liveness.ts';
 import type { NetworkWatch } from './network-watch.ts';
-import { aborted, closeError, closeSoon, closeWith } from './web-socket-close.ts';
+import { aborted, closeError, closeSoon, closeWith, giveUp } from './web-socket-close.ts';
 
 export type { WelcomeOf } from './channel-greeting.ts';
 
@@ -152,16 +152,17 @@ export class ControlChannel<In extends ChannelMessage, Out extends ChannelMessag
     const closed = Promise.withResolvers<ZtnaError>();
     this.closed = closed.promise;
 
+    // Said, not just cut, where the other way still works: whoever says so is alive, and will be back.
     const stopLiveness = startLiveness(ws, (error) => {
       this.#failure ??= error;
-      ws.terminate();
+      giveUp(ws, error);
     });
     const stopWatching = watchConnection(
       ws,
       (error) => {
         this.#failure ??= error;
         options.logger.info('channel_lost_with_network', { reason: error.reason });
-        ws.terminate();
+        giveUp(ws, error);
       },
       options.network && { network: options.network },
     );

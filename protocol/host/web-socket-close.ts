@@ -3,6 +3,9 @@ import { fromCloseFrame, isErrorCode, toCloseFrame, ZtnaError } from '../errors.
 
 const closeWithinMs = 1_000;
 
+/** Long enough for a close frame to leave this machine. */
+const saidWithinMs = 100;
+
 /** Why the other end closed: its error code, or else a lost connection. */
 export function closeError(closeCode: number, text: string): ZtnaError {
   const error = fromCloseFrame(closeCode, text);
@@ -35,6 +38,18 @@ export function closeWith(ws: WebSocket, error: unknown): void {
   }
   const { closeCode, text } = toCloseFrame(error);
   closeSoon(ws, closeCode, text);
+}
+
+/** Cuts a connection that does not work, a moment after saying so: one way of it may. */
+export function giveUp(ws: WebSocket, error: unknown): void {
+  const { closeCode, text } = toCloseFrame(error);
+  ws.close(closeCode, text);
+  const timer = setTimeout(() => {
+    ws.terminate();
+  }, saidWithinMs);
+  ws.once('close', () => {
+    clearTimeout(timer);
+  });
 }
 
 /** Closes, and cuts the connection when the other end does not answer in time. */

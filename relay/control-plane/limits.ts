@@ -30,6 +30,9 @@ export const maxPrunedAtOnce = 1_000;
 /** How long the tunnels of a connector whose channel is lost wait for it before an agent is told to give up. */
 export const connectorAwayMs = 7_000;
 
+/** The same where it fell silent, or said that it gives its own end up: its process lives, and the way to it is out. */
+export const connectorSilentMs = 75_000;
+
 /** The same after a start of the control plane, when every connector dials anew. */
 export const connectorReturnMs = 15_000;
 

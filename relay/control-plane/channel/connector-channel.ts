@@ -74,11 +74,11 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
     // Its holder has a newer one by now and dials again with it.
     channel.close(new ZtnaError('ERR_RELAY_UNAVAILABLE'));
   });
-  void channel.closed.then(() => {
+  void channel.closed.then((how) => {
     clearTimeout(certificateTimer);
     if (!peer || !services.peers.removeConnector(peer)) return;
-    logger.info('connector_offline');
-    services.absences.leave(peer.id, services.clock.nowMs());
+    logger.info('connector_offline', { how });
+    services.absences.leave(peer.id, services.clock.nowMs(), how);
     // What cannot be written down ends with our own lease.
     forgetLink(services, peer.id, peer.instance).catch(() => undefined);
   });

@@ -39,13 +39,22 @@ export interface ServerChannelOptions<In, Out> {
 }
 
 /**
+ * How a peer left: its end was `closed` by a word of this side or of its own, fell `silent`, or was `cut` without a word, as
+ * the system does for a process that was killed.
+ */
+export type Departure = 'closed' | 'silent' | 'cut';
+
+/** What WebSocket calls a connection that ended without a close frame. */
+const cutCode = 1006;
+
+/**
  * The control plane's end of one control channel: strict messages in order, liveness, and bounds on what the peer
  * may queue either way. The first message must be `hello`; whoever handles it answers `welcome`. More may follow it
  * at once, without waiting for that.
  */
 export class ServerChannel<In extends { readonly type: string }, Out> {
   /** Resolves when the socket is gone, whoever closed it. */
-  readonly closed: Promise<void>;
+  readonly closed: Promise<Departure>;
   readonly #socket: WebSocket;
   readonly #options: ServerChannelOptions<In, Out>;
   readonly #waiting: In[] = [];
@@ -68,10 +77,12 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
     this.#helloTimer = setTimeout(() => {
       this.close(new ZtnaError('ERR_HANDSHAKE_TIMEOUT'));
     }, helloTimeoutMs);
+    let isSilent = false;
     this.#stopLiveness = startLiveness(
       socket,
       () => {
         options.logger.info('channel_silent');
+        isSilent = true;
         socket.terminate();
       },
       options.liveness,
@@ -83,9 +94,10 @@ export class ServerChannel<In extends { readonly type: string }, Out> {
       options.logger.debug('channel_error', { error: error.message });
     });
     this.closed = new Promise((resolve) => {
-      socket.on('close', () => {
+      socket.on('close', (code: number) => {
+        const wasCut = code === cutCode && !this.#isOver;
         this.#end();
-        resolve();
+        resolve(isSilent ? 'silent' : wasCut ? 'cut' : 'closed');
       });
     });
   }

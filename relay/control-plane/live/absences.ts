@@ -1,5 +1,6 @@
 import type { ConnectorId } from '../../../protocol/index.ts';
-import { connectorAwayMs, connectorReturnMs } from '../limits.ts';
+import type { Departure } from '../channel/server-channel.ts';
+import { connectorAwayMs, connectorReturnMs, connectorSilentMs } from '../limits.ts';
 
 /**
  * How long each connector has been away, in control time: for a while its tunnels wait for it, then they end. After a
@@ -7,7 +8,7 @@ import { connectorAwayMs, connectorReturnMs } from '../limits.ts';
  */
 export class Absences {
   #startedAtMs: number;
-  readonly #leftAtMs = new Map<ConnectorId, number>();
+  readonly #left = new Map<ConnectorId, { readonly atMs: number; readonly how: Departure }>();
 
   constructor(startedAtMs: number) {
     this.#startedAtMs = startedAtMs;
@@ -18,26 +19,27 @@ export class Absences {
     this.#startedAtMs = nowMs;
   }
 
-  leave(connector: ConnectorId, nowMs: number): void {
-    this.#leftAtMs.set(connector, nowMs);
+  /** It was cut, most likely because its process is dead; or only the way to it is out, and its apps' connections are there. */
+  leave(connector: ConnectorId, nowMs: number, how: Departure = 'cut'): void {
+    this.#left.set(connector, { atMs: nowMs, how });
   }
 
   comeBack(connector: ConnectorId): void {
-    this.#leftAtMs.delete(connector);
+    this.#left.delete(connector);
   }
 
   /** When waiting for a connector that is not here ends. */
   untilMs(connector: ConnectorId): number {
-    const leftAtMs = this.#leftAtMs.get(connector);
+    const left = this.#left.get(connector);
     // One that was here since the start is missed from the moment it left.
-    const isMissed = leftAtMs !== undefined && leftAtMs >= this.#startedAtMs;
-    return isMissed ? leftAtMs + connectorAwayMs : this.#startedAtMs + connectorReturnMs;
+    if (!left || left.atMs < this.#startedAtMs) return this.#startedAtMs + connectorReturnMs;
+    return left.atMs + (left.how === 'cut' ? connectorAwayMs : connectorSilentMs);
   }
 
   /** Forgets those whose time is over. */
   sweep(nowMs: number): void {
-    for (const connector of this.#leftAtMs.keys()) {
-      if (this.untilMs(connector) <= nowMs) this.#leftAtMs.delete(connector);
+    for (const connector of this.#left.keys()) {
+      if (this.untilMs(connector) <= nowMs) this.#left.delete(connector);
     }
   }
 }

@@ -50,26 +50,27 @@ async function loseConnector(run: Run, rig: Rig, signal: 'SIGKILL' | 'SIGSTOP'):
   signalTree(connector.program, signal);
   const ended = (): Promise<boolean> =>
     traffic.atClients().then((flows) => flows.get(flow)?.end !== 'open');
-  const shownMs = millisecondsUntil(ended, 60_000);
+  const isDead = signal === 'SIGKILL';
+  const shownMs = isDead || !run.isQuick ? millisecondsUntil(ended, 120_000) : undefined;
   const againMs = await untilNewConnection(rig, machine, port);
   const resetMs = await shownMs;
   const seen = (await traffic.atClients()).get(flow);
+  // One that only fell silent may come back: what hangs on it waits.
   run.check(
-    `${how}: a reset, never a clean end of file`,
+    `${how}: ${resetMs === undefined ? 'open, or ' : ''}a reset, never a clean end of file`,
     seen?.end ?? 'nothing',
-    seen?.end === 'reset',
+    seen?.end === 'reset' || (resetMs === undefined && seen?.end === 'open'),
   );
   const violation = seen?.violation ?? null;
   run.check(`${how}: no byte wrong before it`, violation ?? 'none', violation === null);
-  run.checkTime(
-    `${how}: reset shown within ${signal === 'SIGKILL' ? 10 : 20} s`,
-    resetMs,
-    signal === 'SIGKILL' ? 10_000 : 20_000,
-  );
-  if (signal === 'SIGKILL') run.checkTime(`${how}: new connection ≤ 2 s`, againMs, 2_000);
+  const withinMs = isDead ? 10_000 : 90_000;
+  if (resetMs !== undefined) {
+    run.checkTime(`${how}: reset shown within ${String(withinMs / 1_000)} s`, resetMs, withinMs);
+  }
+  if (isDead) run.checkTime(`${how}: new connection ≤ 2 s`, againMs, 2_000);
   else run.checkTime(`${how}: new connection ≤ 12 s`, againMs, 12_000);
   signalTree(connector.program, 'SIGCONT');
-  if (signal === 'SIGKILL') await fleet.startConnector(connector);
+  if (isDead) await fleet.startConnector(connector);
   await program.stop();
 }
 

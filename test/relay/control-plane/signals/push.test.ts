@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import anyTest, { type TestFn } from 'ava';
+import { decodeJwt } from 'jose';
 import { toZtnaError } from '../../../../protocol/index.ts';
 import { readRiskMarks } from '../../../../relay/control-plane/signals/marks.ts';
 import { PushReceiver } from '../../../../relay/control-plane/signals/push.ts';
@@ -303,13 +304,15 @@ test.serial(
 test.serial('push - at once twice is once', async (t) => {
   const { all } = t.context;
   const token = await all.token(`${caep}session-revoked`, {}, email('bob'));
-  const before = (await all.records()).length;
+  const { jti } = decodeJwt(token);
   const answers = await Promise.all([1, 2, 3, 4].map(() => all.push('idp', token)));
   t.deepEqual(
     answers.map(({ status }) => status),
     [202, 202, 202, 202],
   );
-  t.is((await all.records()).length, before + 1);
+  // What an earlier test was refused may be written down only now.
+  const records = (await all.records()).filter(({ details }) => details['jti'] === jti);
+  t.is(records.length, 1);
 });
 
 test.serial('push - answers what RFC 8935 says to a token that it refuses', async (t) => {
