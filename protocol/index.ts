@@ -165,6 +165,7 @@ export {
   type JoinRequest,
 } from './messages/control-planes.ts';
 export {
+  builtInChecks,
   checkName,
   checkResults,
   type CheckResult,
@@ -174,6 +175,7 @@ export {
   maxPostureBytes,
   maxPostureChecks,
   type PostureCheck,
+  postureMeasures,
   type PostureStatement,
   postureFactsSchema,
   postureStatementSchema,

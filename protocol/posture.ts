@@ -7,6 +7,27 @@ import { verifyStatement, type VerifyingKey } from './statement.ts';
 export const checkResults = ['on', 'off', 'unknown'] as const;
 export type CheckResult = (typeof checkResults)[number];
 
+/** The checks that every client runs; a deployment's own are further ones. */
+export const builtInChecks = [
+  'disk_encryption',
+  'firewall',
+  'screen_lock',
+  'antivirus',
+  'secure_boot',
+  'patched', // no update waits
+  'physical', // no virtual machine
+] as const;
+
+/** What policies read of a device beside checks. A check cannot take such a name. */
+export const postureMeasures = [
+  'os_version',
+  'os_version_number',
+  'os_build',
+  'client_version',
+  'client_version_number',
+  'age_seconds',
+] as const;
+
 /** As many checks as one statement may hold, those of the deployment included. */
 export const maxPostureChecks = 64;
 

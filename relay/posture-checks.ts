@@ -1,25 +1,17 @@
-import { checkName, maxPostureChecks, type ExtraCheck } from '../protocol/index.ts';
+import {
+  builtInChecks,
+  checkName,
+  maxPostureChecks,
+  postureMeasures,
+  type ExtraCheck,
+} from '../protocol/index.ts';
 import * as v from 'valibot';
 import type { ConfigReader, ConfigValue } from './config-reader.ts';
 
 const kinds = ['process', 'noProcess', 'file', 'noFile', 'registry'] as const;
 
 /** Facts that every client tells; a check of a deployment's own cannot take their names. */
-const taken: readonly string[] = [
-  'disk_encryption',
-  'firewall',
-  'screen_lock',
-  'antivirus',
-  'secure_boot',
-  'patched',
-  'physical',
-  'os_version',
-  'os_version_number',
-  'os_build',
-  'client_version',
-  'client_version_number',
-  'age_seconds',
-];
+const taken: readonly string[] = [...builtInChecks, ...postureMeasures];
 
 /**
  * Reads `posture.checks` of relay.yaml: a list of `{ id, process | noProcess | file | noFile | registry }`, a file with an optional

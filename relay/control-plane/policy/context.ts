@@ -29,17 +29,6 @@ export interface PolicyContext {
   };
 }
 
-/** The checks that every client runs; a deployment's own are further members. */
-export const builtInChecks = [
-  'disk_encryption',
-  'firewall',
-  'screen_lock',
-  'antivirus',
-  'secure_boot',
-  'patched',
-  'physical',
-] as const;
-
 export interface PostureFacts {
   readonly disk_encryption: CheckResult;
   readonly firewall: CheckResult;

@@ -1,4 +1,5 @@
-import { builtInChecks, unknownPosture, type PolicyContext, type PostureFacts } from './context.ts';
+import { builtInChecks } from '../../../protocol/index.ts';
+import { unknownPosture, type PolicyContext, type PostureFacts } from './context.ts';
 import type { PolicyDecision, PolicyEngine, PolicyRequest } from './engine.ts';
 
 /**

@@ -6,7 +6,6 @@ export {
   type CheckOptions,
 } from './check.ts';
 export {
-  builtInChecks,
   isExtraCheckName,
   timeFacts,
   unknownPosture,

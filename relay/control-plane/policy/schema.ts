@@ -1,5 +1,5 @@
-import { builtInChecks, isExtraCheckName } from './context.ts';
-import { ZtnaError } from '../../../protocol/index.ts';
+import { builtInChecks, ZtnaError } from '../../../protocol/index.ts';
+import { isExtraCheckName } from './context.ts';
 
 /**
  * The Cedar schema that policies are validated against: what they may name and which type each fact has.

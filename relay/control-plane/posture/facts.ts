@@ -1,10 +1,5 @@
-import {
-  builtInChecks,
-  unknownPosture,
-  versionBuild,
-  versionNumber,
-  type PostureFacts,
-} from '../policy/index.ts';
+import { unknownPosture, versionBuild, versionNumber, type PostureFacts } from '../policy/index.ts';
+import { builtInChecks } from '../../../protocol/index.ts';
 import type { HeardPosture } from './book.ts';
 
 /**

@@ -3,7 +3,7 @@ import { checkFix, checkOfCondition, checkTitle } from '../../../client/posture/
 import { linuxCollectors } from '../../../client/posture/linux/collectors.ts';
 import { macCollectors } from '../../../client/posture/macos/collectors.ts';
 import { windowsCollectors } from '../../../client/posture/windows/collectors.ts';
-import { builtInChecks } from '../../../relay/control-plane/policy/context.ts';
+import { builtInChecks } from '../../../protocol/index.ts';
 
 const platforms = ['linux', 'darwin', 'win32', 'other'] as const;
 
