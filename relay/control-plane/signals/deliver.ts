@@ -3,7 +3,7 @@ import pRetry from 'p-retry';
 import { fullJitterDelayMs } from '../../../protocol/host/index.ts';
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import type { Services } from '../services.ts';
-import type { SignalOutboxTable } from '../store/index.ts';
+import type { Reader, SignalOutboxTable, Tx } from '../store/index.ts';
 import {
   deliveryLeaseMs,
   maxAttempts,
@@ -93,33 +93,22 @@ export class Deliverer {
     const { store, clock } = this.#services;
     const nowMs = clock.nowMs();
     const targets = [...this.#targets.keys()];
-    const isDue = store.db
-      .selectFrom('signalOutbox')
-      .select('id')
-      .where('dead', '=', 0)
-      .where('nextAtMs', '<=', nowMs)
-      .where('claimedUntilMs', '<=', nowMs)
-      .where('target', 'in', targets)
-      .orderBy('nextAtMs')
-      .limit(maxDeliveries);
-    if ((await isDue.execute()).length === 0) return []; // without a write, as nearly always
+    const due = (db: Reader | Tx) =>
+      db
+        .selectFrom('signalOutbox')
+        .select('id')
+        .where('dead', '=', 0)
+        .where('nextAtMs', '<=', nowMs)
+        .where('claimedUntilMs', '<=', nowMs)
+        .where('target', 'in', targets)
+        .orderBy('nextAtMs')
+        .limit(maxDeliveries);
+    if ((await due(store.db).execute()).length === 0) return []; // without a write, as nearly always
     return store.write((tx) =>
       tx
         .updateTable('signalOutbox')
         .set({ claimedUntilMs: nowMs + deliveryLeaseMs })
-        .where(
-          'id',
-          'in',
-          tx
-            .selectFrom('signalOutbox')
-            .select('id')
-            .where('dead', '=', 0)
-            .where('nextAtMs', '<=', nowMs)
-            .where('claimedUntilMs', '<=', nowMs)
-            .where('target', 'in', targets)
-            .orderBy('nextAtMs')
-            .limit(maxDeliveries),
-        )
+        .where('id', 'in', due(tx))
         .where('claimedUntilMs', '<=', nowMs) // another one may have been faster
         .returningAll()
         .execute(),
