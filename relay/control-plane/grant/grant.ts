@@ -19,7 +19,7 @@ import {
   grantLifeMs,
   permitPath,
   relaysDraining,
-  remedyFor,
+  refusalWithRemedy,
   type Asker,
   type NewPath,
   type Outcome,
@@ -104,7 +104,7 @@ async function decideInside(
     const ref = await recordDecision(tx, decision, { subject, app, tunnel: null });
     const why = [...decision.reasons, ...decision.errors];
     await auditDecision(services, tx, { subject, app: appName, ref }, 'deny', why);
-    return { outcome: { error: remedyFor(services, subject, app, ref) ?? denied(ref) } };
+    return { outcome: { error: refusalWithRemedy(services, subject, app, ref) ?? denied(ref) } };
   }
 
   const refusal = await checkLimits(services, tx, subject);

@@ -89,7 +89,7 @@ export async function permitPath(services: Services, tx: Tx, path: NewPath): Pro
 }
 
 /** An app that its user could reach by signing in better is named with that remedy; no other denied one is. */
-export function remedyFor(
+export function refusalWithRemedy(
   services: Services,
   subject: SubjectFacts,
   app: AppFacts,
