@@ -175,6 +175,7 @@ export {
   maxPostureBytes,
   maxPostureChecks,
   type PostureCheck,
+  isDeviceReason,
   postureMeasures,
   type PostureStatement,
   postureFactsSchema,

@@ -28,6 +28,18 @@ export const postureMeasures = [
   'age_seconds',
 ] as const;
 
+/** Why a tunnel is held back until something about its device is as it has to be. */
+const deviceReasons: readonly string[] = [
+  'posture_unhealthy',
+  'posture_stale', // it says nothing of itself, or nothing lately
+  'device_restricted', // its management says so
+];
+
+/** True where it is the device, and neither its user nor a decision, that holds a tunnel back. */
+export function isDeviceReason(reason: string): boolean {
+  return deviceReasons.includes(reason);
+}
+
 /** As many checks as one statement may hold, those of the deployment included. */
 export const maxPostureChecks = 64;
 

@@ -70,6 +70,8 @@ export interface AgentOptions {
  */
 export class Agent {
   readonly clock = new ControlClock();
+  /** Called when policy holds a tunnel back, for another reason than before, or no more. */
+  onHeldBack: () => void = () => undefined;
   readonly #logger: Logger;
   readonly #known: KnownRelays;
   readonly #book: RelayBook;
@@ -167,6 +169,12 @@ export class Agent {
   /** Why this agent can go on no more, such as a revoked device; undefined after `stop`. Never rejects. */
   get ended(): Promise<ZtnaError | undefined> {
     return this.#link.ended;
+  }
+
+  /** What policy holds tunnels of this agent back for at present. */
+  get heldBackFor(): ReadonlySet<string> {
+    const held = [...this.#tunnels.values()].flatMap(({ suspension }) => suspension ?? []);
+    return new Set(held.map(({ reason }) => reason));
   }
 
   /** Asks the control plane. Throws its refusal, or why it cannot be asked. */
@@ -470,8 +478,12 @@ export class Agent {
     tunnel.onPath = () => {
       this.#notices.enforce(); // what was revoked while the path was being opened
     };
+    tunnel.onSuspension = () => {
+      this.onHeldBack();
+    };
     void tunnel.closed.then(({ code, reason }) => {
       this.#tunnels.delete(id);
+      this.onHeldBack();
       // Kept at the connector for its hold time, unless it hears of the end.
       const isKept = errorRow(code).family !== 'denied' && code !== 'ERR_TUNNEL_CLOSED';
       if (isKept && tunnel.grant.version >= 2) this.#tellClosed(id, reason ?? 'not_wanted');

@@ -1,6 +1,7 @@
 import {
   compareSequence,
   errorRow,
+  isDeviceReason,
   Lease,
   resumeSecretOf,
   TunnelEndpoint,
@@ -88,6 +89,8 @@ export class Tunnel {
   #isLeaving = false;
   /** Called when a path has taken over, before the watcher. */
   onPath: () => void = () => undefined;
+  /** Called when policy begins to hold it back, for another reason than before, or no more. */
+  onSuspension: () => void = () => undefined;
 
   readonly #clock: ControlClock;
   readonly #keeper: PathKeeper;
@@ -232,6 +235,11 @@ export class Tunnel {
     return this.#keeper.endpoint.open();
   }
 
+  /** Why policy holds it back, while it does. */
+  get suspension(): Suspension | undefined {
+    return this.isOpen ? this.#suspension : undefined;
+  }
+
   /** Takes a renewal of the lease; one that does not count changes nothing, and none brings a path back. */
   renew(sequence: Sequence, untilMs: number): void {
     const nowMs = this.#clock.nowMs();
@@ -250,8 +258,10 @@ export class Tunnel {
   /** Policy holds it back: nothing passes from here on, and what it has is kept. To be told its fix, if it is not known yet. */
   suspend(reason: string, fix?: string): void {
     if (!this.isOpen) return;
-    const isKnown = this.#suspension?.reason === reason && (fix ?? '') === this.#suspension.fix;
+    const isSame = this.#suspension?.reason === reason;
+    const isKnown = isSame && (fix ?? '') === this.#suspension?.fix;
     this.#suspension = { reason, fix: fix ?? this.#suspension?.fix ?? '' };
+    if (!isSame) this.onSuspension();
     if (!this.isDetached) {
       this.#keeper.lose(new ZtnaError('ERR_TUNNEL_SUSPENDED', { reason }));
     }
@@ -264,7 +274,7 @@ export class Tunnel {
 
   /** What held it back is mended. */
   goOn(): void {
-    this.#suspension = undefined;
+    this.#clearSuspension();
     this.hurry();
   }
 
@@ -322,8 +332,9 @@ export class Tunnel {
       takeUp: async (path) => this.takeUp(path),
       isNeeded: () => this.isDetached,
       isHeldBack: () => this.#suspension !== undefined,
-      onHeldBack: ({ reason, hint }) => {
-        this.suspend(reason ?? 'suspended', hint ?? '');
+      onHeldBack: ({ hint }) => {
+        // A refusal says what to do, and no reason: that has been told before.
+        this.suspend(this.#suspension?.reason ?? 'suspended', hint ?? '');
       },
       onFailed: () => {
         this.#noMoveBeforeMs = performance.now() + moveAgainMs + spreadMs(moveAgainMs);
@@ -371,8 +382,14 @@ export class Tunnel {
     this.#noMoveBeforeMs = nowMs + this.#drainPace.next(nowMs - this.#pathSinceMs);
   }
 
-  #onPathReplaced(isDraining: boolean): void {
+  #clearSuspension(): void {
+    if (!this.#suspension) return;
     this.#suspension = undefined;
+    this.onSuspension();
+  }
+
+  #onPathReplaced(isDraining: boolean): void {
+    this.#clearSuspension();
     this.#pathSinceMs = performance.now();
     this.#pathFrames = this.#keeper.endpoint.frameCount;
     this.#noMoveBeforeMs = 0;
@@ -442,7 +459,7 @@ function leaseExpired(): ZtnaError {
 /** The end of a tunnel that nobody mended in time; any other end is as it was told. */
 function notMended(end: ZtnaError, { reason, fix }: Suspension): ZtnaError {
   if (end.code !== 'ERR_TUNNEL_PATH_LOST') return end;
-  const code = reason === 'posture_unhealthy' ? 'ERR_POSTURE_UNHEALTHY' : 'ERR_TUNNEL_REVOKED';
+  const code = isDeviceReason(reason) ? 'ERR_POSTURE_UNHEALTHY' : 'ERR_TUNNEL_REVOKED';
   return new ZtnaError(code, {
     message: `access was suspended (${reason.replaceAll('_', ' ')}) and not mended in time`,
     reason: 'suspension_over',

@@ -1,11 +1,12 @@
 import { ZtnaError } from '../../protocol/index.ts';
-import { shutdownSignal } from '../../protocol/host/index.ts';
+import { askHidden, shutdownSignal } from '../../protocol/host/index.ts';
 import { Agent } from '../agent/agent.ts';
 import type { Profile } from '../agent/profile.ts';
 import { explainEnd } from '../agent/tunnel-end.ts';
 import { toIsoTime, type TunnelReporter } from '../agent/tunnel-event.ts';
 import { watchFor } from '../agent/tunnel-report.ts';
 import { parseAppName } from '../app-name.ts';
+import { askLine, canInterrupt, cannotAsk } from '../ask.ts';
 import { withAppListener, type AppListenerOptions } from '../front-end/app-listener.ts';
 import {
   formatAddress,
@@ -15,6 +16,7 @@ import {
 } from '../front-end/listen-address.ts';
 import { bindFirst, candidatePorts } from '../front-end/port-choice.ts';
 import { recallPort, rememberPort, type RememberedPort } from '../front-end/port-memory.ts';
+import { SignInPrompt, type Person } from '../front-end/sign-in-prompt.ts';
 import { openStdioOutput } from '../front-end/stdio-output.ts';
 import { carryStdio } from '../front-end/stdio.ts';
 import { startPatiently } from '../front-end/patient-start.ts';
@@ -53,8 +55,9 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
   const { profile, identity } = await requireIdentity(options);
   const reporter = createReporter({ isJson: options.json, isDataTaken: options.isStdio });
   const signal = shutdownSignal();
-  const startAgent = (): Promise<Agent> =>
-    startPatiently({
+  let prompt: SignInPrompt | undefined;
+  const startAgent = async (): Promise<Agent> => {
+    const agent = await startPatiently({
       start: () => {
         const posture = new MachinePosture();
         return Agent.start({ profile, identity, logger: openLogger(), signal, app, posture });
@@ -65,6 +68,11 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
       },
       signal,
     });
+    if (!options.json && !options.isStdio && canInterrupt()) {
+      prompt = new SignInPrompt(agent, personAt(reporter), signal);
+    }
+    return agent;
+  };
   if (options.isStdio) {
     const agent = await startAgent();
     try {
@@ -78,6 +86,10 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
   const chosen = memory.chosen === null ? undefined : checkListen(memory.chosen, false);
   const listener: AppListenerOptions = {
     startAgent,
+    requestPermit: async (agent, name) => {
+      const ask = () => agent.requestPermit(name);
+      return prompt ? prompt.retry(ask) : ask();
+    },
     app,
     reporter,
     fixed: asked ?? chosen,
@@ -89,6 +101,26 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
     const error = await unlessAborted(ended, signal);
     if (error) throw error;
   });
+}
+
+/** Who sits at the terminal. Asked each time whether that is so still: the command may be behind its shell by then. */
+function personAt(reporter: TunnelReporter): Person {
+  const mustBeThere = (): void => {
+    if (!canInterrupt()) throw cannotAsk('run: ztna login');
+  };
+  return {
+    askHidden: async (question, signal) => {
+      mustBeThere();
+      return askHidden(question, signal);
+    },
+    askLine: async (question, signal) => {
+      mustBeThere();
+      return askLine(question, undefined, signal);
+    },
+    say: (line) => {
+      reporter.say(line);
+    },
+  };
 }
 
 /** Reads --listen and refuses what others than this machine could reach. */

@@ -1,6 +1,5 @@
-import { toZtnaError, type SessionFacts } from '../../protocol/index.ts';
 import { askHidden, printJsonLine } from '../../protocol/host/index.ts';
-import type { Agent } from '../agent/agent.ts';
+import { signIn } from '../agent/sign-in.ts';
 import { askLine, canAsk, cannotAsk, readStdinLines } from '../ask.ts';
 import { toIsoTime } from '../agent/tunnel-event.ts';
 import { say, withAgent, type GlobalOptions } from './context.ts';
@@ -24,7 +23,9 @@ export async function runLogin(options: LoginOptions): Promise<void> {
     const password = options.isPasswordOnStdin
       ? ((await readStdinLines())[0] ?? '')
       : await askHidden('password: ');
-    const session = await signIn(agent, user, password, options.otp ?? null);
+    const { otp } = options;
+    const askOtp = otp === undefined && canAsk() ? () => askLine('one-time password') : undefined;
+    const session = await signIn(agent, { user, password, otp: otp ?? null, askOtp });
     if (options.json) {
       printJsonLine({
         user: session.user,
@@ -35,23 +36,6 @@ export async function runLogin(options: LoginOptions): Promise<void> {
       say(`signed in as ${session.user}, until ${toIsoTime(session.untilMs)}`);
     }
   });
-}
-
-async function signIn(
-  agent: Agent,
-  user: string,
-  password: string,
-  otp: string | null,
-): Promise<SessionFacts> {
-  try {
-    return (await agent.request({ type: 'sign_in', user, password, otp })).session;
-  } catch (error) {
-    if (toZtnaError(error).code !== 'ERR_IDENTITY_OTP_NEEDED' || otp !== null || !canAsk()) {
-      throw error;
-    }
-    const asked = await askLine('one-time password');
-    return (await agent.request({ type: 'sign_in', user, password, otp: asked })).session;
-  }
 }
 
 /** Ends the session of this machine; its tunnels end with it. */

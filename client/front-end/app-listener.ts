@@ -1,6 +1,7 @@
 import type { ResetCode } from '../../protocol/index.ts';
 import type { Agent } from '../agent/agent.ts';
 import { KeptTunnel } from '../agent/kept-tunnel.ts';
+import type { Permit } from '../agent/permit.ts';
 import type { Tunnel } from '../agent/tunnel.ts';
 import type { TunnelReporter } from '../agent/tunnel-event.ts';
 import { unlessAborted } from './unless-aborted.ts';
@@ -17,6 +18,8 @@ const tellEveryMs = 10_000;
 export interface AppListenerOptions {
   /** Connects an agent, which is stopped here. */
   readonly startAgent: () => Promise<Agent>;
+  /** Asks the agent for permission in a way of its own. */
+  readonly requestPermit?: ((agent: Agent, app: string) => Promise<Permit>) | undefined;
   readonly app: string;
   readonly reporter: TunnelReporter;
   /** An address that was asked for: bound before anything is asked of the relay. */
@@ -38,13 +41,14 @@ export async function withAppListener(
   use: (address: ListenAddress, ended: KeptTunnel['ended']) => Promise<void>,
 ): Promise<void> {
   const { app, reporter, fixed, bind, signal } = options;
+  const { requestPermit = async (from: Agent, name: string) => from.requestPermit(name) } = options;
   let starting: Promise<Agent> | undefined;
   let port: LocalPort | undefined;
   const agent = (): Promise<Agent> => (starting ??= options.startAgent());
   const onReset = tellRefusals(reporter);
   const kept: KeptTunnel = new KeptTunnel({
     agent: {
-      requestPermit: async (name) => (await agent()).requestPermit(name),
+      requestPermit: async (name) => requestPermit(await agent(), name),
       openTunnel: async (permit) => (await agent()).openTunnel(permit),
       giveUp: (permit) => void agent().then((each) => each.giveUp(permit)),
       closeTunnel: async (tunnel, why) => (await agent()).closeTunnel(tunnel as Tunnel, why),

@@ -82,9 +82,9 @@ async function readCapped(path: string): Promise<string> {
 
 /**
  * Asks on the terminal without showing what is typed. The prompt goes to stderr. Throws ERR_CONFIG_USAGE when there is
- * no terminal or ZTNA_NO_INPUT=1, and when the person gives up with Ctrl-D.
+ * no terminal or ZTNA_NO_INPUT=1, when the person gives up with Ctrl-D, and when the signal takes the question back.
  */
-export async function askHidden(prompt: string): Promise<string> {
+export async function askHidden(prompt: string, signal?: AbortSignal): Promise<string> {
   const { stdin, stderr } = process;
   if (!stdin.isTTY || !stderr.isTTY || process.env['ZTNA_NO_INPUT'] === '1') {
     throw usage(
@@ -92,10 +92,11 @@ export async function askHidden(prompt: string): Promise<string> {
       'give it on standard input, or run this on a terminal',
     );
   }
+  if (signal?.aborted === true) throw takenBack();
   stdin.setRawMode(true); // before the prompt: who answers quickly is not shown either
   stderr.write(prompt);
   try {
-    return await readHiddenLine(stdin);
+    return await readHiddenLine(stdin, signal);
   } finally {
     stdin.setRawMode(false);
     stdin.pause();
@@ -103,17 +104,21 @@ export async function askHidden(prompt: string): Promise<string> {
   }
 }
 
-async function readHiddenLine(stdin: NodeJS.ReadStream): Promise<string> {
+async function readHiddenLine(stdin: NodeJS.ReadStream, signal?: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
     const decoder = new StringDecoder('utf8');
     const typed: string[] = [];
     const settle = () => {
       stdin.off('data', onData);
       stdin.off('end', onEnd);
+      signal?.removeEventListener('abort', onAbort);
     };
     const fail = (error: ZtnaError) => {
       settle();
       reject(error);
+    };
+    const onAbort = () => {
+      fail(takenBack());
     };
     const onEnd = () => {
       fail(usage('no answer was given', 'run the command again'));
@@ -143,12 +148,17 @@ async function readHiddenLine(stdin: NodeJS.ReadStream): Promise<string> {
     };
     stdin.on('data', onData);
     stdin.on('end', onEnd);
+    signal?.addEventListener('abort', onAbort, { once: true });
     stdin.resume();
   });
 }
 
 function usage(message: string, hint: string): ZtnaError {
   return new ZtnaError('ERR_CONFIG_USAGE', { message, hint, hop: 'client' });
+}
+
+function takenBack(): ZtnaError {
+  return usage('no answer is needed any more', 'go on');
 }
 
 function tooLong(): ZtnaError {

@@ -113,13 +113,14 @@ async function freeze(t: ExecutionContext<Context>, live: Live): Promise<Record<
   const after = await auditHead(deployment);
   await rm(mark);
   for (;;) {
-    const suspended = await program.event('suspended', from);
+    // A machine too busy to tell of itself in time is held back for that, before the mark is missed.
+    const line = await program.line(/"event":"suspended","reason":"posture_unhealthy"/, from);
+    const suspended = JSON.parse(line) as Record<string, unknown>;
     from = program.lines.length;
     await auditUntil(deployment, after, 1, isCut('connector')); // so that what was under way has arrived
     const frozen = exchange.arrived;
     t.like(await deployment.connectorStatus(), { tunnels: 1, detached: 1 });
     const arrived = exchange.arrived;
-    // A machine too busy to tell of itself in time is held back for that, before the mark is missed.
     if (countOf(program, 'resumed', from) > 0) continue;
     t.deepEqual(arrived, frozen);
     return suspended;
@@ -198,7 +199,8 @@ test.serial(
     t.is(exchange.far.arrivedBytes, frozen);
     const from = program.lines.length;
     program.child.kill('SIGCONT');
-    t.is(suspend?.details['reason'], 'posture_unhealthy');
+    t.is(suspend?.details['reason'], 'posture_stale');
+    t.regex(String(suspend?.details['fix']), /the device has not reported for \d+ s/);
     const lastByteAtMs = Number(cut?.details['lastByteAtMs']);
     t.log(
       `after the last posture at the latest: suspended ${Number(suspend?.atMs) - stoppedAtMs} ms, last byte ${lastByteAtMs - stoppedAtMs} ms`,

@@ -323,7 +323,7 @@ async function listApps(services: Services, peer: DevicePeer): Promise<AppRow[]>
       services.policy,
       toPolicyRequest(services.policy, subject, app),
     );
-    const remedy = remedyOf(explained);
+    const remedy = remedyOf(explained, subject);
     const fix = remedy?.isUsersOwn === true ? remedy.fix : null;
     if (explained.verdict === 'deny' && fix === null) continue;
     const isOnline = await isAppOnline(services, app.app);
@@ -374,7 +374,7 @@ async function handleWhy(
   const subject = await needSubject(services, peer);
   const app = await readApp(store.db, { name: appName });
   const explained = app && explainDecision(policy, toPolicyRequest(policy, subject, app));
-  const remedy = explained ? remedyOf(explained) : null;
+  const remedy = explained ? remedyOf(explained, subject) : null;
   const fix = remedy?.isUsersOwn === true ? remedy.fix : null;
   const decision = await store.write((tx) =>
     app

@@ -96,7 +96,8 @@ export function refusalWithRemedy(
   ref: string,
 ): ZtnaError | undefined {
   const { policy } = services;
-  const remedy = remedyOf(explainDecision(policy, toPolicyRequest(policy, subject, app)));
+  const explained = explainDecision(policy, toPolicyRequest(policy, subject, app));
+  const remedy = remedyOf(explained, subject);
   if (!remedy?.isUsersOwn) return undefined;
   const { code, reason, message, fix } = remedy;
   return new ZtnaError(code, {

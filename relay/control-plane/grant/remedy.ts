@@ -1,5 +1,6 @@
 import type { ErrorCode } from '../../../protocol/index.ts';
 import type { ExplainedCondition, PolicyExplanation } from '../policy/index.ts';
+import type { SubjectFacts } from './facts.ts';
 
 /** What stands between a user and an app that he or she could still have. */
 export interface Remedy {
@@ -7,7 +8,12 @@ export interface Remedy {
   readonly code: ErrorCode;
   /** Why a live tunnel is held back, in a word. */
   readonly reason:
-    'posture_unhealthy' | 'step_up_needed' | 'sign_in_needed' | 'risk_high' | 'device_restricted';
+    | 'posture_unhealthy'
+    | 'posture_stale'
+    | 'step_up_needed'
+    | 'sign_in_needed'
+    | 'risk_high'
+    | 'device_restricted';
   /** What is wrong, for the person. */
   readonly message: string;
   /** The next step. */
@@ -16,8 +22,14 @@ export interface Remedy {
   readonly isUsersOwn: boolean;
 }
 
-/** The smallest change that turns a denial into an allow, in words; null when nothing within reach does. */
-export function remedyOf({ verdict, remedies, conditions }: PolicyExplanation): Remedy | null {
+/**
+ * The smallest change that turns a denial into an allow, in words; null when nothing within reach does. Of a device that
+ * says nothing, or nothing lately, it names the silence: nobody knows how its checks stand.
+ */
+export function remedyOf(
+  { verdict, remedies, conditions }: PolicyExplanation,
+  about: Pick<SubjectFacts, 'posture' | 'nowMs'>,
+): Remedy | null {
   if (verdict === 'allow' || remedies.length === 0) return null;
   const isUsersOwn = !remedies.includes('risk');
   const steps: string[] = [];
@@ -25,9 +37,17 @@ export function remedyOf({ verdict, remedies, conditions }: PolicyExplanation): 
     steps.push('sign in with a one-time password: ztna login (set one up with: ztna mfa add)');
   } else if (remedies.includes('sign_in')) steps.push('sign in again: ztna login');
   const facts = conditions.filter(({ what }) => what.startsWith('posture.'));
-  if (remedies.includes('posture')) steps.push(...postureSteps(facts), 'see: ztna posture');
+  const silence = silenceOf(about);
+  if (remedies.includes('posture')) {
+    steps.push(...(silence === null ? postureSteps(facts) : [silence]), 'see: ztna posture');
+  }
   if (!isUsersOwn) steps.push('wait for the risk score to fall, or ask your administrator');
   const fix = steps.join('; ').slice(0, 500);
+  if (remedies.includes('posture') && silence !== null) {
+    const message = 'nothing recent is known of this device';
+    const code = 'ERR_POSTURE_UNHEALTHY';
+    return { code, reason: 'posture_stale', message, fix, isUsersOwn };
+  }
   if (remedies.includes('posture')) {
     const message = facts.map(toWords).join(', ') || 'this device does not meet the policy';
     const code = 'ERR_POSTURE_UNHEALTHY';
@@ -45,6 +65,15 @@ export function remedyOf({ verdict, remedies, conditions }: PolicyExplanation): 
   }
   const message = 'the risk score is too high';
   return { code: 'ERR_POLICY_DENIED', reason: 'risk_high', message, fix, isUsersOwn };
+}
+
+/** What to do about a device that says nothing of itself; null for one that does. */
+function silenceOf({ posture, nowMs }: Pick<SubjectFacts, 'posture' | 'nowMs'>): string | null {
+  if (posture && nowMs < posture.endMs) return null;
+  const ask = 'is ztna running, and this machine awake?';
+  if (!posture) return `the device has not reported yet: ${ask}`;
+  const seconds = Math.floor((nowMs - posture.atMs) / 1_000);
+  return `the device has not reported for ${String(seconds)} s: ${ask}`;
 }
 
 /** Whoever manages the devices says that this one is not as it has to be. */

@@ -136,10 +136,13 @@ async function decideInside(
       ? remedyFor(policy, { subject, app, decision }, nowMs)
       : null;
     if (remedy) {
-      if (remedy.reason !== tunnel.suspension?.reason) {
+      const held = tunnel.suspension;
+      if (remedy.reason !== held?.reason) {
         await suspendTunnel(services, tx, tunnel, suspensionBy(remedy, decisionId));
       }
-      return { error: suspended(remedy.reason, remedy.fix, decisionId) };
+      // How long a silence lasts by now is no news.
+      const isSilence = remedy.reason === 'posture_stale' && held?.reason === remedy.reason;
+      return { error: suspended(remedy.reason, isSilence ? held.fix : remedy.fix, decisionId) };
     }
     const ending = { reason: 'policy_denied', code: 'ERR_TUNNEL_REVOKED' } as const;
     await revokeTunnels(services, tx, [tunnel], { ...ending, decision: decisionId });

@@ -109,6 +109,7 @@ const byReason: Readonly<Record<string, string>> = {
   user_changed: 'user',
   app_changed: 'app',
   posture_unhealthy: 'posture',
+  posture_stale: 'posture',
   risk_high: 'risk',
   device_restricted: 'signal',
   step_up_needed: 'step_up',

@@ -1,3 +1,4 @@
+import { isDeviceReason } from '../../../protocol/index.ts';
 import { endTunnels, revokeTunnels, type Ending } from '../access/end-tunnels.ts';
 import { holdMarginMs } from '../limits.ts';
 import { isOwn } from '../live/ownership.ts';
@@ -37,7 +38,7 @@ export async function endOverdue(services: Services, nowMs: number): Promise<voi
 
 function endingOf({ suspension }: LiveTunnel): Ending {
   if (!suspension) return holdExpired;
-  return suspension.reason === 'posture_unhealthy' ? stillUnhealthy : notMended;
+  return isDeviceReason(suspension.reason) ? stillUnhealthy : notMended;
 }
 
 function isDetached(tunnel: LiveTunnel): boolean {

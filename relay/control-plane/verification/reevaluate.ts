@@ -162,7 +162,7 @@ export function remedyFor(
   const [first] = decision.reasons;
   const request = toPolicyRequest(policy, subject, app);
   if (first === undefined || !stopReasons.includes(first)) {
-    return remedyOf(explainDecision(policy, request));
+    return remedyOf(explainDecision(policy, request), subject);
   }
   if (first === 'device_restricted') {
     return explainDecision(policy, request).verdict === 'allow' ? compliance : null;
@@ -175,7 +175,7 @@ export function remedyFor(
     signedIn.verdict === 'allow'
       ? { ...signedIn, verdict: 'deny', remedies: ['sign_in'] }
       : signedIn;
-  return remedyOf(asked);
+  return remedyOf(asked, subject);
 }
 
 /** True for a session that nobody ended on purpose. */

@@ -143,7 +143,10 @@ test.serial('posture - what policy needs is refused until it is said, with the f
   const { device } = t.context;
   const silent = await refusalOf(askPath(device, null));
   t.is(silent.code, 'ERR_POSTURE_UNHEALTHY');
-  t.is(silent.message, 'wiki: disk encryption is unknown');
+  t.is(silent.message, 'wiki: nothing recent is known of this device');
+  t.regex(silent.hint ?? '', /the device has not reported yet: is ztna running/);
+  await say(t.context, 'unknown');
+  t.is((await refusalOf(askPath(device, null))).message, 'wiki: disk encryption is unknown');
   await say(t.context, 'off');
   const off = await refusalOf(askPath(device, null));
   t.is(off.message, 'wiki: disk encryption is off');
@@ -248,8 +251,16 @@ test.serial(
     // No lease outlasts the posture that it rests on.
     t.true(grant.untilMs <= rig.plane.services.clock.nowMs() + 2_000);
     const told = await untilSuspended(device);
-    t.like(told, { tunnel: grant.tunnel, reason: 'posture_unhealthy' });
+    t.like(told, { tunnel: grant.tunnel, reason: 'posture_stale' });
+    t.regex(told.fix, /^the device has not reported for \d+ s: is ztna running/);
     t.true(rig.plane.services.clock.nowMs() >= grant.untilMs);
+    // It speaks again, and is not well: its user is told what to mend in place of the silence.
+    await say({ rig, connector, relay, device }, 'off');
+    const unwell = await device.find((message) =>
+      message.type === 'tunnel_suspended' && message.reason !== told.reason ? message : undefined,
+    );
+    t.is(unwell.reason, 'posture_unhealthy');
+    t.regex(unwell.fix, /turn on disk encryption/);
   },
 );
 
