@@ -19,6 +19,7 @@ const command = {
   run: () => import('./command/run.ts'),
   signIn: () => import('./command/sign-in.ts'),
   status: () => import('./command/status.ts'),
+  why: () => import('./command/why.ts'),
 };
 
 /** Commands of the contract that answer `not available yet`, with what they will be for. */
@@ -180,7 +181,7 @@ function withTunnelCommands(yargs: Global): void {
     'why <app>',
     'explain why you may or may not reach an app',
     (y) => y.positional('app', { type: 'string', demandOption: true }),
-    async (a) => (await command.apps()).runWhy({ ...globalOf(a), app: single('app', a.app) }),
+    async (a) => (await command.why()).runWhy({ ...globalOf(a), app: single('app', a.app) }),
   );
   yargs.command(
     'connect <app>',

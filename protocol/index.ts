@@ -129,6 +129,8 @@ export {
   fromDevice,
   type FromDevice,
   maxAvoidedRelays,
+  maxExplainedConditions,
+  maxExplainedRules,
   type SessionFacts,
   toDevice,
   type ToDevice,

@@ -66,6 +66,7 @@ export { RevocationFeed } from './revocation-feed.ts';
 export { type ShutdownCause, shutdownCause, shutdownSignal } from './shutdown.ts';
 export { openStateDir, readSecretFile, systemCode, writeSecretFile } from './state-dir.ts';
 export { listenTcp, type TcpListener } from './tcp.ts';
+export { conditionLines, type ShownCondition } from './condition-lines.ts';
 export { escapeTerminal, printJsonLine, printTable } from './terminal.ts';
 export { dialFirst, type DialFirstOptions } from './dial-first.ts';
 export {

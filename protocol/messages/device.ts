@@ -168,7 +168,15 @@ const pathPermit = v.strictObject({
   portHint: v.nullable(natural),
 });
 
-/** The part of a decision that its own user may see. */
+/** Policies and conditions that one answer to `why` tells of. */
+export const maxExplainedRules = 8;
+export const maxExplainedConditions = 40;
+
+/**
+ * The part of a decision that its own user may see. Since version 3: `rules` names the policies that decide or would decide,
+ * conditions name theirs, and of those of one rule with the same `choice` one is enough. `rules` is left out before, and
+ * where nothing may be told.
+ */
 const whyAnswer = v.strictObject({
   type: v.literal('why'),
   id: natural,
@@ -176,9 +184,28 @@ const whyAnswer = v.strictObject({
   allowed: v.boolean(),
   decision: idSchema('decision'),
   conditions: v.array(
-    v.strictObject({ what: text(128), actual: text(128), required: text(128), met: v.boolean() }),
+    v.strictObject({
+      what: text(128),
+      actual: text(128),
+      required: text(128),
+      met: v.boolean(),
+      rule: v.optional(text(64)),
+      choice: v.optional(natural),
+    }),
   ),
   fix: v.nullable(text(500)),
+  rules: v.optional(
+    v.pipe(
+      v.array(
+        v.strictObject({
+          id: text(64),
+          name: v.nullable(text(128)),
+          effect: v.picklist(['permits', 'would_permit', 'forbids']),
+        }),
+      ),
+      v.maxLength(maxExplainedRules),
+    ),
+  ),
 });
 
 const otpSecret = v.strictObject({ type: v.literal('otp_secret'), id: natural, uri: text(512) });

@@ -1,9 +1,16 @@
-import { adminLeaf, done, fields, table, textOf, type Leaf } from './command.ts';
+import { adminLeaf, done, fields, table, textOf, type Leaf, type Show } from './command.ts';
+import { riskText, type Risk } from './why.ts';
 
 const id = {
   id: { type: 'string', describe: 'id, or its unique beginning', demandOption: true },
 } as const;
 const idArgs = (argv: Readonly<Record<string, unknown>>) => ({ id: textOf(argv, 'id') });
+
+/** An object one member a line, its risk in words. */
+const fieldsWithRisk: Show = (result, argv) => {
+  const { risk, ...rest } = result as Record<string, unknown>;
+  fields(risk === undefined ? rest : { ...rest, risk: riskText(risk as Risk) }, argv);
+};
 
 function listAndShow(kind: string, plural: string, ...columns: readonly string[]): Leaf[] {
   return [
@@ -19,7 +26,7 @@ function listAndShow(kind: string, plural: string, ...columns: readonly string[]
       positionals: id,
       command: `${kind}.show`,
       args: idArgs,
-      show: fields,
+      show: fieldsWithRisk,
     }),
   ];
 }

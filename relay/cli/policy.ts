@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path';
 import { escapeTerminal, parseDurationMs } from '../../protocol/host/index.ts';
 import { toZtnaError, ZtnaError } from '../../protocol/index.ts';
 import { readRelayConfig } from '../config.ts';
+import { showWhy } from './why.ts';
 import {
   adminLeaf,
   dirOf,
@@ -83,7 +84,7 @@ export const policyLeaves: readonly Leaf[] = [
   }),
   adminLeaf({
     usage: 'why',
-    describe: 'explain whether a user reaches an app',
+    describe: 'name the rules that decide whether a user reaches an app, and what they miss',
     options: {
       user: { type: 'string', describe: 'user name', demandOption: true },
       app: { type: 'string', describe: 'app name', demandOption: true },
@@ -95,7 +96,7 @@ export const policyLeaves: readonly Leaf[] = [
       app: textOf(argv, 'app'),
       ...maybe(argv, 'device'),
     }),
-    show: fields,
+    show: showWhy,
   }),
   adminLeaf({
     usage: 'who',

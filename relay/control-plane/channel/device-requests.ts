@@ -37,6 +37,7 @@ import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import { remedyOf } from '../grant/remedy.ts';
 import { explainDecision, postureNeedsOf } from '../policy/index.ts';
+import { tellUser } from './why-answer.ts';
 import type { Services } from '../services.ts';
 import type { Session, Tx, User } from '../store/index.ts';
 import { verifyDevice } from './device-posture.ts';
@@ -370,10 +371,12 @@ async function handleWhy(
   id: number,
   appName: string,
 ): Promise<Answer<'why'>> {
-  const { store, policy } = services;
+  const { store } = services;
   const subject = await needSubject(services, peer);
   const app = await readApp(store.db, { name: appName });
-  const explained = app && explainDecision(policy, toPolicyRequest(policy, subject, app));
+  const { policy } = services; // after the waiting: another may have become active
+  const request = app && toPolicyRequest(policy, subject, app);
+  const explained = request && explainDecision(policy, request);
   const remedy = explained ? remedyOf(explained, subject) : null;
   const fix = remedy?.isUsersOwn === true ? remedy.fix : null;
   const decision = await store.write((tx) =>
@@ -388,14 +391,9 @@ async function handleWhy(
     app: appName,
     allowed: explained?.verdict === 'allow',
     decision,
-    conditions: isShown
-      ? explained.conditions.map((condition) => ({
-          what: condition.what.slice(0, 128),
-          actual: condition.actual.slice(0, 128),
-          required: condition.required.slice(0, 128),
-          met: false,
-        }))
-      : [],
+    ...(request && isShown
+      ? tellUser(policy, request, explained, peer.version)
+      : { conditions: [] }),
     fix,
   };
 }

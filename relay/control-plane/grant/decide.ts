@@ -6,6 +6,7 @@ import {
   disqualificationOf,
   knownEndMs,
   type AppFacts,
+  type RiskPart,
   type SubjectFacts,
 } from './facts.ts';
 import { toPostureFacts } from '../posture/index.ts';
@@ -19,6 +20,8 @@ export interface AccessDecision {
   readonly errors: readonly string[];
   readonly policyVersion: number;
   readonly request: PolicyRequest;
+  /** What the score in the request is made of. */
+  readonly risk: readonly RiskPart[];
   /** Of all inputs but those that pass with time. Equal digests, policy and verdict are one decision confirmed. */
   readonly inputDigest: string;
   /** The verdict holds until then at most, whatever happens: sessions, accounts, memberships and posture end. */
@@ -76,6 +79,7 @@ export function decideAccess(
 ): AccessDecision {
   const request = toPolicyRequest(engine, subject, app);
   const digest = inputDigest(request);
+  const risk = subject.riskOf(app.app.name).contributions;
   const disqualification = disqualificationOf(subject);
   if (disqualification !== undefined) {
     return {
@@ -84,13 +88,14 @@ export function decideAccess(
       errors: [],
       policyVersion: engine.version,
       request,
+      risk,
       inputDigest: digest,
       endMs: subject.nowMs,
     };
   }
   const { verdict, reasons, errors, policyVersion } = engine.decide(request);
   const endMs = verdict === 'allow' ? endOf(engine, subject, app, windowMs) : subject.nowMs;
-  return { verdict, reasons, errors, policyVersion, request, inputDigest: digest, endMs };
+  return { verdict, reasons, errors, policyVersion, request, risk, inputDigest: digest, endMs };
 }
 
 function endOf(
@@ -109,6 +114,11 @@ function endOf(
     return engine.decide(later).verdict !== 'allow';
   });
   return Math.min(knownEndMs(subject), carrying ?? Infinity);
+}
+
+/** The inputs of a decision; what makes up the score in them stands beside what policy reads. */
+function withRisk({ request, risk }: AccessDecision): unknown {
+  return risk.length === 0 ? request : { ...request, risk };
 }
 
 /** Writes a decision down with its inputs, under a new id. */
@@ -136,7 +146,7 @@ export async function recordDecision(
       verdict: decision.verdict,
       reasonsJson: JSON.stringify(decision.reasons),
       errorsJson: JSON.stringify(decision.errors),
-      inputsJson: JSON.stringify(decision.request),
+      inputsJson: JSON.stringify(withRisk(decision)),
       inputDigest: decision.inputDigest,
       policyVersion: decision.policyVersion,
       decidedAtMs: subject.nowMs,

@@ -33,6 +33,14 @@ export interface SubjectFacts {
 export interface RiskFact {
   readonly score: number;
   readonly factors: readonly string[];
+  /** The same with what each adds, and why. */
+  readonly contributions: readonly RiskPart[];
+}
+
+export interface RiskPart {
+  readonly name: string;
+  readonly points: number;
+  readonly detail: string;
 }
 
 /** What is asked for. */

@@ -137,6 +137,12 @@ export function denied(ref: string): ZtnaError {
   });
 }
 
+/** What behaviour adds up to, with each part of it; nothing while there is nothing unusual. */
+function riskDetails(subject: SubjectFacts, app: string) {
+  const { score, contributions } = subject.riskOf(app);
+  return score === 0 ? {} : { risk: { score, contributions } };
+}
+
 /** Puts a decision on a path on record. */
 export async function auditDecision(
   services: Services,
@@ -171,6 +177,7 @@ export async function auditDecision(
         policy: services.policy.version,
         session: subject.session.id,
         address: subject.address,
+        ...riskDetails(subject, app),
         ...details,
       },
     },

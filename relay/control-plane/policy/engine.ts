@@ -3,12 +3,15 @@ import { instantiateCedar, type Cedar } from './cedar.ts';
 import { policySchema } from './schema.ts';
 import type { CheckedPolicies } from './check.ts';
 import type { PolicyContext } from './context.ts';
+import type { Atom } from './need.ts';
 import type { CheckedPolicy } from './validate.ts';
 import type {
   AuthorizationAnswer,
   CedarValueJson,
   CheckParseAnswer,
   EntityJson,
+  Expr,
+  PolicyJson,
 } from '@cedar-policy/cedar-wasm/nodejs';
 
 /** One question to the policy: may this user on this device reach that app now. Names, not ids. */
@@ -107,6 +110,52 @@ export class PolicyEngine {
     return this.#decideBy(request, permits);
   }
 
+  /** The policies whose head may match the app. */
+  policiesAbout(request: PolicyRequest): CheckedPolicy[] {
+    return this.#select(request).flatMap((at) => this.#policies[at] ?? []);
+  }
+
+  /** Which conditions hold in a request, each asked by itself; one that cannot be evaluated does not. For explanations. */
+  holding(atoms: readonly Atom[], request: PolicyRequest): boolean[] {
+    const policies = atoms.map(({ expression, wanted }, at) => [
+      String(at),
+      conditionPolicy(expression, wanted),
+    ]);
+    try {
+      const answer = this.#ready().isAuthorized({
+        ...toCall(request),
+        policies: { staticPolicies: Object.fromEntries(policies) as Record<string, PolicyJson> },
+      });
+      const held = new Set(answer.type === 'success' ? answer.response.diagnostics.reason : []);
+      return atoms.map((_, at) => held.has(String(at)));
+    } catch {
+      this.#forget();
+      return atoms.map(() => false);
+    }
+  }
+
+  /** An expression as it stands in a policy, without the `context.` before what it reads. */
+  textOf(expression: Expr): string {
+    try {
+      const answer = this.#ready().policyToText(conditionPolicy(expression, true));
+      if (answer.type === 'failure') return 'a condition';
+      const body = /when\s*\{(?<body>.*)\};?\s*$/s.exec(answer.text)?.groups?.['body'] ?? '';
+      return body
+        .trim()
+        .replaceAll(/\bcontext\./g, '')
+        .replaceAll(/\s+/g, ' ');
+    } catch {
+      this.#forget();
+      return 'a condition';
+    }
+  }
+
+  /** A trap spoils the instance. */
+  #forget(): void {
+    this.#cedar = undefined;
+    this.#prepared.clear();
+  }
+
   /** Indexes of the policies whose head may match the app. */
   #select({ app, site }: PolicyRequest): number[] {
     const indexes: number[] = [];
@@ -135,18 +184,13 @@ export class PolicyEngine {
     try {
       const cedar = this.#ready();
       answer = cedar.statefulIsAuthorized({
-        principal: { type: 'User', id: request.user },
-        action: { type: 'Action', id: 'connect' },
-        resource: { type: 'App', id: request.app },
-        context: toCedarContext(request.context),
-        entities: toEntities(request),
+        ...toCall(request),
         preparsedSchemaName: schemaName,
         preparsedPolicySetId: this.#prepare(cedar, indexes),
         validateRequest: true,
       });
     } catch (error) {
-      this.#cedar = undefined; // a trap spoils the instance
-      this.#prepared.clear();
+      this.#forget();
       return deny([error instanceof Error ? error.message : 'policy evaluation stopped']);
     }
     if (answer.type === 'failure') return deny(answer.errors.map((error) => error.message));
@@ -208,6 +252,23 @@ function prepare(cedar: Cedar, id: string, policies: readonly CheckedPolicy[]): 
 function orThrow(answer: CheckParseAnswer): void {
   if (answer.type === 'success') return;
   throw new Error(answer.errors.map((error) => error.message).join('; '));
+}
+
+/** A policy that permits when an expression comes out as wanted, whoever asks. */
+function conditionPolicy(expression: Expr, wanted: boolean): PolicyJson {
+  const any = { op: 'All' } as const;
+  const conditions = [{ kind: wanted ? 'when' : 'unless', body: expression } as const];
+  return { effect: 'permit', principal: any, action: any, resource: any, conditions };
+}
+
+function toCall(request: PolicyRequest) {
+  return {
+    principal: { type: 'User', id: request.user },
+    action: { type: 'Action', id: 'connect' },
+    resource: { type: 'App', id: request.app },
+    context: toCedarContext(request.context),
+    entities: toEntities(request),
+  };
 }
 
 function toCedarContext(context: PolicyContext): Record<string, CedarValueJson> {

@@ -19,6 +19,8 @@ export interface PolicyExplanation extends PolicyDecision {
   /** Policies that permit, also where one that forbids has overridden them. */
   readonly permitting: readonly string[];
   readonly forbidding: readonly string[];
+  /** Policies that would permit with `conditions` as required; empty when allowed, or when nothing would help. */
+  readonly wouldPermit: readonly string[];
   /** The smallest change that would help; empty when allowed, or when nothing would. */
   readonly remedies: readonly Remedy[];
   readonly conditions: readonly ExplainedCondition[];
@@ -44,6 +46,8 @@ const candidates: readonly (readonly Remedy[])[] = [
 
 const everything: readonly Remedy[] = ['step_up', 'posture', 'risk'];
 
+const hopeless = { wouldPermit: [], remedies: [], conditions: [] } as const;
+
 /** Decides and says why; for a denial, finds the smallest change within the user's reach that would help. */
 export function explainDecision(engine: PolicyEngine, request: PolicyRequest): PolicyExplanation {
   const decision = engine.decide(request);
@@ -52,7 +56,7 @@ export function explainDecision(engine: PolicyEngine, request: PolicyRequest): P
   const forbidding = decision.verdict === 'deny' ? decision.reasons : [];
   const base = { ...decision, permitting, forbidding };
   if (decision.verdict === 'allow' || decision.errors.length > 0) {
-    return { ...base, remedies: [], conditions: [] };
+    return { ...base, ...hopeless };
   }
   const allows = (context: PolicyContext) =>
     engine.decide({ ...request, context }).verdict === 'allow';
@@ -62,14 +66,16 @@ export function explainDecision(engine: PolicyEngine, request: PolicyRequest): P
       request.context,
     );
   // Most denials are of apps that nothing would open: one question instead of eleven.
-  if (!allows(mendAll(everything))) return { ...base, remedies: [], conditions: [] };
+  if (!allows(mendAll(everything))) return { ...base, ...hopeless };
   for (const remedies of candidates) {
     const mended = mendAll(remedies);
     if (!allows(mended)) continue;
     const needed = dropNeedless(request.context, mended, allows);
-    return { ...base, remedies, conditions: differences(request.context, needed) };
+    const conditions = differences(request.context, needed);
+    const wouldPermit = engine.decide({ ...request, context: needed }).reasons;
+    return { ...base, wouldPermit, remedies, conditions };
   }
-  return { ...base, remedies: [], conditions: [] };
+  return { ...base, ...hopeless };
 }
 
 /** A fact about a device that stands, or would stand, between its user and an app. */

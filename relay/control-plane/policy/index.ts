@@ -1,3 +1,4 @@
+export { smallestChange } from './change.ts';
 export {
   checkPolicies,
   findPolicyProblems,
@@ -33,6 +34,7 @@ export {
 } from './explain.ts';
 export { policyDigest, readPolicy, storePolicy, type PolicyVersion } from './history.ts';
 export { inputDigest } from './input-digest.ts';
+export { explainRules, type ExplainedRule, type RuleCondition, type RuleEffect } from './rules.ts';
 export { policySchema } from './schema.ts';
 export { policyLimits, readPolicyFiles, type PolicyFiles, type PolicyProblem } from './source.ts';
 export type { CheckedPolicy, ValidationResult } from './validate.ts';

@@ -11,6 +11,10 @@ export interface CheckedPolicy {
   readonly line: number;
   readonly effect: 'permit' | 'forbid';
   readonly text: string;
+  /** Its `@name("…")`, for people. */
+  readonly name: string | null;
+  /** The same as `text`, taken apart by Cedar. */
+  readonly json: PolicyJson;
   /** The one app, or site, that its scope names; null: any. */
   readonly app: string | null;
   readonly site: string | null;
@@ -75,6 +79,8 @@ export function validatePolicies(
         line: place.line,
         effect: parsed.json.effect,
         text: source.text,
+        name: parsed.json.annotations?.['name'] ?? null,
+        json: parsed.json,
         ...scopeOf(parsed.json),
         readsTime: readsTime(parsed.json),
       });

@@ -78,6 +78,14 @@ async function describeSession(services: Services, row: Session) {
   };
 }
 
+/** A session with how unusual its user behaves now, and what adds to that. */
+async function describeRisk(services: Services, row: Session) {
+  const who = { user: row.userId, device: row.deviceId, session: row.id };
+  const riskOf = await services.risk.read(services.store.db, who, services.clock.nowMs());
+  const { score, contributions } = riskOf(null);
+  return { ...(await describeSession(services, row)), risk: { score, contributions } };
+}
+
 async function describeTunnel(services: Services, row: Tunnel) {
   const live = services.tunnels.get(row.id);
   const app = await services.store.db
@@ -232,7 +240,7 @@ export const objectCommands: readonly Command[] = [
     return Promise.all(rows.map((row) => describeSession(services, row)));
   }),
   defineCommand('session.show', 'read', byId, async (services, { id }) =>
-    describeSession(services, await getSession(services.store.db, id)),
+    describeRisk(services, await getSession(services.store.db, id)),
   ),
 
   defineCommand('tunnel.list', 'read', none, async (services) => {

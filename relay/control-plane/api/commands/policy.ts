@@ -12,9 +12,12 @@ import { sessionMethods } from '../../identity/index.ts';
 import {
   checkPolicies,
   explainDecision,
+  explainRules,
   PolicyEngine,
   readPolicy,
+  smallestChange,
   storePolicy,
+  type ExplainedRule,
 } from '../../policy/index.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { knowTunnels } from '../../live/replica.ts';
@@ -169,12 +172,27 @@ async function devicesOf(db: Reader, user: User): Promise<Device[]> {
 async function explain(services: Services, subject: SubjectFacts, appName: string) {
   const app = await readApp(services.store.db, { name: appName });
   if (!app) throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { message: `there is no app ${appName}` });
-  const explained = explainDecision(
-    services.policy,
-    toPolicyRequest(services.policy, subject, app),
-  );
+  const { policy } = services;
+  const request = toPolicyRequest(policy, subject, app);
+  const explained = explainDecision(policy, request);
   const blocked = disqualificationOf(subject);
-  return { explained, blocked, allowed: explained.verdict === 'allow' && blocked === undefined };
+  const allowed = explained.verdict === 'allow' && blocked === undefined;
+  return { policy, request, explained, blocked, allowed };
+}
+
+/** Without what only the search for a change needs. */
+function toPublicRule({ conditions, ...rule }: ExplainedRule) {
+  return {
+    ...rule,
+    conditions: conditions.map(({ what, actual, required, met, choice }) => {
+      return { what, actual, required, met, choice };
+    }),
+  };
+}
+
+function riskOf(subject: SubjectFacts, app: string) {
+  const { score, contributions } = subject.riskOf(app);
+  return { score, contributions };
 }
 
 export const policyCommands: readonly Command[] = [
@@ -229,7 +247,12 @@ export const policyCommands: readonly Command[] = [
           ? (await devicesOf(db, user))[0]
           : await getDevice(db, args.device);
       const subject = await subjectFor(services, db, user, device);
-      const { explained, blocked, allowed } = await explain(services, subject, args.app);
+      const { policy, request, explained, blocked, allowed } = await explain(
+        services,
+        subject,
+        args.app,
+      );
+      const rules = explainRules(policy, request, explained);
       return {
         user: user.name,
         app: args.app,
@@ -243,6 +266,9 @@ export const policyCommands: readonly Command[] = [
         conditions: explained.conditions,
         groups: subject.groups.map((group) => group.name),
         policyVersion: explained.policyVersion,
+        rules: rules.map(toPublicRule),
+        change: smallestChange(policy, request, explained, rules),
+        risk: riskOf(subject, args.app),
       };
     },
   ),
