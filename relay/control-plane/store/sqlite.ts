@@ -31,19 +31,18 @@ export function openSqlite(path: string): SqliteDatabase {
   const { DatabaseSync } = loadSqlite();
   const database = new DatabaseSync(path, { timeout: busyTimeoutMs });
   database.exec('pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on');
-  const cache = new Map<string, Sqlite.StatementSync>();
-  const compile = (text: string): Sqlite.StatementSync => {
-    const known = cache.get(text);
-    const statement = known ?? database.prepare(text);
+  const cache = new Map<string, CompiledStatement>();
+  const compile = (text: string): CompiledStatement => {
+    const compiled = cache.get(text) ?? withReader(database.prepare(text));
     cache.delete(text);
-    cache.set(text, statement);
+    cache.set(text, compiled);
     if (cache.size > maxCachedStatements) {
       for (const oldest of cache.keys()) {
         cache.delete(oldest);
         break;
       }
     }
-    return statement;
+    return compiled;
   };
   return {
     close: () => {
@@ -51,9 +50,9 @@ export function openSqlite(path: string): SqliteDatabase {
       database.close();
     },
     prepare: (text): SqliteStatement => {
-      const statement = compile(text);
+      const { statement, reader } = compile(text);
       return {
-        reader: statement.columns().length > 0,
+        reader,
         all: (parameters) => explained(() => statement.all(...parameters.map(toBindable))),
         run: (parameters) => {
           // A full disk has SQLite roll back by itself; the failure that follows would hide the first.
@@ -65,6 +64,16 @@ export function openSqlite(path: string): SqliteDatabase {
       };
     },
   };
+}
+
+interface CompiledStatement {
+  readonly statement: Sqlite.StatementSync;
+  /** It answers rows. */
+  readonly reader: boolean;
+}
+
+function withReader(statement: Sqlite.StatementSync): CompiledStatement {
+  return { statement, reader: statement.columns().length > 0 };
 }
 
 const nothingDone = { changes: 0, lastInsertRowid: 0 };

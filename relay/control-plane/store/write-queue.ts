@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { setImmediate } from 'node:timers/promises';
 import { sql, type Kysely } from 'kysely';
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import type { Database } from './database.ts';
@@ -78,10 +79,11 @@ export class WriteQueue {
   }
 
   async #run(): Promise<void> {
-    await Promise.resolve(); // those that are asked for in the same turn may share a commit
-    for (let jobs = this.#takeNext(); jobs.length > 0; jobs = this.#takeNext()) {
-      await this.#carryOut(jobs);
-    }
+    do {
+      // What came in while this process was busy may share a commit, so all of it is read first.
+      await (this.#mostInCommit > 1 ? setImmediate() : Promise.resolve());
+      await this.#carryOut(this.#takeNext());
+    } while (this.#waiting.length > 0);
     this.#running = undefined;
   }
 

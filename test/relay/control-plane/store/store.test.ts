@@ -1,6 +1,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import ava from 'ava';
 import {
   openStore,
@@ -162,6 +163,24 @@ ava('write - changes that are apart share a commit with SQLite', async (t) => {
   await Promise.all([change('a'), change('b')]);
   t.deepEqual(order, ['a begins', 'b begins', 'a told', 'b told']);
   t.is(await readCounter(store.db, 'fencing'), 2);
+  await store.close();
+});
+
+ava('write - changes that come in with the next messages share a commit with SQLite', async (t) => {
+  const store = await openStore({ directory: temporaryDirectory(t) });
+  const order: string[] = [];
+  const change = (apart: string) =>
+    store.write(
+      (tx) => {
+        order.push(`${apart} begins`);
+        store.afterCommit(tx, () => order.push(`${apart} told`));
+        return Promise.resolve();
+      },
+      { apart },
+    );
+  const next = nextTurn().then(() => change('b'));
+  await Promise.all([change('a'), next]);
+  t.deepEqual(order, ['a begins', 'b begins', 'a told', 'b told']);
   await store.close();
 });
 
