@@ -18,6 +18,7 @@ test.before('three apps: allowed, denied, and denied without a connector', async
   const stops: (() => unknown)[] = [];
   t.context.stops = stops;
   const deployment = await Deployment.start({
+    isGuessDear: true,
     apps: [
       { name: 'open', target: 'tcp://127.0.0.1:9' },
       { name: 'secret', target: 'tcp://127.0.0.1:9' },

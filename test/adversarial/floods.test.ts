@@ -46,6 +46,7 @@ test.before('a deployment with an app that answers', async (t) => {
   stops.push(() => server.close());
   const { port } = server.address() as AddressInfo;
   const deployment = await Deployment.start({
+    isGuessDear: true,
     apps: [{ name: 'app', target: `tcp://127.0.0.1:${port}` }],
   });
   stops.push(() => deployment.stop());

@@ -48,16 +48,10 @@ interface TunnelRow {
   readonly closeReason: string | null;
 }
 
-const rowsOf = async <T>(deployment: Deployment, ...args: string[]): Promise<T[]> =>
-  (await deployment.admin(...args, '--json'))
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as T);
-
 /** How many tunnels are open through each connector. */
 async function openByConnector(deployment: Deployment): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
-  for (const { state, connector } of await rowsOf<TunnelRow>(deployment, 'tunnel', 'list')) {
+  for (const { state, connector } of (await deployment.ask('tunnel.list')) as TunnelRow[]) {
     if (state === 'open') counts[connector] = (counts[connector] ?? 0) + 1;
   }
   return counts;
@@ -187,6 +181,7 @@ test('two connectors - one is stopped under load and nothing is lost', async (t)
     const counts = await openByConnector(deployment);
     const staying = Object.entries(counts).filter(([id]) => id !== stopped);
     if (staying.reduce((sum, [, open]) => sum + open, 0) === 2) break;
+    await delay(20);
   }
   for (const talk of talks) t.is(await talk.echo('and after'), 'and after');
   t.is(deployment.connector.child.exitCode, null, 'it waits for what is in use');

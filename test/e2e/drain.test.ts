@@ -1,6 +1,8 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { readStatus } from '../../connector/status-socket.ts';
 import { Deployment } from '../support/deployment.ts';
 import type { RunningProgram } from '../support/program.ts';
 import { addDataPlane, listRelays } from '../support/relays.ts';
@@ -63,20 +65,21 @@ async function sigterm(program: RunningProgram): Promise<number | null> {
 
 async function carrierOf(deployment: Deployment): Promise<string> {
   for (;;) {
-    const [line = '{}'] = (await deployment.admin('tunnel', 'list', '--json')).split('\n');
-    const { relay } = JSON.parse(line) as { relay: string | null };
-    if (relay !== null) return relay;
+    const [row] = (await deployment.ask('tunnel.list')) as { relay: string | null }[];
+    if (typeof row?.relay === 'string') return row.relay;
+    await delay(20);
   }
 }
 
 /** What an operator waits for before the next restart: every relay is there, and the connector has sockets at each. */
 async function allCarry(deployment: Deployment, count: number): Promise<void> {
   for (;;) {
-    const rows = [...(await listRelays(deployment)).values()];
-    const isThere = rows.every((row) => row['online'] === true && row['state'] === 'enrolled');
-    const { relays } = await deployment.connectorStatus();
-    const filled = relays.filter(({ state }) => state === 'filled').length;
+    const rows = (await deployment.ask('relay.list')) as { online: boolean; state: string }[];
+    const isThere = rows.every(({ online, state }) => online && state === 'enrolled');
+    const status = await readStatus(deployment.connectorDir);
+    const filled = status?.relays.filter(({ state }) => state === 'filled').length;
     if (isThere && filled === count) return;
+    await delay(20);
   }
 }
 

@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { callAdmin } from '../../relay/cli/admin-client.ts';
 import {
   launchers,
   mustRun,
@@ -38,9 +39,11 @@ export interface DeploymentOptions {
   readonly apps: readonly DeployedApp[];
   /** What to run; by default this checkout's launchers. */
   readonly commands?: Commands;
-  /** Cedar policy files by name; by default the group `staff` may reach every app. */
+  /** True: a guess at a password costs as much as it does in production, not a thousandth of it. */
+  readonly isGuessDear?: boolean;
   /** `postgres://…`; else SQLite. */
   readonly storeUrl?: string;
+  /** Cedar policy files by name; by default the group `staff` may reach every app. */
   readonly policies?: Readonly<Record<string, string>>;
   /** Lines put over the relay.yaml that `init` wrote: `key: value` pairs of its top level. */
   readonly relayConfig?: Readonly<Record<string, string>>;
@@ -65,6 +68,12 @@ export interface DeploymentOptions {
 }
 
 type Environment = Readonly<Record<string, string>>;
+
+/** Has a relay of this checkout take the stand-in before anything of its own. */
+const cheapPasswords: Environment = {
+  NODE_OPTIONS: `--import=${new URL('cheap-passwords.ts', import.meta.url).href}`,
+};
+const invitationMs = 3_600_000;
 
 const openPolicy =
   '@id("staff") permit (principal in Group::"staff", action == Action::"connect", resource);';
@@ -143,14 +152,14 @@ export class Deployment {
     say('relay: run');
     await this.startRelay();
     say('policy: apply');
-    await this.applyPolicies(options.policies ?? { 'staff.cedar': openPolicy });
+    const files = options.policies ?? { 'staff.cedar': openPolicy };
+    if (this.#isOwn) await this.ask('policy.apply', { files, dryRun: false });
+    else await this.applyPolicies(files);
     say('connector: invite and run');
-    const code = await this.admin(
-      'invite',
-      'connector',
-      'local',
-      ...options.apps.flatMap((app) => ['--app', app.name]),
-    );
+    const apps = options.apps.map(({ name }) => name);
+    const code = this.#isOwn
+      ? await this.#invite('connector', { name: 'local', apps, uses: 1 })
+      : await this.admin('invite', 'connector', 'local', ...apps.flatMap((app) => ['--app', app]));
     await this.startConnector(code.trim());
   }
 
@@ -158,11 +167,16 @@ export class Deployment {
   async startRelay(): Promise<void> {
     this.relay = this.#track(
       new RunningProgram(this.commands.relay, ['run', '--dir', this.relayDir], {
-        ...this.#with(this.options.env?.relay),
+        ...this.#with({ ...this.relayEnv, ...this.options.env?.relay }),
         place: this.options.places?.relay,
       }),
     );
     await this.relay.line(/^ready$/);
+  }
+
+  /** What every relay of this deployment that hashes passwords runs with. */
+  get relayEnv(): Environment {
+    return this.#isOwn && this.options.isGuessDear !== true ? cheapPasswords : {};
   }
 
   /** How many tunnels the connector keeps, how many of them without a path, and how it stands with each relay. */
@@ -210,6 +224,11 @@ export class Deployment {
     return connector;
   }
 
+  /** What the relay answers an administration command, without a program in between: for what is asked over and over. */
+  async ask(command: string, args: Record<string, unknown> = {}): Promise<unknown> {
+    return callAdmin(this.relayDir, command, args);
+  }
+
   /** Runs an administration command that must succeed; answers its standard output. */
   async admin(...args: string[]): Promise<string> {
     return mustRun(this.commands.relay, [...args, '--dir', this.relayDir], this.#with());
@@ -227,17 +246,24 @@ export class Deployment {
     await this.admin('policy', 'apply', dir);
   }
 
+  /** Whether these are the programs of this checkout: preparations are asked of its relay without a program in between. */
+  get #isOwn(): boolean {
+    return this.options.commands === undefined;
+  }
+
+  async #invite(kind: string, args: Record<string, unknown>): Promise<string> {
+    const answer = await this.ask(`invite.${kind}`, { ttlMs: invitationMs, ...args });
+    return (answer as { readonly code: string }).code;
+  }
+
   /** Invites `user` into the groups and enrols a machine for it, which signs it in. */
   async enrol(
     user = this.options.user ?? 'alice',
     groups: readonly string[] = ['staff'],
   ): Promise<Machine> {
-    const code = await this.admin(
-      'invite',
-      'user',
-      user,
-      ...groups.flatMap((group) => ['--group', group]),
-    );
+    const code = this.#isOwn
+      ? await this.#invite('user', { name: user, groups })
+      : await this.admin('invite', 'user', user, ...groups.flatMap((group) => ['--group', group]));
     const machine = this.machine(await this.#linkEnv());
     await mustRun(this.commands.ztna, ['enroll', '-', '--password-stdin'], {
       env: machine.env,

@@ -1,3 +1,4 @@
+import './kept-rsa-keys.ts';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { isIP } from 'node:net';
 import forge from 'node-forge';

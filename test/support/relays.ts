@@ -77,7 +77,7 @@ export async function addControlPlane(
   const file = join(deployment.dir, `${name}.code`);
   const code = await deployment.admin('invite', 'relay', name, '--url', url, '--control-plane');
   await writeFile(file, code, { mode: 0o600 });
-  const options = commands.env ? { env: commands.env } : {};
+  const options = { env: { ...commands.env, ...deployment.relayEnv } };
   const admin = (...args: string[]) => mustRun(commands.relay, [...args, '--dir', dir], options);
   await admin('init', '--join', `file:${file}`, '--store', deployment.options.storeUrl ?? '');
   const program = new RunningProgram(

@@ -11,6 +11,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+/** Where test files ask for the directory in which they share their RSA keys; only its owner may enter it. */
+export const keptKeysVariable = 'ZTNA_TEST_KEYS';
+
 const memory = '/dev/shm';
 const neededBytes = 2 ** 31;
 

@@ -3,15 +3,18 @@
  * Arguments are handed to AVA, so `npm test -- test/protocol/frame.test.ts` runs one file.
  */
 import { spawn } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { makeRunDirectory } from './run-directory.ts';
+import { keptKeysVariable, makeRunDirectory } from './run-directory.ts';
 import { sharedVariable, sharePostgres } from './shared-postgresql.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
 const directory = makeRunDirectory();
 process.env['TMPDIR'] = directory;
+const keys = join(directory, 'rsa-keys');
+mkdirSync(keys, { mode: 0o700 });
 const postgres = await sharePostgres();
 const child = spawn(
   process.execPath,
@@ -31,6 +34,7 @@ const child = spawn(
       // Every file has a worker of its own, which compiles all that it loads; programs that it starts do so too.
       NODE_COMPILE_CACHE: `${top}node_modules/.cache/compiled-for-tests`,
       [sharedVariable]: postgres.address,
+      [keptKeysVariable]: keys,
     },
   },
 );

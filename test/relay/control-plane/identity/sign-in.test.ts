@@ -10,6 +10,7 @@ import {
   startSession,
   type Credentials,
 } from '../../../../relay/control-plane/identity/index.ts';
+import { holdNextHash } from '../../../support/cheap-passwords.ts';
 import {
   addUser,
   enrolDevice,
@@ -119,9 +120,12 @@ test.serial(
 
 test.serial('signIn - refuses a user who was disabled while the password was hashed', async (t) => {
   const { store, user, attempt } = await setUp(t);
+  const hash = holdNextHash();
   const running = attempt();
+  await hash.begun;
   await store.write((tx) =>
     tx.updateTable('users').set({ disabled: 1 }).where('id', '=', user.id).execute(),
   );
+  hash.release();
   await t.throwsAsync(running, refused);
 });

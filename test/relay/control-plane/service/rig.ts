@@ -1,3 +1,5 @@
+import '../../../support/cheap-passwords.ts';
+import '../../../support/kept-rsa-keys.ts';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
