@@ -1,4 +1,5 @@
 import { suspendableVersion, type DecisionId, type SessionId } from '../../../protocol/index.ts';
+import { riskDetails, type RiskFact } from '../grant/facts.ts';
 import type { Remedy } from '../grant/remedy.ts';
 import { knowTunnels } from '../live/replica.ts';
 import type { LiveTunnel, Suspension } from '../live/tunnel-index.ts';
@@ -12,6 +13,8 @@ export function isSuspendable(tunnel: LiveTunnel): boolean {
 
 export interface SuspendedBy extends Suspension {
   readonly decision: DecisionId;
+  /** As it was when that was decided; for the record. */
+  readonly risk?: RiskFact;
 }
 
 /**
@@ -76,7 +79,7 @@ async function noteSuspended(
       ref: by.decision,
       user: tunnel.userName,
       app: tunnel.appName,
-      details: { reason: by.reason, fix: by.fix },
+      details: { reason: by.reason, fix: by.fix, ...(by.risk && riskDetails(by.risk)) },
     },
     tx,
   );
@@ -130,6 +133,10 @@ export async function liftSuspension(
 }
 
 /** What a decision's remedy makes of a live tunnel. */
-export function suspensionBy({ reason, fix }: Remedy, decision: DecisionId): SuspendedBy {
-  return { reason, fix, decision };
+export function suspensionBy(
+  { reason, fix }: Remedy,
+  decision: DecisionId,
+  risk: RiskFact,
+): SuspendedBy {
+  return { reason, fix, decision, risk };
 }

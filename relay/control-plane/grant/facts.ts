@@ -43,6 +43,11 @@ export interface RiskPart {
   readonly detail: string;
 }
 
+/** What behaviour adds up to, with each part of it, for an audit record; nothing while there is nothing unusual. */
+export function riskDetails({ score, contributions }: RiskFact): Record<string, unknown> {
+  return score === 0 ? {} : { risk: { score, contributions } };
+}
+
 /** What is asked for. */
 export interface AppFacts {
   readonly app: App;

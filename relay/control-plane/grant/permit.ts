@@ -13,7 +13,7 @@ import { explainDecision } from '../policy/index.ts';
 import { signRoster, type Route } from './choose-connector.ts';
 import { toPolicyRequest, type AccessDecision } from './decide.ts';
 import { remedyOf } from './remedy.ts';
-import type { AppFacts, SubjectFacts } from './facts.ts';
+import { riskDetails, type AppFacts, type SubjectFacts } from './facts.ts';
 import type { Services } from '../services.ts';
 import type { Tx } from '../store/index.ts';
 
@@ -137,12 +137,6 @@ export function denied(ref: string): ZtnaError {
   });
 }
 
-/** What behaviour adds up to, with each part of it; nothing while there is nothing unusual. */
-function riskDetails(subject: SubjectFacts, app: string) {
-  const { score, contributions } = subject.riskOf(app);
-  return score === 0 ? {} : { risk: { score, contributions } };
-}
-
 /** Puts a decision on a path on record. */
 export async function auditDecision(
   services: Services,
@@ -177,7 +171,7 @@ export async function auditDecision(
         policy: services.policy.version,
         session: subject.session.id,
         address: subject.address,
-        ...riskDetails(subject, app),
+        ...riskDetails(subject.riskOf(app)),
         ...details,
       },
     },

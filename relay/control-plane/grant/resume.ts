@@ -138,7 +138,8 @@ async function decideInside(
     if (remedy) {
       const held = tunnel.suspension;
       if (remedy.reason !== held?.reason) {
-        await suspendTunnel(services, tx, tunnel, suspensionBy(remedy, decisionId));
+        const by = suspensionBy(remedy, decisionId, subject.riskOf(app.app.name));
+        await suspendTunnel(services, tx, tunnel, by);
       }
       // How long a silence lasts by now is no news.
       const isSilence = remedy.reason === 'posture_stale' && held?.reason === remedy.reason;

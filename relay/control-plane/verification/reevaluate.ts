@@ -134,8 +134,9 @@ export async function reevaluate(
           tunnel: tunnel.id,
         })
       : tunnel.decision;
-    if (remedy) {
-      await suspendTunnel(services, tx, tunnel, suspensionBy(remedy, decision));
+    if (remedy && evaluated) {
+      const risk = evaluated.subject.riskOf(evaluated.app.app.name);
+      await suspendTunnel(services, tx, tunnel, suspensionBy(remedy, decision, risk));
       suspended += 1;
       continue;
     }

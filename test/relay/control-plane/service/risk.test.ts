@@ -31,6 +31,11 @@ test.afterEach.always('stop', async (t) => {
   await t.context.rig.stop();
 });
 
+interface RiskTold {
+  readonly score: number;
+  readonly contributions: readonly { readonly name: string; readonly detail: string }[];
+}
+
 /** Ten megabytes of wiki an hour, around the clock for three weeks, from the address of the tests. */
 async function giveHabits(rig: Rig, device: DevicePeer): Promise<DevicePeer> {
   const { store, clock } = rig.plane.services;
@@ -93,7 +98,8 @@ test.serial(
   'risk - twenty times the usual bytes suspend the tunnel, and what it was is told',
   async (t) => {
     const { rig, connector, device } = t.context;
-    const { tunnel } = await openTunnel(rig, device, connector);
+    const decided = await openTunnel(rig, device, connector);
+    const { tunnel } = decided;
     const count = (down: number) => {
       connector.channel.send({ type: 'byte_counts', tunnels: [[tunnel, 0, down]] });
     };
@@ -107,6 +113,16 @@ test.serial(
       id: told.decision,
     });
     t.like(decision.inputs.context.risk, { factors: ['bytes_out'] });
+    const [record] = (await rig.plane.services.audit.read()).filter(
+      ({ action }) => action === 'tunnel.suspend',
+    );
+    const { risk } = JSON.parse(record?.detailsJson ?? '{}') as { risk: RiskTold };
+    const session = await rig.admin<{ risk: RiskTold }>('session.show', { id: decided.session });
+    for (const { score, contributions } of [risk, session.risk]) {
+      t.true(score >= 50);
+      t.like(contributions[0], { name: 'bytes_out' });
+      t.regex(contributions[0]?.detail ?? '', /\d/);
+    }
     await rig.plane.services.risk.keep();
     const row = await rig.plane.services.store.db
       .selectFrom('riskProfiles')
