@@ -53,3 +53,9 @@ export const maxWaitingReceipts = 65_536;
 
 /** How far ahead of control time posture may say to be: what a device's estimate of it may be off by. */
 export const maxPostureAheadMs = 5_000;
+
+/** A device is held against policy again after this long, whatever it says: its user may have other groups. */
+export const complianceEveryMs = 600_000;
+
+/** How often one device is held against policy because it says something else. */
+export const complianceChecks = { burst: 6, perMinute: 6 } as const;

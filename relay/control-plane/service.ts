@@ -26,6 +26,7 @@ import { TakeUps } from './live/take-ups.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
 import { whenWentBack } from './live/went-back.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
+import { Compliance } from './posture/compliance.ts';
 import { Postures } from './posture/index.ts';
 import { ReceivedReceipts } from './proof/cut-receipts.ts';
 import { noteControl, readRelayList } from './relays/relay-list.ts';
@@ -175,6 +176,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       await Promise.all([admin.stop(), health?.stop()]);
       upgrades.stop();
       await listener.stop();
+      await services.compliance.settled();
       try {
         await keepCarriers(services);
         await leave(services);
@@ -305,6 +307,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     risk,
     receipts: new ReceivedReceipts(),
     postures: new Postures({ store, maxAgeMs: settings.posture.maxAgeMs }),
+    compliance: new Compliance(),
     feed,
     schedule,
     sequence: new SequenceSource(fencing),

@@ -6,6 +6,7 @@ import type { Turns } from './turns.ts';
 import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
 import type { Throttle } from './listener/throttle.ts';
+import type { Compliance } from './posture/compliance.ts';
 import type { Absences } from './live/absences.ts';
 import type { LogFeed } from './live/log-feed.ts';
 import type { Peers } from './live/peers.ts';
@@ -80,6 +81,8 @@ export interface Services {
   readonly receipts: ReceivedReceipts;
   /** What devices say of themselves. */
   readonly postures: Postures;
+  /** Whether what they say meets policy. */
+  readonly compliance: Compliance;
   readonly feed: LogFeed;
   readonly schedule: VerificationSchedule;
   readonly sequence: SequenceSource;

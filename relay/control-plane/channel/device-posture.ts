@@ -38,7 +38,9 @@ export async function hearPosture(
   const device = dialler.id as DeviceId;
   try {
     const heard = challenge.receive(statement, clock.nowMs());
-    if (postures.note(device, heard)) verifyDevice(services, device);
+    const hasChanged = postures.note(device, heard);
+    if (hasChanged) verifyDevice(services, device);
+    services.compliance.note(services, device, hasChanged);
   } catch (error) {
     const { code, reason = null } = toZtnaError(error);
     await refusals.record(dialler.address, {

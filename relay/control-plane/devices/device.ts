@@ -44,6 +44,7 @@ export async function addDevice(tx: Tx, device: NewDevice): Promise<Device> {
     createdAtMs: device.nowMs,
     lastSeenAtMs: null,
     restrictedJson: '[]',
+    unhealthy: 0,
   };
   await tx.insertInto('devices').values(row).execute();
   return row;

@@ -122,6 +122,7 @@ export interface DevicesTable extends IdentityColumns {
   createdAtMs: number;
   lastSeenAtMs: number | null;
   restrictedJson: string; // names of the streams that say it is not compliant
+  unhealthy: Flag; // its posture keeps its user from an app, as others were told
 }
 
 export interface RelaysTable {

@@ -14,6 +14,7 @@ export const migrations: Record<string, Migration> = {
   '0006_granted_relays': { up: rememberGrantedRelays },
   '0007_signals': { up: keepSignals },
   '0008_posture': { up: hearPosture },
+  '0009_compliance': { up: tellCompliance },
 };
 
 /** Tunnels of before are of version 1, which end with their path. */
@@ -79,6 +80,11 @@ async function hearPosture(db: Kysely<unknown>): Promise<void> {
     `alter table tunnels add column suspended_for text`,
     `alter table tunnels add column suspension_fix text`,
   ]);
+}
+
+/** Others are told once when a device becomes unhealthy, and once when it is mended. */
+async function tellCompliance(db: Kysely<unknown>): Promise<void> {
+  await runStatements(db, [`alter table devices add column unhealthy integer not null default 0`]);
 }
 
 async function createFirstTables(db: Kysely<unknown>): Promise<void> {

@@ -54,6 +54,7 @@ async function describeDevice(services: Services, row: Device) {
     platform: row.platform,
     state: row.state,
     restrictedBy: JSON.parse(row.restrictedJson) as string[],
+    unhealthy: row.unhealthy === 1,
     online: peers.length > 0,
     address: peers.at(-1)?.address ?? null,
     openTunnels: services.tunnels.about('device', row.id).length,

@@ -1,14 +1,8 @@
 import * as v from 'valibot';
 import { ZtnaError } from '../../../../protocol/index.ts';
 import { toPolicyRequest } from '../../grant/decide.ts';
-import {
-  disqualificationOf,
-  readApp,
-  readGroups,
-  readPosture,
-  type SubjectFacts,
-} from '../../grant/facts.ts';
-import { sessionMethods } from '../../identity/index.ts';
+import { disqualificationOf, readApp, type SubjectFacts } from '../../grant/facts.ts';
+import { likelySubject } from '../../grant/likely-subject.ts';
 import {
   checkPolicies,
   explainDecision,
@@ -26,7 +20,7 @@ import { getApp, getDevice, getUser } from '../lookup.ts';
 import { none, policyFiles, word } from './schema.ts';
 import type { CheckedPolicies } from '../../policy/index.ts';
 import type { Services } from '../../services.ts';
-import type { Device, Reader, Session, User } from '../../store/index.ts';
+import type { Device, Reader, User } from '../../store/index.ts';
 
 /** Thrown to undo a dry run. */
 class DryRun extends Error {
@@ -88,75 +82,6 @@ async function apply(
     const { tunnelsEnded, tunnelsSuspended } = error;
     return { version: services.policy.version, tunnelsEnded, tunnelsSuspended };
   }
-}
-
-/** What policy would be asked about a user who signed in just now, or is signed in, on a device. */
-async function subjectFor(
-  services: Services,
-  db: Reader,
-  user: User,
-  device: Device | undefined,
-): Promise<SubjectFacts> {
-  const nowMs = services.clock.nowMs();
-  const live =
-    device &&
-    (await db
-      .selectFrom('sessions')
-      .selectAll()
-      .where('deviceId', '=', device.id)
-      .where('endedAtMs', 'is', null)
-      .orderBy('createdAtMs', 'desc')
-      .executeTakeFirst());
-  const session = live ?? freshSession(user, device, nowMs);
-  const newest = device && services.peers.devices(device.id).at(-1);
-  const address = newest?.address ?? 'unknown';
-  const who = { user: user.id, device: device?.id ?? '', session: session.id };
-  return {
-    user,
-    device: device ?? noDevice(user, nowMs),
-    session,
-    methods: sessionMethods(session),
-    groups: await readGroups(db, user.id, nowMs),
-    posture: device ? await readPosture(services.postures, db, device.id, nowMs) : null,
-    riskOf: await services.risk.read(db, who, nowMs),
-    country: services.risk.countryOf(address),
-    address,
-    nowMs,
-  };
-}
-
-function freshSession(user: User, device: Device | undefined, nowMs: number): Session {
-  return {
-    id: 'none' as Session['id'],
-    userId: user.id,
-    deviceId: device?.id ?? ('none' as Device['id']),
-    provider: 'local',
-    methodsJson: '["password"]',
-    authenticatedAtMs: nowMs,
-    createdAtMs: nowMs,
-    lastSeenAtMs: nowMs,
-    idleMs: 3_600_000,
-    absoluteEndAtMs: nowMs + 3_600_000,
-    endedAtMs: null,
-    endReason: null,
-  };
-}
-
-function noDevice(user: User, nowMs: number): Device {
-  return {
-    id: 'none' as Device['id'],
-    userId: user.id,
-    hostname: 'unknown',
-    platform: 'unknown',
-    noiseKey: '',
-    signingKey: '',
-    certificateSerial: null,
-    certificateNotAfterMs: null,
-    state: 'enrolled',
-    createdAtMs: nowMs,
-    lastSeenAtMs: null,
-    restrictedJson: '[]',
-  };
 }
 
 async function devicesOf(db: Reader, user: User): Promise<Device[]> {
@@ -246,7 +171,7 @@ export const policyCommands: readonly Command[] = [
         args.device === undefined
           ? (await devicesOf(db, user))[0]
           : await getDevice(db, args.device);
-      const subject = await subjectFor(services, db, user, device);
+      const subject = await likelySubject(services, db, user, device);
       const { policy, request, explained, blocked, allowed } = await explain(
         services,
         subject,
@@ -281,7 +206,7 @@ export const policyCommands: readonly Command[] = [
     for (const user of users) {
       const devices = await devicesOf(db, user);
       for (const device of devices.length > 0 ? devices : [undefined]) {
-        const subject = await subjectFor(services, db, user, device);
+        const subject = await likelySubject(services, db, user, device);
         const { explained, allowed } = await explain(services, subject, args.app);
         if (!allowed) continue;
         rows.push({

@@ -3,6 +3,8 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { createLocalJWKSet, jwtVerify, type JSONWebKeySet } from 'jose';
+import type { DevicePeer } from '../service/rig.ts';
+import { sayPosture } from '../service/say-posture.ts';
 import { SignalRig, email, opaque } from './signal-rig.ts';
 import { caep, OutsideServer } from './transmitter.ts';
 
@@ -145,6 +147,122 @@ test('transmit - a disabled device is not compliant, an enabled one is', async (
     (told[0]?.payload['sub_id'] as { device: unknown }).device,
     opaque(device.identity.id),
   );
+});
+
+test('transmit - posture that slips is told once, and once when it is mended', async (t) => {
+  const receiver = await Receiver.start(t);
+  const all = await start(t, receiver);
+  all.rig.version = 3;
+  await all.rig.admin('policy.apply', {
+    files: {
+      'disk.cedar':
+        '@id("disk") permit (principal in Group::"staff", action == Action::"connect", resource == App::"wiki") when { context.posture.disk_encryption == "on" };',
+    },
+  });
+  const device = await all.rig.device('alice');
+  const say = async (disk: 'on' | 'off', firewall: 'on' | 'off') => {
+    await sayPosture(all.rig, device, [
+      ['disk_encryption', disk, 'lsblk'],
+      ['firewall', firewall, 'nft'],
+    ]);
+    await device.channel.request({ type: 'status' }); // is answered behind the statement
+    await all.rig.plane.services.compliance.settled();
+  };
+  await say('on', 'on'); // nothing to tell: it never was otherwise
+  await say('off', 'on');
+  await say('off', 'off'); // not what policy needs
+  await receiver.until(() => receiver.calls.length === 2);
+  await say('on', 'off');
+  await receiver.until(() => receiver.calls.length === 4);
+  const told = await Promise.all(receiver.at('/events').map(({ body }) => verify(all, body)));
+  const changes = told.map(({ payload }) => {
+    const events = payload['events'] as Record<string, Record<string, unknown>>;
+    return events[`${caep}device-compliance-change`];
+  });
+  t.is(changes.length, 2);
+  t.like(changes[0], {
+    previous_status: 'compliant',
+    current_status: 'not-compliant',
+    initiating_entity: 'policy',
+    reason_admin: { en: 'posture_unhealthy' },
+  });
+  t.like(changes[1], { current_status: 'compliant', reason_admin: { en: 'posture_healthy' } });
+  t.deepEqual(told[0]?.payload['sub_id'], {
+    format: 'complex',
+    user: { format: 'email', email: 'alice@example.com' },
+    device: opaque(device.identity.id),
+  });
+  const records = await all.rig.plane.services.store.db
+    .selectFrom('audit')
+    .select('detailsJson')
+    .where('action', '=', 'device.compliance')
+    .orderBy('position')
+    .execute();
+  t.deepEqual(
+    records.map(({ detailsJson }) => JSON.parse(detailsJson) as unknown),
+    [
+      { status: 'not-compliant', reason: 'posture_unhealthy', facts: ['disk_encryption'] },
+      { status: 'compliant', reason: 'posture_healthy', facts: [] },
+    ],
+  );
+});
+
+test('transmit - a policy that asks for more finds a device wanting with its next statement, also after a restart', async (t) => {
+  const receiver = await Receiver.start(t);
+  const all = await start(t, receiver, 'webhook');
+  all.rig.version = 3;
+  const first = await all.rig.device('alice');
+  const say = async (device: DevicePeer) => {
+    await sayPosture(all.rig, device, [['firewall', 'off', 'nft']]);
+    await device.channel.request({ type: 'status' });
+    await all.rig.plane.services.compliance.settled();
+  };
+  await say(first);
+  const files = {
+    'wall.cedar':
+      '@id("wall") permit (principal, action, resource) when { context.posture.firewall == "on" };',
+  };
+  await all.rig.admin('policy.apply', { files });
+  await say(first);
+  await receiver.until(() => receiver.calls.length === 1);
+  t.like(JSON.parse(receiver.calls[0]?.body ?? '') as object, {
+    type: 'device-compliance-change',
+    status: 'not-compliant',
+    reason: 'posture_unhealthy',
+    subject: { user: 'alice', device: first.identity.id },
+  });
+  await all.rig.plane.stop();
+  await all.rig.startPlane();
+  await say(await all.rig.connectDevice(first.identity));
+  const records = await all.rig.plane.services.store.db
+    .selectFrom('audit')
+    .select('action')
+    .where('action', '=', 'device.compliance')
+    .execute();
+  t.is(records.length, 1);
+});
+
+test('transmit - a device whose word changes all the time is put on record a few times only', async (t) => {
+  const receiver = await Receiver.start(t);
+  const all = await start(t, receiver, 'webhook');
+  all.rig.version = 3;
+  const files = {
+    'wall.cedar':
+      '@id("wall") permit (principal, action, resource) when { context.posture.firewall == "on" };',
+  };
+  await all.rig.admin('policy.apply', { files });
+  const device = await all.rig.device('alice');
+  for (let count = 0; count < 20; count++) {
+    await sayPosture(all.rig, device, [['firewall', count % 2 === 0 ? 'off' : 'on', 'nft']]);
+    await device.channel.request({ type: 'status' });
+    await all.rig.plane.services.compliance.settled();
+  }
+  const records = await all.rig.plane.services.store.db
+    .selectFrom('audit')
+    .select('action')
+    .where('action', '=', 'device.compliance')
+    .execute();
+  t.true(records.length >= 2 && records.length < 10, String(records.length));
 });
 
 test('transmit - receivers find the key set by the configuration, and the key is its owner’s alone', async (t) => {
