@@ -121,10 +121,14 @@ export class LogFeed {
     this.#tell(peer, []);
   }
 
-  /** The heartbeat: everyone learns that silence meant nothing to tell. */
+  /**
+   * The heartbeat: whoever admits tunnels learns that silence meant nothing to tell. An agent admits none and acts on
+   * entries alone, so it is told of those.
+   */
   beat(): void {
     void this.wake();
-    for (const peer of this.#options.peers.all()) this.tellHead(peer);
+    const { relays, connectors } = this.#options.peers;
+    for (const peer of [...relays.values(), ...connectors.values()]) this.tellHead(peer);
   }
 
   #tell(peer: AnyPeer, entries: readonly RevocationEntry[]): void {

@@ -80,6 +80,28 @@ test('LogFeed - whole batches of the longest entries fit into a message', (t) =>
   t.is(peer.toldTo, position);
 });
 
+test('LogFeed - a heartbeat goes to connectors and data planes, and to no agent', (t) => {
+  const peers = new Peers();
+  const head = { incarnation: 1, position: 7 };
+  const feed = new LogFeed({
+    store: { db: undefined } as never, // nothing is read
+    revocations: { head: () => Promise.resolve(head), since: () => Promise.resolve([]) },
+    clock: { nowMs: () => 0 },
+    peers,
+    grantKey,
+    head,
+  });
+  const [connector, relay, device] = [newPeer(), newPeer(), newPeer()];
+  peers.connectors.set(connector.peer.id, connector.peer as never);
+  peers.relays.set(relay.peer.id, relay.peer as never);
+  peers.addDevice(device.peer as never);
+  feed.beat();
+  t.deepEqual(
+    [connector, relay, device].map(({ batches }) => batches.map(({ completeTo }) => completeTo)),
+    [[7], [7], []],
+  );
+});
+
 test('leases - a whole batch of the longest renewals fits into a message', (t) => {
   const entries = Array.from(
     { length: maxLeaseEntries },
