@@ -60,10 +60,12 @@ export class NetworkWatch extends EventEmitter<NetworkEvents> {
     };
   }
 
-  /** False once no interface that is up has the address any more. */
+  /** False once no interface that is up has the address any more; while somebody listens, it may take a second to show. */
   hasAddress(address: string): boolean {
     const bare = bareAddress(address);
-    return isLoopback(bare) || this.#read().addresses.includes(bare);
+    // Every connection asks as it is made, and to look is dear; what has come since the last look is found by another.
+    const isKnown = this.#timer !== undefined && this.#last?.addresses.includes(bare) === true;
+    return isKnown || isLoopback(bare) || this.#read().addresses.includes(bare);
   }
 
   /** Looks at once, as otherwise every second. */

@@ -35,7 +35,9 @@ export function roleUri(peer: PeerIdentity): string {
 }
 
 /** Role and id from a leaf certificate's one `ztna:` URI. Throws ERR_IDENTITY_ROLE for none, several or another form. */
-export function certificateIdentity(certificate: X509Certificate): PeerIdentity {
+export function certificateIdentity(certificate: {
+  readonly subjectAltName: string | undefined;
+}): PeerIdentity {
   const names = certificate.subjectAltName ?? '';
   // OpenSSL quotes a name that holds a separator; our own never do, and splitting one could forge a name.
   const uris = names.includes('"') ? [] : names.split(', ').filter((n) => n.startsWith('URI:'));

@@ -1,4 +1,4 @@
-import { constants, X509Certificate } from 'node:crypto';
+import { constants } from 'node:crypto';
 import { isIP } from 'node:net';
 import {
   checkServerIdentity,
@@ -171,7 +171,7 @@ async function finishTls(
         const mismatch = checkServerIdentity(host, certificate);
         if (mismatch) return mismatch;
         try {
-          const peer = certificateIdentity(new X509Certificate(certificate.raw));
+          const peer = certificateIdentity({ subjectAltName: certificate.subjectaltname });
           if (peer.role === trust.role) return undefined;
           return wrongRole(peer.role, trust.role);
         } catch (error) {
@@ -213,6 +213,7 @@ async function finishTls(
     // Comes before the verdict on the certificate; afterwards the certificate cannot be read any more. Not by
     // getPeerX509Certificate: on a client that leaves nothing for the verdict itself to read (Node 24).
     socket.prependOnceListener('secure', () => {
+      if (trust !== null && isIssuerKnown(socket)) return;
       progress.seen = readCertificate(socket.getPeerCertificate(), dial.url);
     });
     socket.once('secureConnect', () => {
@@ -227,6 +228,17 @@ async function finishTls(
     });
     if (signal.aborted) onAbort();
   });
+}
+
+/**
+ * True where nobody will ask what the certificate looked like, which is dear to read: what OpenSSL found of its chain, that
+ * the verdict is made of afterwards. It is in a member that Node's types do not name; without it nothing is known.
+ */
+function isIssuerKnown(socket: TLSSocket): boolean {
+  const { _handle: handle } = socket as TLSSocket & {
+    readonly _handle?: { readonly verifyError?: () => unknown } | null;
+  };
+  return handle?.verifyError?.() === null;
 }
 
 /** Who it is that has answered in the relay's place, if that can be found out. */
