@@ -56,7 +56,9 @@ export class PostureSender {
     this.#wanted = message;
     this.#sequence = 0;
     this.#hasSaid = false;
+    const waitedFor = this.#sent;
     this.#sent = Promise.withResolvers();
+    void this.#sent.promise.then(waitedFor.resolve); // whoever began to wait before the channel asked
     const { source } = this.#options;
     if (!source) this.#sent.resolve(undefined);
     source?.start({
