@@ -20,6 +20,8 @@ export const FrameType = {
   Probe: 0x0a, //      stream 0, number 0 | 8 bytes of the sender's choice, one probe at a time
   ProbeReply: 0x0b, // stream 0, number 0 | the same 8 bytes
   Resumed: 0x0c, //    stream 0, number 0 | u64, at most 2^53 - 1: the highest number received in order on earlier paths
+  Heard: 0x0d, //      stream 0, number 0 | u64, at most 2^53 - 1: bytes of numbered frames and parts received on this path
+  Part: 0x0e, //       stream, number of the DATA frame that brings the rest | that frame's next bytes, 1 to 65,503
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
@@ -65,6 +67,8 @@ const shapes: readonly (Shape | undefined)[] = [
   { isNumbered: false, isOfStream: false, minBytes: 8, maxBytes: 8 }, // Probe
   { isNumbered: false, isOfStream: false, minBytes: 8, maxBytes: 8 }, // ProbeReply
   { isNumbered: false, isOfStream: false, minBytes: 8, maxBytes: 8 }, // Resumed
+  { isNumbered: false, isOfStream: false, minBytes: 8, maxBytes: 8 }, // Heard
+  { isNumbered: true, isOfStream: true, minBytes: 1, maxBytes: maxPayloadBytes }, // Part
 ];
 
 function malformed(what: string): ZtnaError {
@@ -184,15 +188,15 @@ export function decodeReset(payload: Buffer): ResetCode {
   return name;
 }
 
-/** Payload of CREDIT. */
-export function encodeCredit(limitBytes: number): Buffer {
+/** Payload of CREDIT, RESUMED and HEARD. */
+export function encodeCount(count: number): Buffer {
   const payload = Buffer.allocUnsafe(8);
-  writeSafe(payload, 0, limitBytes);
+  writeSafe(payload, 0, count);
   return payload;
 }
 
-/** Reads the payload of CREDIT. Throws ERR_FRAME_MALFORMED. */
-export function decodeCredit(payload: Buffer): number {
+/** Reads the payload of CREDIT, RESUMED or HEARD. Throws ERR_FRAME_MALFORMED. */
+export function decodeCount(payload: Buffer): number {
   return readSafe(payload, 0);
 }
 
@@ -202,18 +206,6 @@ export function encodeResume(proof: Buffer): Buffer {
     throw new ZtnaError('ERR_INTERNAL', { message: 'a proof of another length' });
   }
   return proof;
-}
-
-/** Payload of RESUMED. */
-export function encodeResumed(number: number): Buffer {
-  const payload = Buffer.allocUnsafe(8);
-  writeSafe(payload, 0, number);
-  return payload;
-}
-
-/** Reads the payload of RESUMED. Throws ERR_FRAME_MALFORMED. */
-export function decodeResumed(payload: Buffer): number {
-  return readSafe(payload, 0);
 }
 
 export interface CloseDetails {

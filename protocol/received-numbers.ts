@@ -1,18 +1,31 @@
-/** Follow something new with an ACK within this many bytes … */
-const ackWithinBytes = 262_144;
+/** Follow something new with a word of it within this many bytes … */
+const tellWithinBytes = 262_144;
+
+/** … this many at first where the sender waits for it, doubled each time … */
+const tellFirstWithinBytes = 4_096;
 
 /** … or this long. */
-const ackWithinMs = 25;
+const tellWithinMs = 25;
 
-/** Checks the numbers of what arrives, and says when an ACK is due. */
+/** Checks the numbers of what arrives, counts its bytes, and says when the peer is to be told. */
 export class ReceivedNumbers {
   #last = 0;
-  #told = 0;
-  #newBytes = 0;
-  #deadlineMs: number | undefined; // set while something new waits to be acknowledged
+  #toldNumber = 0;
+  #pathBytes = 0;
+  #toldBytes = 0;
+  #withinBytes: number;
+  #deadlineMs: number | undefined; // set while something new waits to be told
   #isDue = false;
+  #isOwed = false;
+  readonly #tellsBytes: boolean;
 
-  /** When `tick` must be called at the latest. */
+  /** With `tellsBytes` the peer is told of bytes as well as of numbers, and early on each path. */
+  constructor(tellsBytes: boolean) {
+    this.#tellsBytes = tellsBytes;
+    this.#withinBytes = tellsBytes ? tellFirstWithinBytes : tellWithinBytes;
+  }
+
+  /** When `tick` must be called at the latest; undefined when nothing waits. */
   get deadlineMs(): number | undefined {
     return this.#isDue ? undefined : this.#deadlineMs;
   }
@@ -27,34 +40,59 @@ export class ReceivedNumbers {
   }
 
   get hasNew(): boolean {
-    return this.#last > this.#told;
+    return this.#last > this.#toldNumber || this.#pathBytes > this.#toldBytes;
   }
 
   /** Counts a numbered frame; false when it does not follow the one before. */
   receive(number: number, bytes: number, nowMs: number): boolean {
     if (number !== this.#last + 1) return false;
     this.#last = number;
-    this.#newBytes += bytes;
-    this.#deadlineMs ??= nowMs + ackWithinMs;
-    if (this.#newBytes >= ackWithinBytes) this.#isDue = true;
+    this.count(bytes, nowMs);
     return true;
+  }
+
+  /** Counts bytes, those of a frame that is not whole yet as well. */
+  count(bytes: number, nowMs: number): void {
+    this.#pathBytes += bytes;
+    this.#deadlineMs ??= nowMs + tellWithinMs;
+    if (this.#pathBytes - this.#toldBytes >= this.#withinBytes) this.#isDue = true;
   }
 
   tick(nowMs: number): void {
     if (this.#deadlineMs !== undefined && nowMs >= this.#deadlineMs) this.#isDue = true;
   }
 
-  /** Makes an ACK due though it may tell nothing new. */
-  owe(): void {
-    this.#isDue = this.#last > 0;
+  /** Another path begins. */
+  leavePath(): void {
+    this.#pathBytes = 0;
+    this.#toldBytes = 0;
+    if (this.#tellsBytes) this.#withinBytes = tellFirstWithinBytes;
   }
 
-  /** The number of the ACK that goes out now. */
-  tell(): number {
-    this.#told = this.#last;
-    this.#newBytes = 0;
+  /** Makes a word of the number due though it may be nothing new. */
+  owe(): void {
+    this.#isOwed = this.#last > 0;
+    this.#isDue ||= this.#isOwed;
+  }
+
+  /** What goes out now: the last number, where it may, and all bytes of this path; each only where it is news. */
+  tell(mayTellNumber = true): {
+    readonly number: number | undefined;
+    readonly bytes: number | undefined;
+  } {
+    const hasNumber = mayTellNumber && (this.#isOwed || this.#last > this.#toldNumber);
+    const hasBytes = this.#tellsBytes && this.#pathBytes > this.#toldBytes;
+    if (mayTellNumber) {
+      this.#isOwed = false;
+      this.#toldNumber = this.#last;
+    }
+    this.#toldBytes = this.#pathBytes;
+    this.#withinBytes = Math.min(tellWithinBytes, 2 * this.#withinBytes);
     this.#deadlineMs = undefined;
     this.#isDue = false;
-    return this.#told;
+    return {
+      number: hasNumber ? this.#last : undefined,
+      bytes: hasBytes ? this.#pathBytes : undefined,
+    };
   }
 }

@@ -14,13 +14,24 @@ export class RecordWriter {
   #parts: Buffer[] = [];
   #start = 0;
   #lengthBytes = 0;
+  #limitBytes = maxPlaintextBytes;
   /** Payload of the current frame so far, where it is kept: pieces, and where its part of the slab begins. */
   #kept: Buffer[] | undefined;
   #keptStart = 0;
 
   /** Bytes that still fit. */
   get roomBytes(): number {
+    return Math.max(0, this.#limitBytes - this.#lengthBytes);
+  }
+
+  /** Bytes that fit whatever the limit of this record. */
+  get hardRoomBytes(): number {
     return maxPlaintextBytes - this.#lengthBytes;
+  }
+
+  /** Holds this record to so many bytes from here on. */
+  limitRoom(bytes: number): void {
+    this.#limitBytes = Math.min(maxPlaintextBytes, this.#lengthBytes + bytes);
   }
 
   get isEmpty(): boolean {
@@ -72,6 +83,7 @@ export class RecordWriter {
 
   /** The parts in order, or undefined when nothing was added; the writer is ready for the next record. */
   finish(): Buffer[] | undefined {
+    this.#limitBytes = maxPlaintextBytes;
     if (this.#lengthBytes === 0) return undefined;
     this.#cut();
     const parts = this.#parts;

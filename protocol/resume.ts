@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { ZtnaError } from './errors.ts';
-import { decodeResumed, encodeResume, FrameType, readFrames } from './frame.ts';
+import { decodeCount, encodeResume, FrameType, readFrames } from './frame.ts';
 import { RecordWriter } from './record-writer.ts';
 import type { Transport } from './handshake.ts';
 
@@ -64,7 +64,7 @@ export class ClientResume {
       others.length === 0;
     if (!isInOrder) throw unexpected();
     check(resume.payload, proofOf(this.#options, 'connector'));
-    return { role: 'client', peerNumber: decodeResumed(numbered.payload) } as ResumedPath;
+    return { role: 'client', peerNumber: decodeCount(numbered.payload) } as ResumedPath;
   }
 }
 

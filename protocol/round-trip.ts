@@ -2,7 +2,7 @@
 const probeEveryMs = 1_000;
 
 /** Less than this is not worth a probe. */
-const probeEveryBytes = 16_384;
+const probeEveryBytes = 4_096;
 
 /** Learns the path's minimum round trip from probes: one at once, then one a second while data arrives. */
 export class RoundTrip {
@@ -16,6 +16,11 @@ export class RoundTrip {
   /** The least round trip seen, in milliseconds; undefined until the first reply. */
   get minimumMs(): number | undefined {
     return this.#minimumMs;
+  }
+
+  /** When the probe that is under way was sent; undefined while there is none. */
+  get waitingSinceMs(): number | undefined {
+    return this.#sentAtMs;
   }
 
   get isProbeDue(): boolean {
@@ -56,12 +61,14 @@ export class RoundTrip {
     return payload;
   }
 
-  /** Takes a reply; false when it answers no probe of ours. */
-  reply(payload: Buffer, nowMs: number): boolean {
-    if (this.#sentAtMs === undefined || payload.readBigUInt64BE(0) !== this.#counter) return false;
+  /** Takes a reply; answers how long it took, undefined when it answers no probe of ours. */
+  reply(payload: Buffer, nowMs: number): number | undefined {
+    if (this.#sentAtMs === undefined || payload.readBigUInt64BE(0) !== this.#counter) {
+      return undefined;
+    }
     const elapsedMs = Math.max(0, nowMs - this.#sentAtMs);
     this.#minimumMs = Math.min(this.#minimumMs ?? elapsedMs, elapsedMs);
     this.#sentAtMs = undefined;
-    return true;
+    return elapsedMs;
   }
 }

@@ -1,5 +1,5 @@
 import { Fifo } from './fifo.ts';
-import { encodeCredit, frameHeaderBytes, FrameType } from './frame.ts';
+import { encodeCount, frameHeaderBytes, FrameType } from './frame.ts';
 import type { RecordWriter } from './record-writer.ts';
 import type { Stream } from './stream.ts';
 
@@ -8,7 +8,7 @@ const leastRoomBytes = 1_024;
 
 const creditFrameBytes = frameHeaderBytes + 8;
 
-/** Decides which streams go into the next record: credit first, then one turn for each that has something to send. */
+/** Decides which streams go into the next record, and which are told credit in it. */
 export class StreamScheduler {
   readonly #ready = new Fifo<Stream>();
   readonly #creditDue = new Fifo<Stream>();
@@ -32,24 +32,40 @@ export class StreamScheduler {
     this.#creditDue.push(stream);
   }
 
-  /**
-   * Fills the record. `delayMs` is the path's minimum round trip, if known. Without `mayAddFrames` nothing goes in that
-   * would have to be kept for a later path.
-   */
-  fill(
-    record: RecordWriter,
-    nowMs: number,
-    delayMs: number | undefined,
-    mayAddFrames: boolean,
-  ): void {
-    this.#addCredit(record, nowMs, delayMs);
-    while (mayAddFrames && record.roomBytes >= leastRoomBytes) {
+  /** One turn for each stream that has something to send, while there is room. */
+  fill(record: RecordWriter): void {
+    while (record.roomBytes >= leastRoomBytes) {
       const stream = this.#ready.shift();
       if (stream === undefined) return;
       stream.isQueued = false;
       if (stream.wantsTurn) stream.fill(record);
       if (stream.wantsTurn) this.wantsTurn(stream);
       if (stream.takeWritable()) this.#writable.push(stream);
+    }
+  }
+
+  /**
+   * Tells credit that is due. `delayMs` is the path's minimum round trip, if known. With `mayTell` the others wait for
+   * another record.
+   */
+  addCredit(
+    record: RecordWriter,
+    nowMs: number,
+    delayMs: number | undefined,
+    mayTell?: (stream: Stream) => boolean,
+  ): void {
+    for (let left = this.#creditDue.length; left > 0; left--) {
+      if (record.roomBytes < creditFrameBytes) return;
+      const stream = this.#creditDue.shift();
+      if (stream === undefined) return;
+      stream.isCreditQueued = false;
+      if (!stream.isCreditDue) continue;
+      if (mayTell && !mayTell(stream)) {
+        this.owesCredit(stream);
+        continue;
+      }
+      const payload = encodeCount(stream.nextLimit(nowMs, delayMs));
+      record.addFrame(FrameType.Credit, stream.id, 0, payload);
     }
   }
 
@@ -63,16 +79,5 @@ export class StreamScheduler {
     this.#ready.clear();
     this.#creditDue.clear();
     this.#writable.length = 0;
-  }
-
-  #addCredit(record: RecordWriter, nowMs: number, delayMs: number | undefined): void {
-    while (record.roomBytes >= creditFrameBytes) {
-      const stream = this.#creditDue.shift();
-      if (stream === undefined) return;
-      stream.isCreditQueued = false;
-      if (!stream.isCreditDue) continue;
-      const payload = encodeCredit(stream.nextLimit(nowMs, delayMs));
-      record.addFrame(FrameType.Credit, stream.id, 0, payload);
-    }
   }
 }

@@ -2,20 +2,18 @@ import { ZtnaError, type ErrorCode } from './errors.ts';
 import {
   checkPlaintext,
   decodeClose,
-  decodeCredit,
-  decodeResumed,
+  decodeCount,
   encodeClose,
+  encodeCount,
   encodeResume,
-  encodeResumed,
   frameHeaderBytes,
   FrameType,
   readFrame,
   type CloseDetails,
   type Frame,
 } from './frame.ts';
-import { ReceivedNumbers } from './received-numbers.ts';
+import { PathTraffic } from './path-traffic.ts';
 import { RecordWriter } from './record-writer.ts';
-import { RoundTrip } from './round-trip.ts';
 import { ReplayLog } from './replay-log.ts';
 import { SentFrames } from './sent-frames.ts';
 import { defaultTunnelLimits } from './tunnel-limits.ts';
@@ -27,6 +25,9 @@ import type { TunnelEndpointOptions } from './tunnel-options.ts';
 
 /** The first version whose tunnels outlive their paths. */
 const firstLastingVersion = 2;
+
+/** The first whose ends tell each other what they hear, so that neither sends more than its path delivers soon. */
+const firstPacedVersion = 3;
 
 /**
  * One end of a tunnel: frames in and out, streams between. It has no crypto, socket, timer or clock: the owner passes
@@ -57,39 +58,46 @@ export class TunnelEndpoint {
 
   readonly #streams: TunnelStreams;
   readonly #sent: SentFrames;
-  readonly #received = new ReceivedNumbers();
-  readonly #roundTrip = new RoundTrip();
-  #probeToAnswer: Buffer | undefined;
+  readonly #traffic: PathTraffic;
 
   constructor(options: TunnelEndpointOptions) {
     this.#options = options;
     this.grant = options.role === 'client' ? options.permit.grant : options.grant;
     const limits = { ...defaultTunnelLimits, ...options.limits };
     const isLasting = this.grant.version >= firstLastingVersion;
+    const isPaced = this.grant.version >= firstPacedVersion;
     this.#sent = new SentFrames(
       isLasting ? new ReplayLog(limits.replayBytes, options.replayBudget) : undefined,
+      isPaced,
     );
+    const onOutput = (): void => {
+      this.#tellOutput();
+    };
+    this.#traffic = new PathTraffic({
+      isPaced,
+      sent: this.#sent,
+      onOutput,
+      unexpected: (what) => this.#unexpected(what),
+    });
     this.#streams = new TunnelStreams({
       role: options.role,
       limits,
       budget: options.budget,
       sent: this.#sent,
       hasPath: () => this.#path !== 'none',
-      onOutput: () => {
-        this.#tellOutput();
-      },
+      onOutput,
       onStream: (stream) => {
         if (options.role === 'connector') options.handlers.onStream(stream);
       },
       onData: (bytes, nowMs) => {
-        if (this.#roundTrip.countData(bytes, nowMs)) this.#tellOutput();
+        this.#traffic.countData(bytes, nowMs);
       },
       error: (code, message) => this.#error(code, message),
     });
     this.#state = options.role === 'client' ? 'waiting' : 'open';
     this.#isAcceptDue = options.role === 'connector';
     this.#isOutputTold = this.#isAcceptDue; // the owner pulls once at the start
-    if (this.#isAcceptDue) this.#roundTrip.start();
+    if (this.#isAcceptDue) this.#traffic.startProbing();
   }
 
   /** Streams that are open now. */
@@ -124,17 +132,17 @@ export class TunnelEndpoint {
 
   /** Numbered frames sent and received so far: stands still while no stream moves. */
   get frameCount(): number {
-    return this.#sent.last + this.#received.last;
+    return this.#sent.last + this.#traffic.receivedNumber;
   }
 
   /** The path's least round trip seen, in milliseconds; undefined until measured. */
   get roundTripMs(): number | undefined {
-    return this.#roundTrip.minimumMs;
+    return this.#traffic.roundTripMs;
   }
 
   /** When `tick` must be called at the latest; undefined when nothing waits. */
   get nextDeadlineMs(): number | undefined {
-    return this.isClosed || this.#path !== 'up' ? undefined : this.#received.deadlineMs;
+    return this.isClosed || this.#path !== 'up' ? undefined : this.#traffic.deadlineMs;
   }
 
   /**
@@ -155,13 +163,14 @@ export class TunnelEndpoint {
   receive(plaintext: Buffer, nowMs: number): void {
     checkPlaintext(plaintext);
     if (this.isDetached) throw this.#error('ERR_INTERNAL', 'a record of a path that is gone');
+    this.#traffic.noteRecord(nowMs);
     for (let offset = 0; offset < plaintext.length;) {
       if (this.isClosed) return; // before, or by a frame of this record
       const frame = readFrame(plaintext, offset);
       offset += frameHeaderBytes + frame.payload.length;
       this.#receiveFrame(frame, nowMs);
     }
-    if (this.#received.isDue) this.#tellOutput();
+    if (this.#traffic.isTellingDue) this.#tellOutput();
   }
 
   /** The parts of the next record's plaintext, to be sealed in a row; undefined when there is nothing to send. */
@@ -172,17 +181,30 @@ export class TunnelEndpoint {
     const record = this.#record;
     if (this.#opening) this.#addOpening(record, this.#opening);
     if (this.#path === 'answered') return this.#finish(record);
-    if (this.#sent.addRepeated(record)) return this.#finish(record);
+    if (this.#addRepeated(record, nowMs)) return this.#finish(record);
     if (this.#isAcceptDue) record.addFrame(FrameType.Accept, 0, 0);
     this.#isAcceptDue = false;
-    if (this.#received.isDue || (this.#received.hasNew && this.#hasOutput)) {
-      record.addFrame(FrameType.Ack, 0, this.#received.tell());
-    }
-    this.#addProbes(record, nowMs);
-    this.#streams.fill(record, nowMs, this.#roundTrip.minimumMs);
+    const { isTellingDue, hasNews } = this.#traffic;
+    if (isTellingDue || (hasNews && this.#hasOutput)) this.#traffic.addHeard(record);
+    this.#traffic.addProbes(record, nowMs);
+    this.#traffic.addPaced(record, nowMs, (hasRoom) => {
+      this.#streams.fill(record, nowMs, this.#traffic.roundTripMs, hasRoom);
+    });
     const parts = this.#finish(record);
     this.#streams.tellWritable();
     return parts;
+  }
+
+  /** Adds what has to be sent again and may go now; false when there is nothing of it. */
+  #addRepeated(record: RecordWriter, nowMs: number): boolean {
+    const { isRepeating } = this.#sent;
+    if (!isRepeating) return false;
+    let hasAdded = false;
+    this.#traffic.addPaced(record, nowMs, (hasRoom) => {
+      hasAdded = hasRoom && this.#sent.addRepeated(record);
+    });
+    if (!this.#sent.isRepeating) this.#traffic.oweNumber();
+    return hasAdded;
   }
 
   /**
@@ -212,10 +234,9 @@ export class TunnelEndpoint {
   #leavePath(path: 'up' | 'answered' | 'none'): void {
     this.#path = path;
     this.#opening = undefined;
-    this.#sent.stopRepeating();
-    this.#probeToAnswer = undefined;
+    this.#sent.leavePath();
+    this.#traffic.leavePath();
     this.#isAcceptDue = false;
-    this.#roundTrip.reset();
   }
 
   #addOpening(record: RecordWriter, path: ResumedPath): void {
@@ -223,7 +244,7 @@ export class TunnelEndpoint {
     if (path.role === 'connector') {
       record.addFrame(FrameType.Resume, 0, 0, encodeResume(path.proof));
     }
-    record.addFrame(FrameType.Resumed, 0, 0, encodeResumed(this.#received.last));
+    record.addFrame(FrameType.Resumed, 0, 0, encodeCount(this.#traffic.receivedNumber));
   }
 
   #checkResumed(number: number): void {
@@ -237,9 +258,9 @@ export class TunnelEndpoint {
    */
   #repeatAbove(number: number): void {
     this.#sent.repeatAbove(number);
-    this.#received.owe();
+    this.#traffic.oweNumber();
     this.#streams.tellCreditAnew();
-    this.#roundTrip.start();
+    this.#traffic.startProbing();
     if (this.#state === 'waiting' && this.#options.role === 'client') {
       this.#state = 'open';
       this.#options.handlers.onAccept();
@@ -256,8 +277,7 @@ export class TunnelEndpoint {
   /** Lets what is due by now become output. */
   tick(nowMs: number): void {
     if (this.isClosed || this.#path !== 'up') return;
-    this.#received.tick(nowMs);
-    if (this.#received.isDue) this.#tellOutput();
+    this.#traffic.tick(nowMs);
   }
 
   /** Closes the tunnel: resets all streams with `closed`; what is pulled next is the last record. */
@@ -285,22 +305,16 @@ export class TunnelEndpoint {
     return this.#record.finish();
   }
 
-  get #hasOutput(): boolean {
-    return (
-      !this.#record.isEmpty ||
-      this.#roundTrip.isProbeDue ||
-      this.#probeToAnswer !== undefined ||
-      this.#streams.hasWork
-    );
+  /**
+   * How long something of ours has been under way without an answer, in milliseconds, though something was received
+   * less than `withinMs` ago; 0 where nothing waits. Far above the round trip it shows a path whose queue is too long.
+   */
+  stuckMs(nowMs: number, withinMs: number): number {
+    return this.#path === 'up' && !this.isClosed ? this.#traffic.stuckMs(nowMs, withinMs) : 0;
   }
 
-  #addProbes(record: RecordWriter, nowMs: number): void {
-    if (this.#probeToAnswer !== undefined) {
-      record.addFrame(FrameType.ProbeReply, 0, 0, this.#probeToAnswer);
-    }
-    this.#probeToAnswer = undefined;
-    const payload = this.#roundTrip.takeProbe(nowMs);
-    if (payload !== undefined) record.addFrame(FrameType.Probe, 0, 0, payload);
+  get #hasOutput(): boolean {
+    return !this.#record.isEmpty || this.#traffic.hasProbe || this.#streams.hasWork;
   }
 
   #receiveFrame(frame: Frame, nowMs: number): void {
@@ -315,16 +329,19 @@ export class TunnelEndpoint {
       case FrameType.Data:
       case FrameType.Fin:
       case FrameType.Reset:
-        if (!this.#received.receive(frame.number, payload.length, nowMs)) {
-          throw this.#unexpected('a frame number out of order');
-        }
-        this.#streams.receive(frame, nowMs);
+        this.#streams.receive(this.#traffic.receiveNumbered(frame, nowMs), nowMs);
+        return;
+      case FrameType.Part:
+        this.#streams.receive(this.#traffic.receivePart(frame, nowMs), nowMs);
+        return;
+      case FrameType.Heard:
+        this.#traffic.receiveHeard(payload, nowMs);
         return;
       case FrameType.Ack:
         this.#receiveAck(frame.number);
         return;
       case FrameType.Credit:
-        this.#streams.receiveCredit(frame.stream, decodeCredit(payload));
+        this.#streams.receiveCredit(frame.stream, decodeCount(payload));
         return;
       case FrameType.Accept:
         this.#receiveAccept();
@@ -333,17 +350,15 @@ export class TunnelEndpoint {
         this.#receiveClose(decodeClose(payload));
         return;
       case FrameType.Probe:
-        if (this.#probeToAnswer !== undefined) throw this.#unexpected('a second probe');
-        this.#probeToAnswer = Buffer.from(payload);
-        this.#tellOutput();
+        this.#traffic.receiveProbe(payload);
         return;
       case FrameType.ProbeReply:
-        if (!this.#roundTrip.reply(payload, nowMs)) throw this.#unexpected('a reply to no probe');
+        this.#traffic.receiveProbeReply(payload, nowMs);
         return;
       case FrameType.Resume:
         throw this.#unexpected('RESUME');
       case FrameType.Resumed:
-        this.#receiveResumed(decodeResumed(payload));
+        this.#receiveResumed(decodeCount(payload));
         return;
     }
   }
@@ -365,7 +380,7 @@ export class TunnelEndpoint {
       throw this.#unexpected('ACCEPT');
     }
     this.#state = 'open';
-    this.#roundTrip.start();
+    this.#traffic.startProbing();
     this.#tellOutput();
     this.#options.handlers.onAccept();
   }

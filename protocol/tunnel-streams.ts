@@ -121,10 +121,18 @@ export class TunnelStreams {
     if (this.#isFull) this.#options.onOutput();
   }
 
-  /** Fills the record with credit and with what streams have to send. */
-  fill(record: RecordWriter, nowMs: number, delayMs: number | undefined): void {
-    this.#isFull = this.#options.sent.isFull(this.#table.liveCount);
-    this.#scheduler.fill(record, nowMs, delayMs, !this.#isFull);
+  /** Fills the record with credit and, where `mayAddFrames`, with what streams have to send. */
+  fill(
+    record: RecordWriter,
+    nowMs: number,
+    delayMs: number | undefined,
+    mayAddFrames: boolean,
+  ): void {
+    const { sent } = this.#options;
+    this.#isFull = sent.isFull(this.#table.liveCount);
+    const isKnown = sent.isRepeating ? (stream: Stream) => sent.isKnown(stream.id) : undefined;
+    this.#scheduler.addCredit(record, nowMs, delayMs, isKnown);
+    if (mayAddFrames && !this.#isFull && !sent.isRepeating) this.#scheduler.fill(record);
   }
 
   /** To be called when a record is finished. */

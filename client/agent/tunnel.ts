@@ -17,6 +17,7 @@ import {
 import { fullJitterDelayMs, PathKeeper, type ControlClock } from '../../protocol/host/index.ts';
 import { DrainPace } from './drain-pace.ts';
 import { openWithinMs, Path, type PathOptions } from './path.ts';
+import { PathCongestion } from './path-congestion.ts';
 import { PathSearch, type PathSource } from './path-search.ts';
 import type { PathRelay } from './permit.ts';
 import { asLoss } from './tunnel-end.ts';
@@ -114,6 +115,7 @@ export class Tunnel {
   #pathFrames = 0;
   #noMoveBeforeMs = 0;
   readonly #drainPace = new DrainPace();
+  readonly #congestion = new PathCongestion();
   #reasonTimer: NodeJS.Timeout | undefined;
   #lossTimer: NodeJS.Timeout | undefined;
 
@@ -251,8 +253,14 @@ export class Tunnel {
   /** Enforces the lease, and moves to another path when that is due. To be called a few times a second. */
   tick(): void {
     if (this.#keeper.hasEnded || this.isDetached) return;
-    if (this.#isLeaseLive()) this.#moveWhenDue();
-    else this.#keeper.lose(leaseExpired());
+    const { endpoint } = this.#keeper;
+    if (!this.#isLeaseLive()) {
+      this.#keeper.lose(leaseExpired());
+    } else if (this.#congestion.isDue(endpoint, this.#pathSinceMs, performance.now())) {
+      this.#keeper.cut(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_congested' }));
+    } else {
+      this.#moveWhenDue();
+    }
   }
 
   /** Policy holds it back: nothing passes from here on, and what it has is kept. To be told its fix, if it is not known yet. */
@@ -417,8 +425,9 @@ export class Tunnel {
     if (isEarly) this.#lossTimer = setTimeout(this.#tellLoss, reasonWithinMs);
     else this.#tellLoss();
     const isSuspended = error.code === 'ERR_TUNNEL_SUSPENDED';
-    if (!isSuspended) this.#source?.noteLost(this.#relay, error);
-    this.#search?.start(isSuspended ? [] : [this.#relay.id]);
+    const isRelayWell = isSuspended || reason === 'path_congested';
+    if (!isRelayWell) this.#source?.noteLost(this.#relay, error);
+    this.#search?.start(isRelayWell ? [] : [this.#relay.id]);
   }
 
   readonly #tellLoss = (): void => {

@@ -110,6 +110,11 @@ export class PathKeeper {
     this.#pump?.lose(error);
   }
 
+  /** Gives the present path up with all that waits in its buffers. */
+  cut(error: ZtnaError): void {
+    this.#pump?.cut(error);
+  }
+
   /** Ends the tunnel; the other end is told where there is a path. Does nothing to one that has ended. */
   close(code: ErrorCode, reason: string): void {
     if (this.#pump) {
@@ -148,8 +153,7 @@ export class PathKeeper {
       waitingBytes: () => pump.waitingBytes,
       keepsAlive,
       onDead: () => {
-        pump.lose(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_silent' }));
-        path.webSocket.terminate();
+        pump.cut(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_silent' }));
       },
     });
     pump.start();

@@ -128,6 +128,12 @@ export class RecordPump {
     this.#options.onLost(error);
   }
 
+  /** The same, without waiting for what is in the buffers on the way: whatever still arrives, the system answers with a reset. */
+  cut(error: ZtnaError): void {
+    this.lose(error);
+    this.#options.webSocket.terminate();
+  }
+
   /** Stops at once, leaves the tunnel's end alone and closes the WebSocket: its place has been taken. */
   retire(): void {
     this.#stop('ERR_TUNNEL_PATH_LOST');

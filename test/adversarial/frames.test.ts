@@ -3,7 +3,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { maxStreamsPerTunnel } from '../../connector/limits.ts';
 import { FrameType, grantHeader } from '../../protocol/index.ts';
-import { encodeCredit, encodeFrame, encodeReset } from '../../protocol/frame.ts';
+import { encodeCount, encodeFrame, encodeReset } from '../../protocol/frame.ts';
 import { CheatingClient, type CheatTunnel } from '../support/cheating-client.ts';
 import { Deployment } from '../support/deployment.ts';
 import type { DataEnd } from '../support/relay-rig.ts';
@@ -79,7 +79,7 @@ const fin = (stream: number, number: number) => encodeFrame(FrameType.Fin, strea
 const reset = (stream: number, number: number) =>
   encodeFrame(FrameType.Reset, stream, number, encodeReset('reset'));
 const credit = (stream: number, limit = 1) =>
-  encodeFrame(FrameType.Credit, stream, 0, encodeCredit(limit));
+  encodeFrame(FrameType.Credit, stream, 0, encodeCount(limit));
 const probe = encodeFrame(FrameType.Probe, 0, 0, Buffer.alloc(8));
 const raw = (hex: string) => Buffer.from(hex.replaceAll(' ', ''), 'hex');
 

@@ -3,14 +3,13 @@ import fc from 'fast-check';
 import { errorRows } from '../../protocol/errors.ts';
 import {
   decodeClose,
-  decodeCredit,
+  decodeCount,
   decodeReset,
   encodeClose,
-  encodeCredit,
+  encodeCount,
   encodeFrame,
   encodeReset,
   encodeResume,
-  encodeResumed,
   FrameType,
   maxPayloadBytes,
   maxPlaintextBytes,
@@ -28,13 +27,15 @@ const examples: readonly (readonly [FrameType, number, number, Buffer])[] = [
   [FrameType.Fin, 3, 7, Buffer.alloc(0)],
   [FrameType.Reset, 3, 8, encodeReset('refused')],
   [FrameType.Ack, 0, 9, Buffer.alloc(0)],
-  [FrameType.Credit, 5, 0, encodeCredit(largest)],
+  [FrameType.Credit, 5, 0, encodeCount(largest)],
   [FrameType.Resume, 0, 0, encodeResume(Buffer.alloc(32, 7))],
   [FrameType.Accept, 0, 0, Buffer.alloc(0)],
   [FrameType.Close, 0, 0, encodeClose({ code: 'ERR_TUNNEL_REVOKED', reason: 'device_revoked' })],
   [FrameType.Probe, 0, 0, Buffer.alloc(8, 1)],
   [FrameType.ProbeReply, 0, 0, Buffer.alloc(8, 1)],
-  [FrameType.Resumed, 0, 0, encodeResumed(largest)],
+  [FrameType.Resumed, 0, 0, encodeCount(largest)],
+  [FrameType.Heard, 0, 0, encodeCount(largest)],
+  [FrameType.Part, 3, 9, Buffer.from('x')],
 ];
 const nameOf = (type: number) =>
   Object.entries(FrameType).find(([, value]) => value === type)?.[0] ?? 'unknown';
@@ -139,9 +140,9 @@ test('readFrames - refuses numbers and credit above 2^53 - 1', (t) => {
     t.throws(() => readFrames(frame), malformed);
     const credit = Buffer.alloc(8);
     credit.writeBigUInt64BE(number);
-    t.throws(() => decodeCredit(credit), malformed);
+    t.throws(() => decodeCount(credit), malformed);
   }
-  t.is(decodeCredit(encodeCredit(largest)), largest);
+  t.is(decodeCount(encodeCount(largest)), largest);
 });
 
 test('readFrames - reads any bytes as frames that encode to the same bytes, or refuses them', (t) => {

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { decodeResumed, encodeFrame, FrameType, readFrames } from '../../protocol/frame.ts';
+import { decodeCount, encodeFrame, FrameType, readFrames } from '../../protocol/frame.ts';
 import { verifyGrantAtConnector } from '../../protocol/grant.ts';
 import { ClientHandshake, ConnectorHandshake, type Transport } from '../../protocol/handshake.ts';
 import { ClientResume, ConnectorResume, resumeSecretOf } from '../../protocol/resume.ts';
@@ -52,7 +52,7 @@ function secondPath() {
 
 test('resume - both ends prove the first handshake on the second, and bytes go on where they were', (t) => {
   const { client, connector } = secondPath();
-  const pair = new TunnelPair({ isLasting: true });
+  const pair = new TunnelPair({ kind: 'lasting' });
   const log = new StreamLog(pair.client.open(Buffer.from('first ')));
   pair.settle();
   log.stream.write(Buffer.from('lost on the way '));
@@ -80,7 +80,7 @@ test('resume - a proof of another tunnel, of another path or of the other side i
   const request = Buffer.concat(good.client.request());
   t.throws(() => other.connector.receive(request), { ...refused, message: /./ });
   const answerOf = (path: typeof good) => {
-    const pair = new TunnelPair({ isLasting: true });
+    const pair = new TunnelPair({ kind: 'lasting' });
     pair.settle();
     pair.lose();
     pair.connector.resume(path.connector.receive(Buffer.concat(path.client.request())));
@@ -125,7 +125,7 @@ test('TunnelEndpoint - a number that the peer cannot have is refused, and so is 
     ['ahead', 1_000],
     ['rolled back', 0],
   ] as const) {
-    const pair = new TunnelPair({ isLasting: true });
+    const pair = new TunnelPair({ kind: 'lasting' });
     pair.client.open(Buffer.from('x'));
     pair.settle();
     pair.pass(25);
@@ -143,7 +143,7 @@ test('TunnelEndpoint - a number that the peer cannot have is refused, and so is 
 });
 
 test('TunnelEndpoint - RESUMED comes once, and nothing before it', (t) => {
-  const pair = new TunnelPair({ isLasting: true });
+  const pair = new TunnelPair({ kind: 'lasting' });
   pair.settle();
   const resumed = encodeFrame(FrameType.Resumed, 0, 0, Buffer.alloc(8));
   t.throws(() => pair.connector.receive(resumed, pair.nowMs), unexpected);
@@ -167,7 +167,7 @@ test('TunnelEndpoint - a tunnel of version 1 ends with its path', (t) => {
 });
 
 test('TunnelEndpoint - without a path a writer is told to wait, and told when it may go on', (t) => {
-  const pair = new TunnelPair({ isLasting: true });
+  const pair = new TunnelPair({ kind: 'lasting' });
   const log = new StreamLog(pair.client.open());
   pair.settle();
   pair.lose();
@@ -183,7 +183,7 @@ test('TunnelEndpoint - without a path a writer is told to wait, and told when it
 });
 
 test('TunnelEndpoint - an end, a reset and a new stream while there is no path arrive after it', (t) => {
-  const pair = new TunnelPair({ isLasting: true });
+  const pair = new TunnelPair({ kind: 'lasting' });
   const [ended, reset] = [new StreamLog(pair.client.open()), new StreamLog(pair.client.open())];
   pair.settle();
   pair.lose();
@@ -201,7 +201,7 @@ test('TunnelEndpoint - an end, a reset and a new stream while there is no path a
 });
 
 test('TunnelEndpoint - an ACCEPT that was lost with the path is made up for by the next', (t) => {
-  const pair = new TunnelPair({ isLasting: true });
+  const pair = new TunnelPair({ kind: 'lasting' });
   new StreamLog(pair.client.open(Buffer.from('early')));
   pair.move(pair.client, pair.connector);
   pullRecord(pair.connector, pair.nowMs);
@@ -213,7 +213,7 @@ test('TunnelEndpoint - an ACCEPT that was lost with the path is made up for by t
 });
 
 test('TunnelEndpoint - CREDIT that was lost is told anew', (t) => {
-  const pair = new TunnelPair({ isLasting: true });
+  const pair = new TunnelPair({ kind: 'lasting' });
   const log = new StreamLog(pair.client.open());
   const bytes = pattern(1, 0, 200_000);
   log.stream.write(bytes);
@@ -230,7 +230,7 @@ test('TunnelEndpoint - CREDIT that was lost is told anew', (t) => {
 test('TunnelEndpoint - keeps no more unacknowledged than its bound, and goes on when it is acknowledged', (t) => {
   const replayBudget = new ByteBudget(1_000_000);
   const pair = new TunnelPair({
-    isLasting: true,
+    kind: 'lasting',
     limits: { replayBytes: 500_000 },
     replayBudget,
   });
@@ -270,7 +270,7 @@ test('TunnelEndpoint - keeps no more unacknowledged than its bound, and goes on 
 
 test('TunnelEndpoint - closed without a path it has nothing to say and gives its room back', (t) => {
   const replayBudget = new ByteBudget(1_000_000);
-  const pair = new TunnelPair({ isLasting: true, replayBudget });
+  const pair = new TunnelPair({ kind: 'lasting', replayBudget });
   const log = new StreamLog(pair.client.open(pattern(1, 0, 60_000)));
   pullRecord(pair.client, pair.nowMs);
   pair.lose();
@@ -282,12 +282,12 @@ test('TunnelEndpoint - closed without a path it has nothing to say and gives its
   t.is(replayBudget.freeBytes, 1_000_000);
 });
 
-test('decodeResumed - reads what was stated', (t) => {
-  const pair = new TunnelPair({ isLasting: true });
+test('resume - states the number that was received last', (t) => {
+  const pair = new TunnelPair({ kind: 'lasting' });
   pair.client.open(Buffer.from('x'));
   pair.client.open(Buffer.from('y'));
   pair.settle();
   pair.connector.resume(resumedConnector());
   const [, resumed] = readFrames(pullRecord(pair.connector, pair.nowMs) ?? Buffer.alloc(0));
-  t.is(decodeResumed(resumed?.payload ?? Buffer.alloc(8)), 2);
+  t.is(decodeCount(resumed?.payload ?? Buffer.alloc(8)), 2);
 });

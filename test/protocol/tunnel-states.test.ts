@@ -1,7 +1,7 @@
 import test from 'ava';
 import {
   encodeClose,
-  encodeCredit,
+  encodeCount,
   encodeFrame,
   encodeReset,
   FrameType,
@@ -120,7 +120,7 @@ const frames: Readonly<Record<string, (n: number) => Buffer>> = {
   FIN: (n) => fin(1, n),
   RESET: (n) => reset(1, n),
   'ACK ahead': () => ack(1_000),
-  CREDIT: () => encodeFrame(FrameType.Credit, 1, 0, encodeCredit(70_000)),
+  CREDIT: () => encodeFrame(FrameType.Credit, 1, 0, encodeCount(70_000)),
   RESUME: () => encodeFrame(FrameType.Resume, 0, 0, Buffer.alloc(32)),
   RESUMED: () => encodeFrame(FrameType.Resumed, 0, 0, Buffer.alloc(8)),
   ACCEPT: () => accept,
@@ -128,6 +128,9 @@ const frames: Readonly<Record<string, (n: number) => Buffer>> = {
     encodeFrame(FrameType.Close, 0, 0, encodeClose({ code: 'ERR_INTERNAL', reason: 'x' })),
   PROBE: () => encodeFrame(FrameType.Probe, 0, 0, Buffer.alloc(8)),
   PROBE_REPLY: () => encodeFrame(FrameType.ProbeReply, 0, 0, Buffer.alloc(8)),
+  // Of later versions than this tunnel's.
+  HEARD: () => encodeFrame(FrameType.Heard, 0, 0, encodeCount(0)),
+  PART: (n) => encodeFrame(FrameType.Part, 1, n, Buffer.from('x')),
 };
 
 /** What may come; everything else is ERR_FRAME_UNEXPECTED. */
@@ -233,7 +236,7 @@ test('receive - a limit that would fall changes nothing', (t) => {
   endpoint.receive(open(1, 1), 0);
   drain(endpoint);
   served[0]?.stream.write(Buffer.alloc(100_000));
-  const credit = (limit: number) => encodeFrame(FrameType.Credit, 1, 0, encodeCredit(limit));
+  const credit = (limit: number) => encodeFrame(FrameType.Credit, 1, 0, encodeCount(limit));
   endpoint.receive(credit(65_537), 0);
   endpoint.receive(credit(1), 0);
   let bytes = 0;

@@ -1,4 +1,4 @@
-import { decodeResumed, FrameType, readFrames } from '../../protocol/frame.ts';
+import { decodeCount, FrameType, readFrames } from '../../protocol/frame.ts';
 import { newId } from '../../protocol/id.ts';
 import { TunnelEndpoint } from '../../protocol/tunnel-endpoint.ts';
 import type { ResumedPath } from '../../protocol/resume.ts';
@@ -17,6 +17,13 @@ export const testPermit = { grant: ids } as unknown as VerifiedPermit;
 /** The same for a tunnel that outlives its paths. */
 export const lastingGrant = { ...ids, version: 2 } as unknown as VerifiedGrant<'connector'>;
 export const lastingPermit = { grant: lastingGrant } as unknown as VerifiedPermit;
+
+/** And for one whose ends also tell what they hear. */
+const pacedGrant = { ...ids, version: 3 } as unknown as VerifiedGrant<'connector'>;
+const grants = { brief: testGrant, lasting: lastingGrant, paced: pacedGrant } as const;
+
+/** What a tunnel's version makes of it. */
+export type TunnelKind = keyof typeof grants;
 
 /** What both ends hold once a new path has proved itself, in place of the proofs. */
 export function resumedConnector(): ResumedPath {
@@ -67,8 +74,8 @@ export interface TunnelPairOptions {
   readonly limits?: Partial<TunnelLimits>;
   readonly budget?: ByteBudget;
   readonly replayBudget?: ByteBudget;
-  /** The tunnel outlives its paths. */
-  readonly isLasting?: boolean;
+  /** By default its path is its end; others outlive it. */
+  readonly kind?: TunnelKind;
   /** What the connector does with a stream; without it a StreamLog that reads is kept in `served`. */
   readonly onStream?: (stream: TunnelStream) => void;
 }
@@ -85,20 +92,20 @@ export class TunnelPair {
     limits = {},
     budget,
     replayBudget,
-    isLasting = false,
+    kind = 'brief',
     onStream,
   }: TunnelPairOptions = {}) {
     const common = { limits, ...(budget && { budget }), ...(replayBudget && { replayBudget }) };
     this.client = new TunnelEndpoint({
       ...common,
       role: 'client',
-      permit: isLasting ? lastingPermit : testPermit,
+      permit: { grant: grants[kind] } as unknown as VerifiedPermit,
       handlers: { ...this.#handlers('client'), onAccept: () => this.events.push('accept') },
     });
     this.connector = new TunnelEndpoint({
       ...common,
       role: 'connector',
-      grant: isLasting ? lastingGrant : testGrant,
+      grant: grants[kind],
       handlers: {
         ...this.#handlers('connector'),
         onStream: onStream ?? ((stream) => this.served.push(new StreamLog(stream))),
@@ -118,7 +125,7 @@ export class TunnelPair {
     const answer = pullRecord(this.connector, this.nowMs) ?? Buffer.alloc(0);
     between();
     const resumed = readFrames(answer).find((frame) => frame.type === FrameType.Resumed);
-    this.client.resume(resumedClient(decodeResumed(resumed?.payload ?? Buffer.alloc(0))));
+    this.client.resume(resumedClient(decodeCount(resumed?.payload ?? Buffer.alloc(0))));
   }
 
   /** Moves records both ways until both ends are quiet; time stands still. */
