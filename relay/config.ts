@@ -37,6 +37,8 @@ export interface RelayConfig {
     Record<string, { readonly intervalMs?: number; readonly holdMs?: number }>
   >;
   readonly signals: SignalSettings;
+  /** What browsers and other systems are shown, by absolute path; null: a certificate of our own CA. */
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
 }
 
 /** What devices are asked to say of themselves. */
@@ -95,8 +97,9 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       'drainFor',
       'risk',
       'signals',
+      'tls',
     ],
-    ['tls', 'proxyProtocol', 'audit'],
+    ['proxyProtocol', 'audit'],
   );
   if (!top.url) throw reader.invalid(root, 'must have a url', 'add: url: https://HOST:PORT');
   const url = readUrl(reader, top.url);
@@ -137,6 +140,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
     risk: readRisk(reader, top.risk, dirname(file)),
     apps: readApps(reader, top.apps),
     signals: readSignals(reader, top.signals),
+    tls: readTls(reader, top.tls, dirname(file)),
   };
 }
 
@@ -218,6 +222,18 @@ function readRisk(
   const geo = reader.members(reader.members(value, ['geo']).geo, ['city', 'asn']);
   const path = (file: ConfigValue | undefined) => (file ? resolve(dir, reader.text(file)) : null);
   return { geo: { city: path(geo.city), asn: path(geo.asn) } };
+}
+
+function readTls(
+  reader: ConfigReader,
+  value: ConfigValue | undefined,
+  dir: string,
+): RelayConfig['tls'] {
+  if (!value) return null;
+  const { cert, key } = reader.members(value, ['cert', 'key']);
+  if (!cert || !key) throw reader.invalid(value, 'must have a cert and a key');
+  const path = (file: ConfigValue) => resolve(dir, reader.text(file).replace(/^file:(?=\/)/, ''));
+  return { certFile: path(cert), keyFile: path(key) };
 }
 
 function readApps(reader: ConfigReader, value: ConfigValue | undefined): RelayConfig['apps'] {

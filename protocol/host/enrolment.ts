@@ -18,6 +18,7 @@ import {
   type EnrolAnswer,
   type EnrolmentCode,
 } from '../messages/enrolment.ts';
+import { enrolmentProtocol } from '../messages/data.ts';
 import { rawPublicKey, signingKey as toSigningKey, signStatement } from '../statement.ts';
 import { requestEnrolment } from './enrolment-request.ts';
 import type { Identity } from './identity.ts';
@@ -43,7 +44,8 @@ export async function fetchBundle(url: string, rootId: string): Promise<Bundle> 
   try {
     return verifyBundle(statement.trim(), { rootId, minVersion: 0 }, Date.now());
   } catch (cause) {
-    const looked = await lookAtCertificate({ url }, []);
+    // By the protocol that brought the answer: what a relay shows to others says nothing of it.
+    const looked = await lookAtCertificate({ url }, [], enrolmentProtocol);
     if (looked && !looked.seen.isOfRelay) throw strangersCertificate(url, looked.seen, [], cause);
     throw new ZtnaError('ERR_STATEMENT_REFUSED', {
       message: 'what answers at that address is not the relay that this was made for',

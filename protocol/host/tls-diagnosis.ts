@@ -30,12 +30,13 @@ export function isTlsRefused(code: string): boolean {
 }
 
 /**
- * The certificate of whoever answers in TLS of any version and protocol, and whether one of `authorities` vouches for
- * it. Nothing is sent but the greeting. Answers undefined when none was shown.
+ * The certificate of whoever answers in TLS of any version, by that protocol or else any, and whether one of `authorities`
+ * vouches for it. Nothing is sent but the greeting. Answers undefined when none was shown.
  */
 export async function lookAtCertificate(
   target: CarrierTarget,
   authorities: readonly string[],
+  alpn?: string,
 ): Promise<{ readonly seen: SeenCertificate; readonly isTrusted: boolean } | undefined> {
   const { url } = target;
   const { host } = addressOf(url);
@@ -44,6 +45,7 @@ export async function lookAtCertificate(
       ...(await findCarrier(target, signal)),
       ...(isIP(host) ? {} : { servername: host }),
       ca: [...authorities],
+      ...(alpn === undefined ? {} : { ALPNProtocols: [alpn] }),
       // Read and thrown away: what is not to be trusted is what this is to name.
       rejectUnauthorized: false,
     });

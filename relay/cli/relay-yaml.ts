@@ -46,6 +46,12 @@ store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 #    city: GeoLite2-City.mmdb
 #    asn: GeoLite2-ASN.mmdb
 
+# The certificate, with its chain, that browsers and other systems are shown on the relay's port; read again when it is
+# replaced. Agents and connectors always see one of the relay's own CA.
+#tls:
+#  cert: /etc/ztna/relay.crt
+#  key: /etc/ztna/relay.key
+
 # Apps with an interval or a hold of their own.
 #apps:
 #  NAME:

@@ -23,6 +23,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       adminListen: settings.adminListen,
       limits: defaultLimits,
       signals: config.signals,
+      tls: config.tls,
     },
     storeUrl: config.storeUrl,
     logger,

@@ -15,6 +15,7 @@ import { healthMetrics } from './health/metrics.ts';
 import { startHealthServer } from '../health-server.ts';
 import { greetingWaitMs } from './limits.ts';
 import { SignInThrottle } from './identity/index.ts';
+import { PageCertificate } from './listener/page-certificate.ts';
 import { startSecureListener } from './listener/secure-listener.ts';
 import { Throttle } from './listener/throttle.ts';
 import { Absences } from './live/absences.ts';
@@ -99,10 +100,14 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     const upgrades = new Upgrades(services);
     const signals = await openSignals(services, join(dir, 'control-plane'));
     undo.push(() => signals.stop());
+    const { tls, url } = options.settings;
+    const pages = tls ? await PageCertificate.open(tls, hostOf(url), logger) : null;
+    undo.push(() => Promise.resolve(pages?.stop()));
     const listener = await startSecureListener({
       socketPath: controlSocketPath(dir),
       keyPem: certificate.keyPem,
       certificatePem: certificate.certificatePem,
+      pages: pages?.pair ?? null,
       authorities: authoritiesOf(services),
       logger,
       onControl: (...upgrade) => void upgrades.handle(...upgrade),
@@ -129,6 +134,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     };
     certificate.onRenewed((keyPem, pem) => {
       listener.useCertificate(keyPem, pem);
+    });
+    pages?.onReplaced((pair) => {
+      listener.usePageCertificate(pair);
     });
     await noteControl(services);
     const socketPath = join(dir, 'admin.sock');
@@ -167,6 +175,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     const stop = async () => {
       isReady = false;
       stopHolding();
+      pages?.stop();
       await certificate.stop();
       await timers.stop();
       await signals.stop();
@@ -315,6 +324,11 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     keepMarks: noteMarks,
   };
   return services;
+}
+
+/** The name or address in a URL, an IPv6 address without its brackets. */
+function hostOf(url: string): string {
+  return new URL(url).hostname.replace(/^\[|\]$/g, '');
 }
 
 /** Whose certificates open a channel here: those that any control plane has issued. */

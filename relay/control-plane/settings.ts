@@ -1,4 +1,5 @@
 import type { ExtraCheck } from '../../protocol/index.ts';
+import type { PageCertificateFiles } from './listener/page-certificate.ts';
 import type { SignalSettings } from '../signal-settings.ts';
 
 /** What of `relay.yaml` the control plane goes by. Durations in milliseconds. */
@@ -16,6 +17,8 @@ export interface Settings {
   readonly geo?: { readonly city: string | null; readonly asn: string | null };
   readonly limits: Limits;
   readonly signals?: SignalSettings;
+  /** What browsers and other systems are shown. */
+  readonly tls?: PageCertificateFiles | null;
 }
 
 export interface VerificationSettings {

@@ -28,6 +28,7 @@ test('parseRelayConfig - fills in what the file leaves out', (t) => {
     risk: { geo: { city: null, asn: null } },
     apps: {},
     signals: { receive: [], transmit: [], webhooks: [] },
+    tls: null,
   });
 });
 
@@ -125,6 +126,25 @@ for (const [what, section, message] of [
     t.false(refused.message.includes('u:p'));
   });
 }
+
+test('parseRelayConfig - reads which certificate others are shown, from where the file lies', (t) => {
+  const read = (tls: string) =>
+    parseRelayConfig(`url: https://a:1\n${tls}\n`, '/srv/relay/relay.yaml').tls;
+  t.deepEqual(read('tls: { cert: pages/cert.pem, key: /etc/ztna/key.pem }'), {
+    certFile: '/srv/relay/pages/cert.pem',
+    keyFile: '/etc/ztna/key.pem',
+  });
+  t.is(read('tls: { cert: a, key: "file:/k" }')?.keyFile, '/k');
+  t.is(read(''), null);
+  for (const half of [
+    'tls: { cert: a }',
+    'tls: { key: b }',
+    'tls: {}',
+    'tls: { cert: a, key: b, ca: c }',
+  ]) {
+    t.is(refusal(`url: https://a:1\n${half}\n`).code, 'ERR_CONFIG_INVALID', half);
+  }
+});
 
 test('parseRelayConfig - reads every key that does something', (t) => {
   const config = parseRelayConfig(`
@@ -236,7 +256,6 @@ test('parseRelayConfig - refuses posture checks that it cannot mean, naming thei
 
 test('parseRelayConfig - says of keys without a part behind them that they are not available yet', (t) => {
   for (const line of [
-    'tls: { cert: a, key: b }',
     'proxyProtocol: { from: [10.0.0.0/8] }',
     'audit: { keep: 400d }',
     'enrolment: { mode: sso }',

@@ -20,6 +20,7 @@ import {
 } from '../../../protocol/host/index.ts';
 import { Turns } from '../turns.ts';
 import { handleBrowser } from './landing-page.ts';
+import type { CertificatePair } from './page-certificate.ts';
 import { peekProtocols } from './peek-protocols.ts';
 import { localAddress, readProxyLine } from './proxy-line.ts';
 
@@ -59,6 +60,8 @@ export interface SecureListenerOptions {
   readonly keyPem: string;
   readonly certificatePem: string;
   readonly authorities: readonly string[];
+  /** What those are shown who offer no protocol of ours; null: the same as all others. */
+  readonly pages?: CertificatePair | null;
   readonly logger: Logger;
   /**
    * An upgrade by a holder of one of our certificates, on ALPN `ztna-control/1`, or on `ztna-control-ahead/1` by one that
@@ -92,6 +95,8 @@ export interface SecureListenerOptions {
 export interface SecureListener {
   /** New connections are opened by certificates of these. */
   useAuthorities(authorities: readonly string[]): void;
+  /** New connections of browsers and other systems get this one. Only where there was one from the start. */
+  usePageCertificate(pair: CertificatePair): void;
   /** New connections get this certificate. */
   useCertificate(keyPem: string, certificatePem: string): void;
   stop(): Promise<void>;
@@ -133,9 +138,13 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     );
   };
 
-  const serverFor = (alpn: readonly string[], clientAuthorities: readonly string[] | null) => {
+  const serverFor = (
+    alpn: readonly string[],
+    clientAuthorities: readonly string[] | null,
+    pair: CertificatePair = options,
+  ) => {
     const server = createHttpsServer({
-      ...tlsOptionsFor(options, alpn, clientAuthorities),
+      ...tlsOptionsFor(pair, alpn, clientAuthorities),
       maxHeaderSize: 8_192,
     });
     server.maxHeadersCount = 64;
@@ -184,6 +193,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   // A browser that is asked for a certificate bothers its user, so only control channels are.
   const control = serverFor(controlProtocols, options.authorities);
   const open = serverFor([enrolmentProtocol, 'http/1.1'], null);
+  const pages = options.pages ? serverFor(['http/1.1'], null, options.pages) : null;
 
   control.prependListener('secureConnection', (socket: TLSSocket) => {
     const address = addressOf(socket);
@@ -216,17 +226,23 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       endTurn(rawSocketOf(socket));
     });
   });
-  open.on('request', (request, response) => {
-    const { socket } = request;
-    if (protocols.get(socket) === enrolmentProtocol) {
-      options.onEnrolment(addressOf(socket), request, response);
-    } else if (options.onBrowser?.(addressOf(socket), request, response) !== true) {
-      handleBrowser(request, response);
-    }
-  });
-  open.on('upgrade', (_request, socket) => {
-    socket.destroy();
-  });
+  for (const server of pages ? [open, pages] : [open]) {
+    server.on('request', (request, response) => {
+      const { socket } = request;
+      if (protocols.get(socket) === enrolmentProtocol) {
+        options.onEnrolment(addressOf(socket), request, response);
+      } else if (options.onBrowser?.(addressOf(socket), request, response) !== true) {
+        handleBrowser(request, response);
+      }
+    });
+    server.on('upgrade', (_request, socket) => {
+      socket.destroy();
+    });
+  }
+  const serverOf = (offered: readonly string[]) => {
+    if (controlProtocols.some((protocol) => offered.includes(protocol))) return control;
+    return pages && !offered.includes(enrolmentProtocol) ? pages : open;
+  };
 
   const takeTurn = async (socket: Socket, among: Turns): Promise<void> => {
     const gone = new AbortController();
@@ -249,8 +265,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       if (address !== localAddress)
         await takeTurn(socket, offered.includes(aheadProtocol) ? turnsAhead : turns);
       putBack();
-      const isControl = controlProtocols.some((protocol) => offered.includes(protocol));
-      (isControl ? control : open).emit('connection', socket);
+      serverOf(offered).emit('connection', socket);
     } catch (error) {
       logger.debug('connection_refused', { code: toZtnaError(error).code });
       socket.destroy();
@@ -283,6 +298,9 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       current = { ...current, authorities };
       control.setSecureContext(tlsOptionsFor(current, controlProtocols, authorities));
     },
+    usePageCertificate: (pair) => {
+      pages?.setSecureContext(tlsOptionsFor(pair, ['http/1.1'], null));
+    },
     useCertificate: (keyPem, certificatePem) => {
       current = { ...current, keyPem, certificatePem };
       control.setSecureContext(tlsOptionsFor(current, controlProtocols, current.authorities));
@@ -295,13 +313,14 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
         });
         control.closeAllConnections();
         open.closeAllConnections();
+        pages?.closeAllConnections();
         for (const socket of sockets) socket.destroy();
       })),
   };
 }
 
 function tlsOptionsFor(
-  { keyPem, certificatePem }: Pick<SecureListenerOptions, 'keyPem' | 'certificatePem'>,
+  { keyPem, certificatePem }: CertificatePair,
   alpn: readonly string[],
   clientAuthorities: readonly string[] | null,
 ) {

@@ -9,6 +9,7 @@ import {
   type Grant,
   type SessionId,
 } from '../../../../protocol/index.ts';
+import type { Settings } from '../../../../relay/control-plane/settings.ts';
 import type { SignalSettings } from '../../../../relay/signal-settings.ts';
 import {
   Rig,
@@ -35,7 +36,10 @@ export class SignalRig {
   connector!: ConnectorPeer;
   relay!: RelayPeer;
 
-  static async start(changes: Partial<SignalSettings> = {}): Promise<SignalRig> {
+  static async start(
+    changes: Partial<SignalSettings> = {},
+    settings: Partial<Settings> = {},
+  ): Promise<SignalRig> {
     const all = new SignalRig();
     const jwks = all.file('jwks.json', JSON.stringify(await keySet()));
     const stream = (name: string) => ({
@@ -45,6 +49,7 @@ export class SignalRig {
       ...{ maxAgeMs: 86_400_000, riskMs: 3_600_000 },
     });
     all.rig = await Rig.start({
+      ...settings,
       signals: { receive: [stream('idp'), stream('mdm')], transmit: [], webhooks: [], ...changes },
     });
     return all;
