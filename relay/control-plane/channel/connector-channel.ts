@@ -262,9 +262,12 @@ async function reconcile(
     const tunnel = tunnels.get(id);
     if (!tunnel || tunnel.state === 'closed' || tunnel.connector !== peer.id) continue;
     await noteOpened(services, id);
-    schedule.hasten(id, clock.nowMs());
+    schedule.hasten(id, clock.nowMs() + reportsWithinMs);
   }
 }
+
+/** Which of its tunnels have no path, and need no lease, a connector says right behind its hello. */
+const reportsWithinMs = 1_000;
 
 /** Opened, on another control plane's word, perhaps after the connector had begun its hello. */
 function mayBeNew(services: Services, tunnel: LiveTunnel): boolean {

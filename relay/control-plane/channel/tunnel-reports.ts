@@ -63,6 +63,8 @@ export async function noteDetached(
     store.afterCommit(tx, () => {
       tunnel.state = 'detached';
       tunnel.detachedAtMs = detachedAtMs;
+      // No lease is due, and it is decided on when it asks for its next path; one held back waits for a decision.
+      if (!tunnel.suspension) services.schedule.postpone(tunnel.id, detachedAtMs);
     });
   }, apart);
   const detached = tunnels

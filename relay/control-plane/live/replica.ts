@@ -52,7 +52,7 @@ export async function lookUp(services: Services, id: TunnelId): Promise<LiveTunn
 
 /** Brings what this process keeps of a tunnel to what the store says of it. */
 export function merge(services: Services, row: LiveTunnel): LiveTunnel {
-  const { tunnels, schedule, clock, self } = services;
+  const { tunnels, schedule, clock, self, peers } = services;
   const known = tunnels.get(row.id);
   if (!known) tunnels.add(row);
   const tunnel = known ?? row;
@@ -74,7 +74,8 @@ export function merge(services: Services, row: LiveTunnel): LiveTunnel {
   else if (!schedule.has(tunnel.id)) {
     const nowMs = clock.nowMs();
     schedule.set(tunnel.id, tunnel.intervalMs, Infinity, nowMs);
-    schedule.hasten(tunnel.id, nowMs);
+    // Before anybody is here nobody could be told: data planes and connectors name theirs as they come.
+    if (peers.relays.size > 0 || peers.connectors.size > 0) schedule.hasten(tunnel.id, nowMs);
   }
   return tunnel;
 }

@@ -49,6 +49,11 @@ export class VerificationSchedule {
     if (known && known.atMs > nowMs) this.#push(tunnel, nowMs);
   }
 
+  /** Plans a tunnel anew from `nowMs`: what made it due at once is of no use any more. */
+  postpone(tunnel: string, nowMs: number): void {
+    this.#plan(tunnel, nowMs);
+  }
+
   delete(tunnel: string): void {
     this.#tunnels.delete(tunnel);
   }

@@ -61,6 +61,20 @@ test('delete - a tunnel that ended never comes up', (t) => {
   t.is(schedule.size, 0);
 });
 
+test('postpone - plans a tunnel that was due at once an interval ahead, and no later than its known end', (t) => {
+  const schedule = new VerificationSchedule(() => 0.5);
+  schedule.set('a', 20_000, Infinity, startMs);
+  schedule.set('b', 20_000, startMs + 5_000, startMs);
+  schedule.hasten('a', startMs);
+  schedule.hasten('b', startMs);
+  schedule.postpone('a', startMs);
+  schedule.postpone('b', startMs);
+  schedule.postpone('unknown', startMs);
+  t.deepEqual(schedule.takeDue(startMs, 10), []);
+  t.deepEqual(schedule.takeDue(startMs + 5_000, 10), ['b']);
+  t.deepEqual(schedule.takeDue(startMs + 20_000, 1), ['a']);
+});
+
 test('takeDue - of many tunnels each is verified once an interval, spread over time', (t) => {
   let seed = 1;
   const schedule = new VerificationSchedule(() => {
