@@ -3,12 +3,11 @@ import { dirname, resolve } from 'node:path';
 import { escapeTerminal, parseDurationMs } from '../../protocol/host/index.ts';
 import { toZtnaError, ZtnaError } from '../../protocol/index.ts';
 import { readRelayConfig } from '../config.ts';
-import { showWhy } from './why.ts';
+import { showReplay, showWhy } from './why.ts';
 import {
   adminLeaf,
   dirOf,
   done,
-  fields,
   maybe,
   printJson,
   table,
@@ -143,7 +142,7 @@ export const policyLeaves: readonly Leaf[] = [
     },
     command: 'policy.replay',
     args: (argv) => ({ decision: textOf(argv, 'decision') }),
-    show: fields,
+    show: showReplay,
   }),
 ];
 

@@ -58,6 +58,58 @@ export function whyLines(why: Why): string[] {
   ];
 }
 
+/** Shows what a stored decision comes to by the policy and the facts of its time. */
+export const showReplay: Show = (result) => {
+  for (const line of replayLines(result as Replay)) {
+    process.stdout.write(`${escapeTerminal(line)}\n`);
+  }
+};
+
+export interface Replay {
+  readonly decision: string;
+  readonly app: string;
+  readonly policyVersion: number;
+  readonly decidedAtMs: number;
+  readonly lastConfirmedAtMs: number;
+  readonly confirmations: number;
+  readonly recorded: Verdict;
+  readonly replayed: Verdict | null;
+  readonly isSame: boolean;
+  readonly unasked: string | null;
+  readonly rules: readonly Rule[];
+}
+
+interface Verdict {
+  readonly verdict: string;
+  readonly reasons: readonly string[];
+}
+
+/** What was decided and when, whether it comes out the same, and by which rules. */
+export function replayLines(replay: Replay): string[] {
+  const { decision, app, recorded, replayed, isSame, unasked, policyVersion } = replay;
+  const time = (ms: number) => new Date(ms).toISOString();
+  const until =
+    replay.confirmations === 0
+      ? ''
+      : `, confirmed ${String(replay.confirmations)} times until ${time(replay.lastConfirmedAtMs)}`;
+  const again =
+    unasked === null
+      ? `${verdictText(replayed)}, by policy version ${String(policyVersion)}`
+      : `policy was not asked, ${unasked}`;
+  return [
+    `${decision} on ${app}: ${verdictText(recorded)}`,
+    `decided ${time(replay.decidedAtMs)}${until}`,
+    `${isSame ? 'the same' : 'NOT THE SAME'}: ${again}`,
+    ...(unasked === null ? ruleLines(replay.rules) : []),
+  ];
+}
+
+function verdictText(verdict: Verdict | null): string {
+  if (!verdict) return 'none';
+  const by = verdict.reasons.length === 0 ? '' : ` by ${verdict.reasons.join(', ')}`;
+  return `${verdict.verdict}${by}`;
+}
+
 /** Those that decide with their conditions; the others where none does, the nearest first. */
 function ruleLines(rules: readonly Rule[]): string[] {
   const deciding = rules.filter(({ effect }) =>

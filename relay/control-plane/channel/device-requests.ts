@@ -37,7 +37,7 @@ import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import { remedyOf } from '../grant/remedy.ts';
 import { explainDecision, postureNeedsOf } from '../policy/index.ts';
-import { tellUser } from './why-answer.ts';
+import { tellUser, toWire } from './why-answer.ts';
 import type { Services } from '../services.ts';
 import type { Session, Tx, User } from '../store/index.ts';
 import { verifyDevice } from './device-posture.ts';
@@ -357,7 +357,10 @@ async function listNeeds(
       sinceMs = performance.now();
     }
     for (const need of postureNeedsOf(policy, toPolicyRequest(policy, subject, app))) {
-      if (needs.length < maxNeeds) needs.push({ app: app.app.name, ...need });
+      const { what, actual, required, met } = need;
+      const words = { what: toWire(what, 128), actual: toWire(actual, 128) };
+      if (needs.length >= maxNeeds) break;
+      needs.push({ app: app.app.name, ...words, required: toWire(required, 128), met });
     }
   }
   const { posture } = subject;

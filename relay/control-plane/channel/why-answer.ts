@@ -28,9 +28,10 @@ export function tellUser(
   explained: PolicyExplanation,
   version: number,
 ): Pick<WhyAnswer, 'conditions' | 'rules'> {
-  const shown = explainRules(engine, request, explained, ['forbids', 'permits', 'would_permit']);
-  // What forbids is named with what it misses; another permit than the one that decides says nothing more.
-  const rules = shown.slice(0, maxExplainedRules);
+  const rules = explainRules(engine, request, explained, {
+    only: ['forbids', 'permits', 'would_permit'],
+    most: maxExplainedRules,
+  });
   const hasNames = version >= suspendableVersion;
   const told = rules.flatMap((rule) =>
     rule.conditions
@@ -81,7 +82,7 @@ function isUsersOwn({ what, actual, required, met }: RuleCondition, rule: Explai
 }
 
 /** Policies and devices may say anything; a message holds plain text. */
-function toWire(text: string, max: number): string {
+export function toWire(text: string, max: number): string {
   const plain = text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, ' ');
   return plain.slice(0, max).toWellFormed();
 }

@@ -1,5 +1,5 @@
 import { builtInChecks } from '../../../protocol/index.ts';
-import { unknownPosture, type PolicyContext, type PostureFacts } from './context.ts';
+import type { PolicyContext, PostureFacts } from './context.ts';
 import type { PolicyDecision, PolicyEngine, PolicyRequest } from './engine.ts';
 
 /**
@@ -76,36 +76,6 @@ export function explainDecision(engine: PolicyEngine, request: PolicyRequest): P
     return { ...base, wouldPermit, remedies, conditions };
   }
   return { ...base, ...hopeless };
-}
-
-/** A fact about a device that stands, or would stand, between its user and an app. */
-export interface PostureNeed extends ExplainedCondition {
-  readonly met: boolean;
-}
-
-/**
- * What an app needs of the device: for one that is denied, what would have to change; for one that is allowed, the facts
- * without which it would not be.
- */
-export function postureNeedsOf(engine: PolicyEngine, request: PolicyRequest): PostureNeed[] {
-  const explained = explainDecision(engine, request);
-  if (explained.verdict === 'deny') {
-    if (explained.remedies.includes('risk')) return [];
-    return explained.conditions
-      .filter(({ what }) => what.startsWith('posture.'))
-      .map((condition) => ({ ...condition, met: false }));
-  }
-  const { context } = request;
-  const worst = unknownPosture(engine.extraChecks);
-  const needed = Object.entries(worst).filter(
-    ([fact, value]) => context.posture[fact] !== value && fact !== 'age_seconds',
-  );
-  return needed.flatMap(([fact, value]): PostureNeed[] => {
-    const without = { ...context, posture: { ...context.posture, [fact]: value } };
-    if (engine.decide({ ...request, context: without }).verdict === 'allow') return [];
-    const actual = toText(context.posture[fact]);
-    return [{ what: `posture.${fact}`, actual, required: actual, met: true }];
-  });
 }
 
 function mend(
@@ -189,6 +159,7 @@ function differences(actual: PolicyContext, needed: PolicyContext): ExplainedCon
   });
 }
 
-function toText(value: unknown): string {
+/** A fact as text. */
+export function toText(value: unknown): string {
   return Array.isArray(value) ? value.join('+') : String(value);
 }

@@ -26,15 +26,20 @@ export {
 export { PolicyEngine, type PolicyDecision, type PolicyRequest } from './engine.ts';
 export {
   explainDecision,
-  postureNeedsOf,
   type ExplainedCondition,
   type PolicyExplanation,
-  type PostureNeed,
   type Remedy,
 } from './explain.ts';
+export { postureNeedsOf, type PostureNeed } from './posture-needs.ts';
 export { policyDigest, readPolicy, storePolicy, type PolicyVersion } from './history.ts';
 export { inputDigest } from './input-digest.ts';
-export { explainRules, type ExplainedRule, type RuleCondition, type RuleEffect } from './rules.ts';
+export {
+  explainRules,
+  toPublicRule,
+  type ExplainedRule,
+  type RuleCondition,
+  type RuleEffect,
+} from './rules.ts';
 export { policySchema } from './schema.ts';
 export { policyLimits, readPolicyFiles, type PolicyFiles, type PolicyProblem } from './source.ts';
 export type { CheckedPolicy, ValidationResult } from './validate.ts';

@@ -34,6 +34,11 @@ export interface ExplainedRule {
   readonly conditions: readonly RuleCondition[];
 }
 
+export interface ExplainOptions {
+  readonly only?: readonly RuleEffect[];
+  readonly most?: number;
+}
+
 const order: readonly RuleEffect[] = [
   'forbids',
   'permits',
@@ -42,18 +47,20 @@ const order: readonly RuleEffect[] = [
   'does_not_forbid',
 ];
 
-/** Policies that are taken apart for one answer. */
+/** Policies that are taken apart for one answer, and their conditions together: a thousand take Cedar about 50 ms. */
 const maxRules = 100;
+const maxConditions = 1_000;
 
 /**
  * The policies about the app, those that decide first, then by how little they miss. Conditions are those of the policies'
- * own text, each put to Cedar by itself; what Cedar fails at is not met. `only` leaves out what has other effects.
+ * own text, each put to Cedar by itself; what Cedar fails at is not met. `only` leaves out what has other effects, `most`
+ * policies are told of at most.
  */
 export function explainRules(
   engine: PolicyEngine,
   request: PolicyRequest,
   explained: PolicyExplanation,
-  only: readonly RuleEffect[] = order,
+  { only = order, most = maxRules }: ExplainOptions = {},
 ): ExplainedRule[] {
   const effectOf = ({ id, effect }: CheckedPolicy): RuleEffect => {
     if (effect === 'forbid')
@@ -61,12 +68,14 @@ export function explainRules(
     if (explained.permitting.includes(id)) return 'permits';
     return explained.wouldPermit.includes(id) ? 'would_permit' : 'does_not_permit';
   };
-  const rules = engine
+  const found = engine
     .policiesAbout(request)
     .map((policy) => ({ policy, effect: effectOf(policy), need: needOfPolicy(policy.json) }))
     .filter(({ effect }) => only.includes(effect))
     .sort((a, b) => rank(a) - rank(b))
-    .slice(0, maxRules);
+    .slice(0, Math.min(most, maxRules));
+  let count = 0;
+  const rules = found.filter(({ need }) => (count += atomsOf(need).length) <= maxConditions);
   const atoms = rules.flatMap(({ need }) => atomsOf(need));
   const holding = engine.holding(atoms, request);
   const rows = new Rows(engine, request, new Set(atoms.filter((_, at) => holding[at])));
@@ -80,6 +89,16 @@ export function explainRules(
     })
     .sort((a, b) => rank(a.rule) - rank(b.rule) || compareDistance(a.distance, b.distance))
     .map(({ rule }) => rule);
+}
+
+/** A rule as it is told: without what only the search for a change needs. */
+export function toPublicRule({ conditions, ...rule }: ExplainedRule) {
+  return {
+    ...rule,
+    conditions: conditions.map(({ what, actual, required, met, choice }) => {
+      return { what, actual, required, met, choice };
+    }),
+  };
 }
 
 /** Infinity less itself is no number. */

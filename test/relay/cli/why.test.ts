@@ -1,5 +1,5 @@
 import test from 'ava';
-import { riskText, whyLines, type Rule, type Why } from '../../../relay/cli/why.ts';
+import { replayLines, riskText, whyLines, type Rule, type Why } from '../../../relay/cli/why.ts';
 
 const rule = (id: string, effect: Rule['effect'], isMet = false): Rule => ({
   id,
@@ -85,4 +85,31 @@ test('session show, policy why - a score names its parts', (t) => {
     '29: failed_sign_ins 24 (6 in 15 min), unusual_hour 5',
   );
   t.is(riskText({ score: 0, contributions: [] }), '0');
+});
+
+test('policy replay - says whether a decision comes out the same, and by which rules', (t) => {
+  const replay = {
+    decision: 'dec_1',
+    app: 'wiki',
+    policyVersion: 2,
+    decidedAtMs: 0,
+    lastConfirmedAtMs: 60_000,
+    confirmations: 3,
+    recorded: { verdict: 'allow', reasons: ['staff'] },
+    replayed: { verdict: 'allow', reasons: ['staff'] },
+    isSame: true,
+    unasked: null,
+    rules: [rule('staff', 'permits', true)],
+  };
+  t.deepEqual(replayLines(replay), [
+    'dec_1 on wiki: allow by staff',
+    'decided 1970-01-01T00:00:00.000Z, confirmed 3 times until 1970-01-01T00:01:00.000Z',
+    'the same: allow by staff, by policy version 2',
+    'staff permits (apps.cedar:3)',
+    '  met      groups  staff',
+  ]);
+  const other = { ...replay, isSame: false, replayed: { verdict: 'deny', reasons: [] } };
+  t.is(replayLines(other)[2], 'NOT THE SAME: deny, by policy version 2');
+  const unasked = { ...replay, replayed: null, unasked: 'app_unknown', rules: [] };
+  t.deepEqual(replayLines(unasked).slice(2), ['the same: policy was not asked, app_unknown']);
 });

@@ -4,8 +4,10 @@ import { ZtnaError } from '../../../../protocol/index.ts';
 import {
   checkPolicies,
   explainDecision,
+  explainRules,
   PolicyEngine,
   readPolicy,
+  toPublicRule,
   unknownPosture,
   type PolicyRequest,
 } from '../../policy/index.ts';
@@ -79,7 +81,15 @@ async function replay(services: Services, id: string) {
   const [first = ''] = reasons;
   const unasked = 'unasked' in what ? what.unasked : stateReasons.includes(first) ? first : null;
   if (unasked !== null || 'unasked' in what) {
-    return { ...base, replayed: null, isSame: true, unasked, conditions: [], remedies: [] };
+    return {
+      ...base,
+      replayed: null,
+      isSame: true,
+      unasked,
+      conditions: [],
+      remedies: [],
+      rules: [],
+    };
   }
   const extraChecks = extraChecksIn(what.request);
   const engine = new PolicyEngine({ extraChecks });
@@ -92,7 +102,8 @@ async function replay(services: Services, id: string) {
     }
     engine.activate(await checkPolicies(stored.files, { extraChecks }), stored.version);
   }
-  const explained = explainDecision(engine, inWordsOf(engine, what.request));
+  const request = inWordsOf(engine, what.request);
+  const explained = explainDecision(engine, request);
   const isSame = explained.verdict === row.verdict && sorted(explained.reasons) === sorted(reasons);
   return {
     ...base,
@@ -101,6 +112,7 @@ async function replay(services: Services, id: string) {
     unasked: null,
     conditions: explained.conditions,
     remedies: explained.remedies,
+    rules: explainRules(engine, request, explained).map(toPublicRule),
   };
 }
 

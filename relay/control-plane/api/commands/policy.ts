@@ -11,7 +11,7 @@ import {
   readPolicy,
   smallestChange,
   storePolicy,
-  type ExplainedRule,
+  toPublicRule,
 } from '../../policy/index.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { knowTunnels } from '../../live/replica.ts';
@@ -103,16 +103,6 @@ async function explain(services: Services, subject: SubjectFacts, appName: strin
   const blocked = disqualificationOf(subject);
   const allowed = explained.verdict === 'allow' && blocked === undefined;
   return { policy, request, explained, blocked, allowed };
-}
-
-/** Without what only the search for a change needs. */
-function toPublicRule({ conditions, ...rule }: ExplainedRule) {
-  return {
-    ...rule,
-    conditions: conditions.map(({ what, actual, required, met, choice }) => {
-      return { what, actual, required, met, choice };
-    }),
-  };
 }
 
 function riskOf(subject: SubjectFacts, app: string) {
