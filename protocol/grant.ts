@@ -108,10 +108,30 @@ export function grantDigest(statement: string): Buffer {
  */
 export function readGrantClaim(statement: string, bundle: Bundle): Grant {
   if (statement.length > maxGrantLength) throw new ZtnaError('ERR_MESSAGE_TOO_LARGE');
+  const known = claims.get(bundle)?.get(statement);
+  if (known) return known;
   const grant = verifyStatement('grant', grantSchema, statement, bundle.grantKeys, maxGrantLength);
   const isSpoken = grant.version >= oldestWireVersion && grant.version <= wireVersion;
   if (!isSpoken) throw new ZtnaError('ERR_HANDSHAKE_VERSION');
+  keepClaim(statement, grant, bundle);
   return grant;
+}
+
+/**
+ * What each bundle's keys were found to have signed. An enforcer reads one grant up to three times, as it waits in between
+ * for the handshake and the log; the same text and the same keys give the same answer, whatever has ended meanwhile.
+ */
+const claims = new WeakMap<Bundle, Map<string, Grant>>();
+const maxClaims = 256;
+
+function keepClaim(statement: string, grant: Grant, bundle: Bundle): void {
+  const kept = claims.get(bundle) ?? new Map<string, Grant>();
+  claims.set(bundle, kept.set(statement, grant));
+  if (kept.size <= maxClaims) return;
+  for (const oldest of kept.keys()) {
+    kept.delete(oldest);
+    return;
+  }
 }
 
 function readGrant<V extends GrantVerifier>(

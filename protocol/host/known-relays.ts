@@ -31,6 +31,8 @@ export class KnownRelays {
   readonly #listeners = new Set<(list: RelayList) => void>();
   #list: RelayList | undefined;
   #statement: string | null = null;
+  /** Whose keys were found to have signed it. */
+  #verifiedWith: Bundle | undefined;
   #last: string | null = null;
   #saving: Promise<void> = Promise.resolve();
 
@@ -66,10 +68,14 @@ export class KnownRelays {
    * ERR_STATEMENT_REFUSED for a bad signature.
    */
   take(statement: string): boolean {
-    const list = verifyRelayList(statement, this.#options.bundle());
-    if (this.#list && list.version <= this.#list.version && this.#isStillSigned()) return false;
+    const bundle = this.#options.bundle();
+    if (statement === this.#statement && bundle === this.#verifiedWith) return false;
+    const list = verifyRelayList(statement, bundle);
+    if (this.#list && list.version <= this.#list.version && this.#isStillSigned(bundle))
+      return false;
     this.#list = list;
     this.#statement = statement;
+    this.#verifiedWith = bundle;
     this.#save();
     this.#options.logger.info('relays_learned', {
       version: list.version,
@@ -79,9 +85,11 @@ export class KnownRelays {
     return true;
   }
 
-  #isStillSigned(): boolean {
+  #isStillSigned(bundle: Bundle): boolean {
+    if (bundle === this.#verifiedWith) return true;
     try {
-      verifyRelayList(this.#statement ?? '', this.#options.bundle());
+      verifyRelayList(this.#statement ?? '', bundle);
+      this.#verifiedWith = bundle;
       return true;
     } catch {
       return false; // by a control plane that was removed
@@ -109,8 +117,10 @@ export class KnownRelays {
       const { statement, last } = v.parse(fileSchema, json);
       this.#last = last;
       if (statement === null) return;
-      this.#list = verifyRelayList(statement, bundle());
+      const verifiedWith = bundle();
+      this.#list = verifyRelayList(statement, verifiedWith);
       this.#statement = statement;
+      this.#verifiedWith = verifiedWith;
     } catch (thrown) {
       if (thrown instanceof ZtnaError && thrown.code === 'ERR_CONFIG_NOT_FOUND') return;
       logger.warn('relays_unreadable', { code: toZtnaError(thrown).code });

@@ -221,3 +221,20 @@ test('readGrantClaim - checks the signature, size and version and nothing else',
   const forged = authority.signGrant({}, authority.rosterKey);
   t.throws(() => readGrantClaim(forged, authority.bundle), { code: 'ERR_STATEMENT_REFUSED' });
 });
+
+test('readGrantClaim - what one bundle has signed is nothing to another, however often it was read', (t) => {
+  const grant = authority.grant();
+  const statement = authority.signGrant(grant);
+  for (let i = 0; i < 2; i++) t.like(readGrantClaim(statement, authority.bundle), grant);
+  const rotated = { ...authority.bundle, grantKeys: [] };
+  t.throws(() => readGrantClaim(statement, rotated), { code: 'ERR_STATEMENT_REFUSED' });
+});
+
+for (const [who, check] of Object.entries({ connector: atConnector, relay: atRelay })) {
+  test(`the ${who}'s check - a grant that ends between two looks is refused at the second`, (t) => {
+    const grant = authority.grant();
+    const statement = authority.signGrant(grant);
+    t.like(check(statement), { id: grant.id });
+    t.throws(() => check(statement, { nowMs: grant.expiresAtMs }), { code: 'ERR_GRANT_EXPIRED' });
+  });
+}
