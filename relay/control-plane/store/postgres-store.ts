@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CamelCasePlugin, Kysely, PostgresDialect, sql } from 'kysely';
+import { Kysely, PostgresDialect, sql } from 'kysely';
+import { columnNames, PostgresSnakeCase } from './column-names.ts';
 import pg from 'pg';
 import { ZtnaError } from '../../../protocol/index.ts';
 import { fullJitterDelayMs, systemCode } from '../../../protocol/host/index.ts';
@@ -130,8 +131,8 @@ class PostgresStore implements Store {
     this.#lock = lock;
     this.#channel = `ztna_${target.schema}`;
     this.#handle = new Kysely<Database>({
-      dialect: new PostgresDialect({ pool }),
-      plugins: [new CamelCasePlugin({ maintainNestedObjectKeys: true })],
+      dialect: new PostgresSnakeCase({ pool }),
+      plugins: [columnNames],
     });
     // One change to a commit: a lock that a change took would be lost with its savepoint.
     this.#queue = new WriteQueue(this.#handle, {

@@ -1,6 +1,7 @@
 import { chmodSync, closeSync, existsSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { CamelCasePlugin, Kysely, SqliteDialect } from 'kysely';
+import { Kysely } from 'kysely';
+import { columnNames, SqliteSnakeCase } from './column-names.ts';
 import { migrate } from './migrate.ts';
 import { openSqlite } from './sqlite.ts';
 import { WriteQueue } from './write-queue.ts';
@@ -13,8 +14,8 @@ export async function openSqliteStore(directory: string, lock: DirectoryLock): P
   const path = join(directory, 'store.sqlite');
   createPrivateFile(path);
   const db = new Kysely<Database>({
-    dialect: new SqliteDialect({ database: openSqlite(path) }),
-    plugins: [new CamelCasePlugin({ maintainNestedObjectKeys: true })],
+    dialect: new SqliteSnakeCase({ database: openSqlite(path) }),
+    plugins: [columnNames],
   });
   try {
     await migrate(db);

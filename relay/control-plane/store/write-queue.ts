@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { setImmediate } from 'node:timers/promises';
-import { sql, type Kysely } from 'kysely';
+import { CompiledQuery, type Kysely } from 'kysely';
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import type { Database } from './database.ts';
 import type { Tx, WriteOptions } from './store.ts';
@@ -17,6 +17,11 @@ export interface WriteQueueOptions {
   /** How many changes that allow it may share one commit. Default 1. */
   readonly mostInCommit?: number;
 }
+
+// Compiled once: around every change that shares a commit.
+const savepoint = CompiledQuery.raw('savepoint change');
+const release = CompiledQuery.raw('release change');
+const rollback = CompiledQuery.raw('rollback to change');
 
 /** A change that waits for its turn. */
 interface Job {
@@ -148,15 +153,15 @@ export class WriteQueue {
 
   /** One change of several: when it throws it is undone alone, unless its engine has given all of them up. */
   async #changeApart(tx: Tx, job: Job): Promise<Settled> {
-    await sql`savepoint change`.execute(tx);
+    await tx.executeQuery(savepoint);
     try {
       const settled = await this.#change(tx, job);
-      await sql`release change`.execute(tx);
+      await tx.executeQuery(release);
       return settled;
     } catch (error) {
       try {
-        await sql`rollback to change`.execute(tx);
-        await sql`release change`.execute(tx);
+        await tx.executeQuery(rollback);
+        await tx.executeQuery(release);
       } catch {
         throw error;
       }
