@@ -48,7 +48,7 @@ export function toPolicyRequest(
     context: {
       device: {
         id: device.id,
-        platform: device.platform,
+        platform: device.platform.split(' ', 1)[0] ?? '', // enrolment told its release, too
         hostname: device.hostname,
         enrolled_days: Math.max(0, Math.floor((nowMs - device.createdAtMs) / dayMs)),
       },

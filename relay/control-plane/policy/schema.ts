@@ -38,7 +38,13 @@ action connect appliesTo {
   principal: [User],
   resource: [App],
   context: {
-    device: { entity: Device, id: String, platform: String, hostname: String, enrolled_days: Long },
+    device: {
+      entity: Device,
+      id: String,
+      platform: String, // "linux", "darwin" or "win32"
+      hostname: String,
+      enrolled_days: Long,
+    },
     posture: Posture,
     authentication: { mfa: Bool, methods: Set<String>, provider: String, age_seconds: Long },
     network: { address: ipaddr, country: String },

@@ -1,6 +1,8 @@
 import anyTest, { type TestFn } from 'ava';
-import type { ToDevice } from '../../../../protocol/index.ts';
-import { Rig, type DevicePeer } from './rig.ts';
+import { parseEnrolmentCode, type ToDevice } from '../../../../protocol/index.ts';
+import { enrol } from '../../../../protocol/host/index.ts';
+import { machineFacts } from '../../../../protocol/host/enrolment.ts';
+import { password, Rig, type DevicePeer } from './rig.ts';
 
 const test = anyTest as TestFn<{ rig: Rig; device: DevicePeer }>;
 
@@ -108,6 +110,23 @@ permit (principal, action, resource) when { context.device.hostname != "${'x'.re
   t.regex(answer.rules?.[0]?.name ?? '', /^two lines and more/);
   t.like(answer.conditions[0], { what: 'device.hostname', actual: 'alice-laptop', met: true });
 });
+
+test.serial(
+  'policy - the platform of a device is one word, whatever release it told when it enrolled',
+  async (t) => {
+    const { rig } = t.context;
+    const { identity } = await enrol({
+      code: parseEnrolmentCode(await rig.userCode('bob', ['staff'])),
+      ...machineFacts(),
+      password,
+      expectRole: 'device',
+    });
+    const bob = await rig.connectDevice(identity);
+    const only = `@id("here") permit (principal, action, resource == App::"wiki") when { context.device.platform == "${process.platform}" };`;
+    await rig.admin('policy.apply', { files: { 'here.cedar': only } });
+    t.true((await why(bob, 'wiki')).allowed);
+  },
+);
 
 interface PolicyWhy {
   readonly allowed: boolean;
