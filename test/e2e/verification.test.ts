@@ -183,6 +183,46 @@ test.serial('group member add --until - the tunnel ends when the membership does
 });
 
 test.serial(
+  'connector frozen - what reached it before the end is not let through once it thaws behind that',
+  async (t) => {
+    const { deployment, appSockets } = t.context;
+    await deployment.admin('group', 'add', 'guests');
+    const policies = {
+      ...openPolicies,
+      'guests.cedar': openPolicies['staff.cedar'].replaceAll('staff', 'guests'),
+    };
+    await deployment.applyPolicies(policies);
+    t.teardown(() => deployment.applyPolicies(openPolicies));
+    const live = await openLive(t, 'frozen', 'guests');
+    const [appSocket] = [...appSockets].slice(-1);
+    if (!appSocket) throw new Error('no connection at the app');
+    let received = '';
+    appSocket.on('data', (chunk: Buffer) => (received += chunk.toString()));
+    live.socket.write('before');
+    while (received !== 'before') await once(appSocket, 'data');
+
+    // From here on no lease lasts beyond the membership; the second one that says so finds the connector told by the first.
+    const endMs = Date.now() + 6_000;
+    const until = new Date(endMs).toISOString();
+    await deployment.admin('group', 'member', 'add', 'guests', 'frozen', '--until', until);
+    for (let shortened = 0, from = live.program.lines.length; shortened < 2;) {
+      const verified = await live.program.event('verified', from);
+      from = live.program.lines.length;
+      if (Date.parse(String(verified['until'])) <= endMs) shortened += 1;
+    }
+    const frozen = deployment.connector.child;
+    frozen.kill('SIGSTOP');
+    t.teardown(() => frozen.kill('SIGCONT'));
+    live.socket.write('behind'); // permitted as it is sent, and under way when permission ends
+    await live.program.event('closed');
+    const gone = closing(appSocket);
+    frozen.kill('SIGCONT');
+    await gone;
+    t.is(received, 'before');
+  },
+);
+
+test.serial(
   'control plane cut off - both ends stop the tunnel by themselves when the lease is over, and it goes on when decided anew',
   async (t) => {
     const live = await openLive(t, 'partitioned');
