@@ -46,7 +46,9 @@ import {
 import { firstControlPlaneId, readControlPlaneId } from './control-plane-id.ts';
 import { openClock } from './time/open-clock.ts';
 import { Turns } from './turns.ts';
+import { KnownFacts } from './verification/known-facts.ts';
 import { VerificationSchedule } from './verification/schedule.ts';
+import { Verdicts } from './verification/verdicts.ts';
 import { keepCarriers, startTimers } from './verification/timer.ts';
 import { randomInt } from 'node:crypto';
 
@@ -319,6 +321,8 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     compliance: new Compliance(),
     feed,
     schedule,
+    knownFacts: new KnownFacts(),
+    verdicts: new Verdicts(),
     sequence: new SequenceSource(fencing),
     logger,
     keepMarks: noteMarks,

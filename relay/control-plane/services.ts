@@ -21,7 +21,9 @@ import type { RevocationLog } from './revocation/index.ts';
 import type { Settings } from './settings.ts';
 import type { Store } from './store/index.ts';
 import type { ServerClock } from './time/control-clock.ts';
+import type { KnownFacts } from './verification/known-facts.ts';
 import type { VerificationSchedule } from './verification/schedule.ts';
+import type { Verdicts } from './verification/verdicts.ts';
 
 /** What the parts of one control-plane process share. Built once by `startControlPlane`. */
 export interface Services {
@@ -85,6 +87,9 @@ export interface Services {
   readonly compliance: Compliance;
   readonly feed: LogFeed;
   readonly schedule: VerificationSchedule;
+  /** What verification need not read, or ask policy for, again. */
+  readonly knownFacts: KnownFacts;
+  readonly verdicts: Verdicts;
   readonly sequence: SequenceSource;
   readonly logger: Logger;
   /** Notes outside of the store how far it has come. */

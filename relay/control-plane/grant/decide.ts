@@ -1,6 +1,12 @@
 import { isIP } from 'node:net';
 import { newId, type DecisionId, type TunnelId } from '../../../protocol/index.ts';
-import { inputDigest, timeFacts, type PolicyEngine, type PolicyRequest } from '../policy/index.ts';
+import {
+  inputDigest,
+  timeFacts,
+  type PassingFacts,
+  type PolicyEngine,
+  type PolicyRequest,
+} from '../policy/index.ts';
 import {
   atLater,
   disqualificationOf,
@@ -9,7 +15,7 @@ import {
   type RiskPart,
   type SubjectFacts,
 } from './facts.ts';
-import { toPostureFacts } from '../posture/index.ts';
+import { postureAgeSeconds, toPostureFacts } from '../posture/index.ts';
 import type { Tx } from '../store/index.ts';
 
 /** The answer to one question, with everything that it was answered by. */
@@ -30,6 +36,30 @@ export interface AccessDecision {
 
 const dayMs = 86_400_000;
 
+/** What policies read of a subject that changes by itself as time passes, worked out when it is asked for. */
+export function passingFacts(subject: SubjectFacts, appName: string) {
+  const { device, session, posture, nowMs } = subject;
+  const count = (ms: number, unitMs: number) => Math.max(0, Math.floor(ms / unitMs));
+  return {
+    get device() {
+      return { enrolled_days: count(nowMs - device.createdAtMs, dayMs) };
+    },
+    get posture() {
+      return { age_seconds: postureAgeSeconds(posture, nowMs) }; // null: no posture counts
+    },
+    get authentication() {
+      return { age_seconds: count(nowMs - session.authenticatedAtMs, 1_000) };
+    },
+    get time() {
+      return timeFacts(nowMs);
+    },
+    get risk() {
+      const { score, factors } = subject.riskOf(appName);
+      return { score, factors };
+    },
+  } satisfies PassingFacts;
+}
+
 /** Puts facts into the words that policies use. */
 export function toPolicyRequest(
   engine: PolicyEngine,
@@ -37,8 +67,7 @@ export function toPolicyRequest(
   { app, site }: AppFacts,
 ): PolicyRequest {
   const { user, device, session, methods, groups, posture, country, address, nowMs } = subject;
-  const { score, factors } = subject.riskOf(app.name);
-  const seconds = (ms: number) => Math.max(0, Math.floor(ms / 1_000));
+  const passing = passingFacts(subject, app.name);
   return {
     user: user.name,
     groups: groups.map((group) => group.name),
@@ -50,19 +79,19 @@ export function toPolicyRequest(
         id: device.id,
         platform: device.platform.split(' ', 1)[0] ?? '', // enrolment told its release, too
         hostname: device.hostname,
-        enrolled_days: Math.max(0, Math.floor((nowMs - device.createdAtMs) / dayMs)),
+        ...passing.device,
       },
       posture: toPostureFacts(posture, engine.extraChecks, nowMs),
       authentication: {
         mfa: methods.includes('totp'),
         methods,
         provider: session.provider,
-        age_seconds: seconds(nowMs - session.authenticatedAtMs),
+        ...passing.authentication,
       },
       // An address that nobody knows lies in no network that a policy could name.
       network: { address: isIP(address) ? address : '0.0.0.0', country },
-      time: timeFacts(nowMs),
-      risk: { score, factors },
+      time: passing.time,
+      risk: passing.risk,
     },
   };
 }

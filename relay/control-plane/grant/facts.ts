@@ -2,6 +2,7 @@ import type { DeviceId, SessionId } from '../../../protocol/index.ts';
 import { isSessionLive, sessionEndMs, sessionMethods } from '../identity/index.ts';
 import type { HeardPosture, Postures } from '../posture/index.ts';
 import type { LiveRisk } from '../risk/index.ts';
+import type { RiskContribution } from '../signals/marks.ts';
 import type { App, Device, Reader, Session, Site, Tx, User } from '../store/index.ts';
 
 /** A group with the end of the user's place in it. */
@@ -64,13 +65,40 @@ export type Disqualification =
   | 'user_disabled'
   | 'user_expired';
 
+/** Who asks, as far as the store alone knows; what ends by itself is here until it does. */
+export interface StoredSubject {
+  readonly user: User;
+  readonly device: Device;
+  readonly session: Session;
+  readonly methods: readonly string[];
+  readonly groups: readonly GroupFact[];
+  /** What other systems say of the risk. */
+  readonly told: readonly RiskContribution[];
+}
+
+interface Sources {
+  readonly postures: Postures;
+  readonly risk: LiveRisk;
+}
+
 /** Reads user, groups, device with its posture, and session; undefined when one of them does not exist. */
 export async function readSubject(
-  { postures, risk }: { readonly postures: Postures; readonly risk: LiveRisk },
+  sources: Sources,
   db: Reader | Tx,
   ids: { readonly device: DeviceId; readonly session: SessionId },
   at: { readonly address: string; readonly nowMs: number },
 ): Promise<SubjectFacts | undefined> {
+  const stored = await readStoredSubject(sources, db, ids, at.nowMs);
+  return stored && subjectAt(sources, db, stored, at);
+}
+
+/** Reads what only changes by a change of the store; all of it is about these ids, and the user of that session. */
+export async function readStoredSubject(
+  { risk }: Sources,
+  db: Reader | Tx,
+  ids: { readonly device: DeviceId; readonly session: SessionId },
+  nowMs: number,
+): Promise<StoredSubject | undefined> {
   const session = await db
     .selectFrom('sessions')
     .selectAll()
@@ -90,13 +118,34 @@ export async function readSubject(
     .executeTakeFirst();
   // A device belongs to one user; a session of another on it counts for nothing.
   if (!user || device.userId !== user.id) return undefined;
-  const groups = await readGroups(db, user.id, at.nowMs);
+  const groups = await readGroups(db, user.id, nowMs);
   const methods = sessionMethods(session);
-  const posture = await readPosture(postures, db, device.id, at.nowMs);
   const who = { user: user.id, device: device.id, session: session.id };
-  const riskOf = await risk.read(db, who, at.nowMs);
-  const country = risk.countryOf(at.address);
-  return { user, device, session, methods, groups, posture, riskOf, country, ...at };
+  const told = await risk.readTold(db, who, nowMs);
+  return { user, device, session, methods, groups, told };
+}
+
+/** The same subject with all that passes, or that nobody writes down, as it is now. */
+export async function subjectAt(
+  { postures, risk }: Sources,
+  db: Reader | Tx,
+  stored: StoredSubject,
+  at: { readonly address: string; readonly nowMs: number },
+): Promise<SubjectFacts> {
+  const { user, device, session, methods, told } = stored;
+  const { nowMs, address } = at;
+  const groups = groupsAt(stored.groups, nowMs);
+  const posture = await readPosture(postures, db, device.id, nowMs);
+  await risk.know(db, user.id);
+  const riskOf = risk.tell(user.id, told, nowMs);
+  const country = risk.countryOf(address);
+  return { user, device, session, methods, groups, posture, riskOf, country, address, nowMs };
+}
+
+/** Those that have not ended; the very same list while none has. */
+function groupsAt(groups: readonly GroupFact[], nowMs: number): readonly GroupFact[] {
+  const isOver = ({ untilMs }: GroupFact) => untilMs !== null && untilMs <= nowMs;
+  return groups.some(isOver) ? groups.filter((group) => !isOver(group)) : groups;
 }
 
 export async function readPosture(
@@ -172,6 +221,5 @@ export function knownEndMs(subject: SubjectFacts): number {
 
 /** The same subject at a later moment: without the memberships that have ended by then. */
 export function atLater(subject: SubjectFacts, nowMs: number): SubjectFacts {
-  const groups = subject.groups.filter((group) => group.untilMs === null || group.untilMs > nowMs);
-  return { ...subject, groups, nowMs };
+  return { ...subject, groups: groupsAt(subject.groups, nowMs), nowMs };
 }

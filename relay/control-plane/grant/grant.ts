@@ -146,7 +146,7 @@ async function decideInside(
   store.announce(tx, 'tunnels');
   store.afterCommit(tx, () => {
     services.tunnels.add(tunnel);
-    services.schedule.set(tunnelId, intervalMs, decision.endMs, nowMs);
+    services.schedule.set(tunnelId, intervalMs, decision.endMs, nowMs, asker.device);
   });
   await auditDecision(
     services,

@@ -277,5 +277,5 @@ function takePath(services: Services, tunnel: LiveTunnel, path: NewPath): void {
   tunnel.suspension = null;
   tunnel.untilMs = Math.max(tunnel.untilMs, path.untilMs);
   services.tunnels.moveSession(tunnel, subject.session.id);
-  services.schedule.set(tunnel.id, path.intervalMs, decision.endMs, subject.nowMs);
+  services.schedule.set(tunnel.id, path.intervalMs, decision.endMs, subject.nowMs, tunnel.device);
 }

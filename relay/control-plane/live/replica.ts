@@ -73,7 +73,7 @@ export function merge(services: Services, row: LiveTunnel): LiveTunnel {
   if (tunnel.state === 'closed' || tunnel.owner !== self.id) schedule.delete(tunnel.id);
   else if (!schedule.has(tunnel.id)) {
     const nowMs = clock.nowMs();
-    schedule.set(tunnel.id, tunnel.intervalMs, Infinity, nowMs);
+    schedule.set(tunnel.id, tunnel.intervalMs, Infinity, nowMs, tunnel.device);
     // Before anybody is here nobody could be told: data planes and connectors name theirs as they come.
     if (peers.relays.size > 0 || peers.connectors.size > 0) schedule.hasten(tunnel.id, nowMs);
   }

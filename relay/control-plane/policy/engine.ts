@@ -1,5 +1,6 @@
 import { ZtnaError } from '../../../protocol/index.ts';
 import { instantiateCedar, type Cedar } from './cedar.ts';
+import { distinct, type PassingRead } from './reads-time.ts';
 import { policySchema } from './schema.ts';
 import type { CheckedPolicies } from './check.ts';
 import type { PolicyContext } from './context.ts';
@@ -55,6 +56,8 @@ export class PolicyEngine {
   #version = 0;
   /** From the policies of a set, by index, to the id that it is prepared under; oldest use first. */
   readonly #prepared = new Map<string, string>();
+  /** By app and site; of the active policies. */
+  readonly #passingReads = new Map<string, readonly PassingRead[]>();
 
   constructor(
     options: { readonly extraChecks?: readonly string[] } = {},
@@ -98,10 +101,23 @@ export class PolicyEngine {
     this.#policies = checked.policies;
     this.#version = version;
     this.#prepared.clear();
+    this.#passingReads.clear();
   }
 
   decide(request: PolicyRequest): PolicyDecision {
     return this.#decideBy(request, this.#select(request));
+  }
+
+  /** By what the answers about an app may change as time passes, with no other input changed. */
+  passingReads(of: Pick<PolicyRequest, 'app' | 'site'>): readonly PassingRead[] {
+    const key = JSON.stringify([of.app, of.site]);
+    const known = this.#passingReads.get(key);
+    if (known) return known;
+    const indexes = this.#select(of);
+    const reads = distinct(indexes.flatMap((at) => this.#policies[at]?.passingReads ?? []));
+    if (this.#passingReads.size >= maxPreparedSets) this.#passingReads.clear();
+    this.#passingReads.set(key, reads);
+    return reads;
   }
 
   /** What the permits say when no forbid is asked: for explanations. */
@@ -157,7 +173,7 @@ export class PolicyEngine {
   }
 
   /** Indexes of the policies whose head may match the app. */
-  #select({ app, site }: PolicyRequest): number[] {
+  #select({ app, site }: Pick<PolicyRequest, 'app' | 'site'>): number[] {
     const indexes: number[] = [];
     for (const [at, policy] of this.#policies.entries()) {
       const matches =
@@ -170,7 +186,7 @@ export class PolicyEngine {
 
   #decideBy(request: PolicyRequest, indexes: readonly number[]): PolicyDecision {
     const base = {
-      readsTime: indexes.some((at) => this.#policies[at]?.readsTime),
+      readsTime: indexes.some((at) => (this.#policies[at]?.passingReads ?? []).length > 0),
       policyVersion: this.#version,
     };
     const deny = (errors: readonly string[]): PolicyDecision => ({

@@ -32,7 +32,7 @@ export {
 } from './explain.ts';
 export { postureNeedsOf, type PostureNeed } from './posture-needs.ts';
 export { policyDigest, readPolicy, storePolicy, type PolicyVersion } from './history.ts';
-export { inputDigest } from './input-digest.ts';
+export { inputDigest, riskBand } from './input-digest.ts';
 export {
   explainRules,
   toPublicRule,
@@ -40,6 +40,7 @@ export {
   type RuleCondition,
   type RuleEffect,
 } from './rules.ts';
+export { passingText, type PassingFacts } from './reads-time.ts';
 export { policySchema } from './schema.ts';
 export { policyLimits, readPolicyFiles, type PolicyFiles, type PolicyProblem } from './source.ts';
 export type { CheckedPolicy, ValidationResult } from './validate.ts';

@@ -19,10 +19,14 @@ export function inputDigest(request: PolicyRequest): string {
     ...request,
     groups: [...request.groups].sort(),
     context: Object.fromEntries(steady) as unknown,
-    // A score falls by itself all the time; what is recorded anew is that it became another altogether.
-    riskBand: Math.floor(request.context.risk.score / 10),
+    riskBand: riskBand(request.context.risk.score),
   };
   return createHash('sha256').update(canonicalJson(inputs)).digest('hex');
+}
+
+/** A score falls by itself all the time; what is recorded anew is that it became another altogether. */
+export function riskBand(score: number): number {
+  return Math.floor(score / 10);
 }
 
 /** JSON with members in order of their names, so that the order in which facts were gathered does not count. */

@@ -1,5 +1,5 @@
 import { problemAt } from './source.ts';
-import { readsTime } from './reads-time.ts';
+import { passingReads, type PassingRead } from './reads-time.ts';
 import type { Cedar } from './cedar.ts';
 import type { PolicyProblem, PolicyText } from './source.ts';
 import type { DetailedError, PolicyJson } from '@cedar-policy/cedar-wasm/nodejs';
@@ -18,7 +18,8 @@ export interface CheckedPolicy {
   /** The one app, or site, that its scope names; null: any. */
   readonly app: string | null;
   readonly site: string | null;
-  readonly readsTime: boolean;
+  /** What its answer may change by with time alone. */
+  readonly passingReads: readonly PassingRead[];
 }
 
 export interface ValidationResult {
@@ -82,7 +83,7 @@ export function validatePolicies(
         name: parsed.json.annotations?.['name'] ?? null,
         json: parsed.json,
         ...scopeOf(parsed.json),
-        readsTime: readsTime(parsed.json),
+        passingReads: passingReads(parsed.json),
       });
       origins.set(id, source);
     }

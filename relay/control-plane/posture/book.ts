@@ -15,7 +15,7 @@ export class PostureBook {
     const known = this.#newest.get(device);
     if (known && known.atMs > heard.atMs) return 'older';
     this.#newest.set(device, heard);
-    return known && isSame(known.facts, heard.facts) ? 'same' : 'changed';
+    return known && isSamePosture(known.facts, heard.facts) ? 'same' : 'changed';
   }
 
   newest(device: DeviceId): HeardPosture | undefined {
@@ -30,11 +30,19 @@ export class PostureBook {
   }
 }
 
-/** How a fact was found out may be told in other words each time. */
-function isSame(a: DevicePosture, b: DevicePosture): boolean {
-  return JSON.stringify(comparable(a)) === JSON.stringify(comparable(b));
+/** True for the same facts. How one was found out may be told in other words each time. */
+export function isSamePosture(a: DevicePosture, b: DevicePosture): boolean {
+  return a === b || textOf(a) === textOf(b);
 }
 
-function comparable({ checks, ...rest }: DevicePosture): unknown {
-  return { ...rest, checks: checks.map(([name, result]) => [name, result]) };
+/** What was heard is compared at each verification of each tunnel. */
+const texts = new WeakMap<DevicePosture, string>();
+
+function textOf(posture: DevicePosture): string {
+  const known = texts.get(posture);
+  if (known !== undefined) return known;
+  const { checks, ...rest } = posture;
+  const text = JSON.stringify({ ...rest, checks: checks.map(([name, result]) => [name, result]) });
+  texts.set(posture, text);
+  return text;
 }

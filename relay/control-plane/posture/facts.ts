@@ -12,8 +12,9 @@ export function toPostureFacts(
   nowMs: number,
 ): PostureFacts {
   const unknown = unknownPosture(extraChecks);
-  if (!heard || nowMs >= heard.endMs) return unknown;
-  const { facts, atMs } = heard;
+  const ageSeconds = postureAgeSeconds(heard, nowMs);
+  if (!heard || ageSeconds === null) return unknown;
+  const { facts } = heard;
   const known: readonly string[] = [...builtInChecks, ...extraChecks];
   const checks = facts.checks.filter(([name]) => known.includes(name));
   return {
@@ -24,6 +25,15 @@ export function toPostureFacts(
     os_build: versionBuild(facts.osVersion),
     client_version: facts.clientVersion || 'unknown',
     client_version_number: versionNumber(facts.clientVersion),
-    age_seconds: Math.max(0, Math.floor((nowMs - atMs) / 1_000)),
+    age_seconds: ageSeconds,
   };
+}
+
+/** How old what was heard is; null when it counts for nothing. */
+export function postureAgeSeconds(
+  heard: (HeardPosture & { readonly endMs: number }) | null,
+  nowMs: number,
+): number | null {
+  if (!heard || nowMs >= heard.endMs) return null;
+  return Math.max(0, Math.floor((nowMs - heard.atMs) / 1_000));
 }

@@ -1,4 +1,4 @@
-export type { HeardPosture } from './book.ts';
+export { isSamePosture, type HeardPosture } from './book.ts';
 export { PostureChallenge } from './challenge.ts';
-export { toPostureFacts } from './facts.ts';
+export { postureAgeSeconds, toPostureFacts } from './facts.ts';
 export { Postures } from './postures.ts';

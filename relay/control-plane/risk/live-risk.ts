@@ -1,6 +1,6 @@
 import type { Logger } from '../../../protocol/host/index.ts';
 import type { UserId } from '../../../protocol/index.ts';
-import { readRiskMarks } from '../signals/marks.ts';
+import { readRiskMarks, type RiskContribution } from '../signals/marks.ts';
 import { RiskBook, type RiskFacts } from './book.ts';
 import type { RiskEvent } from './event.ts';
 import type { Places } from './place.ts';
@@ -62,11 +62,33 @@ export class LiveRisk {
     of: { readonly user: UserId; readonly device: string; readonly session: string },
     nowMs: number,
   ): Promise<(app: string | null) => RiskFacts> {
-    await this.#book.load(of.user, { load: (user) => loadProfile(db, user) });
-    const told = this.#options.hasSignals ? await readRiskMarks(db, of, nowMs) : [];
-    const [highest] = told;
+    await this.know(db, of.user);
+    return this.tell(of.user, await this.readTold(db, of, nowMs), nowMs);
+  }
+
+  /** What other systems say of a user, the device used and the session, highest first. */
+  async readTold(
+    db: Reader | Tx,
+    of: { readonly user: UserId; readonly device: string; readonly session: string },
+    nowMs: number,
+  ): Promise<readonly RiskContribution[]> {
+    return this.#options.hasSignals ? readRiskMarks(db, of, nowMs) : [];
+  }
+
+  /** Makes a user's behaviour known, which stays in memory from then on. */
+  async know(db: Reader | Tx, user: UserId): Promise<void> {
+    await this.#book.load(user, { load: (id) => loadProfile(db, id) });
+  }
+
+  /** The risk of a user that is known, with what `readTold` answered. */
+  tell(
+    user: UserId,
+    told: readonly RiskContribution[],
+    nowMs: number,
+  ): (app: string | null) => RiskFacts {
+    const highest = told.find(({ untilMs }) => untilMs > nowMs);
     return (app) => {
-      const own = this.#book.of(of.user, app, nowMs);
+      const own = this.#book.of(user, app, nowMs);
       if (!highest) return own;
       const contribution = {
         name: 'signal',

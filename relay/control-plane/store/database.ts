@@ -46,6 +46,7 @@ export interface Database {
   signalTokens: SignalTokensTable;
   signalMarks: SignalMarksTable;
   signalOutbox: SignalOutboxTable;
+  factStamps: FactStampsTable;
 }
 
 export type Flag = 0 | 1;
@@ -345,6 +346,12 @@ export interface SignalOutboxTable {
   lastError: string | null;
   dead: Flag;
   createdAtMs: number;
+}
+
+/** What is other each time that something changes which decisions about a subject rest on; written by triggers. */
+export interface FactStampsTable {
+  subject: string; // an id, or `*` for everybody
+  stamp: string;
 }
 
 export type User = Selectable<UsersTable>;

@@ -1,4 +1,5 @@
 export * from './database.ts';
+export { readFactStamps, stampOf, type FactStamps } from './fact-stamps.ts';
 export {
   raiseCounter,
   raiseCounterTo,

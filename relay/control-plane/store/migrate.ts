@@ -1,10 +1,11 @@
 import { sql, type Kysely } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import { ZtnaError } from '../../../protocol/index.ts';
+import { watchFacts } from './fact-stamps.ts';
 import { migrations } from './migrations.ts';
 import type { Database } from './database.ts';
 
-/** Brings the schema up to date. Throws ERR_CONFIG_INVALID when a newer release wrote the store, or what failed. */
+/** Brings the schema up to date, and sees to it that changes of facts are heard of. Throws ERR_CONFIG_INVALID when a newer release wrote the store, or what failed. */
 export async function migrate(db: Kysely<Database>, schema?: string): Promise<void> {
   const migrator = new Migrator({
     db,
@@ -12,7 +13,10 @@ export async function migrate(db: Kysely<Database>, schema?: string): Promise<vo
     ...(schema === undefined ? {} : { migrationTableSchema: schema }),
   });
   const { error, results } = await migrator.migrateToLatest();
-  if (error === undefined) return;
+  if (error === undefined) {
+    await watchFacts(db.withoutPlugins() as unknown as Kysely<never>, schema);
+    return;
+  }
   const failed = results?.find((result) => result.status === 'Error')?.migrationName;
   if (failed === undefined && !(await hasUnknown(db))) throw error as Error;
   const hint = 'start the release that wrote it, or restore a backup';

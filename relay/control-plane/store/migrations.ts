@@ -15,6 +15,7 @@ export const migrations: Record<string, Migration> = {
   '0007_signals': { up: keepSignals },
   '0008_posture': { up: hearPosture },
   '0009_compliance': { up: tellCompliance },
+  '0010_fact_stamps': { up: stampFacts },
 };
 
 /** Tunnels of before are of version 1, which end with their path. */
@@ -85,6 +86,13 @@ async function hearPosture(db: Kysely<unknown>): Promise<void> {
 /** Others are told once when a device becomes unhealthy, and once when it is mended. */
 async function tellCompliance(db: Kysely<unknown>): Promise<void> {
   await runStatements(db, [`alter table devices add column unhealthy integer not null default 0`]);
+}
+
+/** What the triggers write that `watchFacts` makes. */
+async function stampFacts(db: Kysely<unknown>): Promise<void> {
+  await runStatements(db, [
+    `create table fact_stamps (subject text primary key, stamp text not null)`,
+  ]);
 }
 
 async function createFirstTables(db: Kysely<unknown>): Promise<void> {

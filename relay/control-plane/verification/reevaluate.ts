@@ -12,7 +12,14 @@ import {
   toPolicyRequest,
   type AccessDecision,
 } from '../grant/decide.ts';
-import { readApp, readSubject, type AppFacts, type SubjectFacts } from '../grant/facts.ts';
+import {
+  readApp,
+  readSubject,
+  subjectAt,
+  type AppFacts,
+  type StoredSubject,
+  type SubjectFacts,
+} from '../grant/facts.ts';
 import { compliance, remedyOf, type Remedy } from '../grant/remedy.ts';
 import { findLiveSession, sessionEndMs } from '../identity/index.ts';
 import { explainDecision, type PolicyEngine, type PolicyExplanation } from '../policy/index.ts';
@@ -20,7 +27,9 @@ import { isOwn } from '../live/ownership.ts';
 import { refreshPolicy } from '../live/refresh.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
-import type { Reader, Tx } from '../store/index.ts';
+import type { FactStamps, Reader, Tx } from '../store/index.ts';
+import type { KnownFacts } from './known-facts.ts';
+import type { Verdicts } from './verdicts.ts';
 
 /** A tunnel's decision as of now; null when user, device, session or app no longer exist. */
 export interface Evaluated {
@@ -29,21 +38,35 @@ export interface Evaluated {
   readonly decision: AccessDecision;
 }
 
+/** What an evaluation need not find out again: stamps that were read before anything else, and what is known. */
+export interface Known {
+  readonly stamps: FactStamps;
+  readonly facts: KnownFacts;
+  readonly verdicts: Verdicts;
+}
+
 /** Decides tunnels anew; facts that several of them share are read once. */
 export class Evaluation {
   readonly #services: Services;
   readonly #db: Reader | Tx;
   readonly #nowMs: number;
   readonly #policy: PolicyEngine | undefined;
+  readonly #known: Known | undefined;
   readonly #subjects = new Map<string, SubjectFacts | undefined>();
   readonly #apps = new Map<string, AppFacts | undefined>();
 
-  /** `policy` in place of the active one. */
-  constructor(services: Services, db: Reader | Tx, nowMs: number, policy?: PolicyEngine) {
+  /** `policy` in place of the active one. Without `known` everything is read, and policy asked. */
+  constructor(
+    services: Services,
+    db: Reader | Tx,
+    nowMs: number,
+    { policy, known }: { readonly policy?: PolicyEngine; readonly known?: Known } = {},
+  ) {
     this.#services = services;
     this.#db = db;
     this.#nowMs = nowMs;
     this.#policy = policy;
+    this.#known = known;
   }
 
   async evaluate(tunnel: LiveTunnel): Promise<Evaluated | null> {
@@ -53,7 +76,10 @@ export class Evaluation {
     if (!subject || !app) return null;
     // After the waiting: another policy may have become active meanwhile.
     const policy = this.#policy ?? this.#services.policy;
-    const decision = decideAccess(policy, subject, app, leaseLengthMs(tunnel.intervalMs));
+    const windowMs = leaseLengthMs(tunnel.intervalMs);
+    const decision = this.#known
+      ? this.#known.verdicts.decide(policy, tunnel, subject, app, windowMs)
+      : decideAccess(policy, subject, app, windowMs);
     return { subject, app, decision };
   }
 
@@ -69,6 +95,11 @@ export class Evaluation {
     if (!this.#subjects.has(key)) {
       const at = { address, nowMs: this.#nowMs };
       const { device } = tunnel;
+      const stored = await this.#storedSubject(tunnel);
+      if (stored) {
+        this.#subjects.set(key, await subjectAt(this.#services, this.#db, stored, at));
+        return this.#subjects.get(key);
+      }
       // What is held back goes on under whatever session its user has by now.
       const live = tunnel.suspension && (await findLiveSession(this.#db, device, this.#nowMs));
       const ids = { device, session: live?.id ?? tunnel.session };
@@ -77,9 +108,24 @@ export class Evaluation {
     return this.#subjects.get(key);
   }
 
+  /** What is known of who holds it; what is held back goes by what is read anew. */
+  async #storedSubject(tunnel: LiveTunnel): Promise<StoredSubject | undefined> {
+    if (!this.#known || tunnel.suspension) return undefined;
+    const { facts, stamps } = this.#known;
+    const nowMs = this.#nowMs;
+    const at = { stamps, nowMs, untilMs: nowMs + leaseLengthMs(tunnel.intervalMs) };
+    return facts.subject(this.#services, this.#db, tunnel, at);
+  }
+
   async #app(tunnel: LiveTunnel): Promise<AppFacts | undefined> {
     if (!this.#apps.has(tunnel.app)) {
-      this.#apps.set(tunnel.app, await readApp(this.#db, { id: tunnel.app }));
+      const app = this.#known
+        ? await this.#known.facts.app(this.#db, tunnel.app, {
+            stamps: this.#known.stamps,
+            nowMs: this.#nowMs,
+          })
+        : await readApp(this.#db, { id: tunnel.app });
+      this.#apps.set(tunnel.app, app);
     }
     return this.#apps.get(tunnel.app);
   }
@@ -111,7 +157,7 @@ export async function reevaluate(
   await store.lockOrder(tx, 'revocation');
   const nowMs = clock.nowMs();
   const active = policy ?? (await refreshPolicy(services, tx));
-  const evaluation = new Evaluation(services, tx, nowMs, active);
+  const evaluation = new Evaluation(services, tx, nowMs, { policy: active });
   const foreign: string[] = [];
   let ended = 0;
   let suspended = 0;

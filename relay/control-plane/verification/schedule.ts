@@ -7,14 +7,30 @@ interface Entry {
 /** How far a tick may lie from the interval, as a part of it, so that tunnels opened together drift apart. */
 const jitter = 0.25;
 
+/** Others of its group whose next moment is no further away than this part of their interval come up with a tunnel. */
+const gather = 0.25;
+
+interface Planned {
+  readonly group: string;
+  readonly intervalMs: number;
+  endMs: number;
+  /** The jittered interval, and the next moment, which may come before it. */
+  tickMs: number;
+  atMs: number;
+  /** Its next moment is no later than it was hastened to, whatever is confirmed meanwhile. */
+  isHastened: boolean;
+}
+
 /**
  * Which tunnels to verify when. Pure: time comes in, due tunnels come out. Every tunnel has one next moment:
- * the earlier of its jittered interval and its known end (session, `--until`), which is a timer too.
+ * the earlier of its jittered interval and its known end (session, `--until`), which is a timer too. Tunnels of a group,
+ * such as a device's, rest on the same facts and are told the same end: they come to be verified together.
  */
 export class VerificationSchedule {
   readonly #random: () => number;
   readonly #heap: Entry[] = [];
-  readonly #tunnels = new Map<string, { intervalMs: number; endMs: number; atMs: number }>();
+  readonly #tunnels = new Map<string, Planned>();
+  readonly #groups = new Map<string, Set<string>>();
 
   /** `random` answers a number in [0, 1). */
   constructor(random: () => number) {
@@ -30,46 +46,70 @@ export class VerificationSchedule {
   }
 
   /** Adds a tunnel, or replaces what is known of it. `endMs` is its known end, Infinity for none. */
-  set(tunnel: string, intervalMs: number, endMs: number, nowMs: number): void {
-    this.#tunnels.set(tunnel, { intervalMs, endMs, atMs: 0 });
-    this.#plan(tunnel, nowMs);
+  set(tunnel: string, intervalMs: number, endMs: number, nowMs: number, group = tunnel): void {
+    this.delete(tunnel);
+    const known = { group, intervalMs, endMs, tickMs: 0, atMs: 0, isHastened: false };
+    this.#tunnels.set(tunnel, known);
+    const mates = this.#groups.get(group);
+    if (mates) mates.add(tunnel);
+    else this.#groups.set(group, new Set([tunnel]));
+    this.#plan(tunnel, known, nowMs, this.#random());
   }
 
-  /** Notes a known end learned at a verification; the next moment is planned anew from `nowMs`. */
+  /** Notes a known end learned at a verification, which the next moment must not miss. */
   confirm(tunnel: string, endMs: number, nowMs: number): void {
     const known = this.#tunnels.get(tunnel);
     if (!known) return;
     known.endMs = endMs;
-    this.#plan(tunnel, nowMs);
+    if (!known.isHastened) this.#pushNext(tunnel, known, nowMs);
   }
 
   /** Makes a tunnel due at once: something it depends on may have changed. */
   hasten(tunnel: string, nowMs: number): void {
     const known = this.#tunnels.get(tunnel);
-    if (known && known.atMs > nowMs) this.#push(tunnel, nowMs);
+    if (!known) return;
+    known.isHastened = true;
+    if (known.atMs > nowMs) this.#push(tunnel, known, nowMs);
   }
 
   /** Plans a tunnel anew from `nowMs`: what made it due at once is of no use any more. */
   postpone(tunnel: string, nowMs: number): void {
-    this.#plan(tunnel, nowMs);
+    const known = this.#tunnels.get(tunnel);
+    if (known) this.#plan(tunnel, known, nowMs, this.#random());
   }
 
   delete(tunnel: string): void {
+    const known = this.#tunnels.get(tunnel);
+    if (!known) return;
     this.#tunnels.delete(tunnel);
+    const mates = this.#groups.get(known.group);
+    mates?.delete(tunnel);
+    if (mates?.size === 0) this.#groups.delete(known.group);
   }
 
   /**
-   * The tunnels due at `nowMs`, oldest first, at most `limit`. Each is planned again one interval ahead, so that
-   * one whose verification fails to finish comes up again.
+   * The tunnels due at `nowMs`, oldest first, each with those of its group that are due soon, at most `limit`. Each is
+   * planned again one interval ahead, so that one whose verification fails to finish comes up again.
    */
   takeDue(nowMs: number, limit: number): string[] {
     const due: string[] = [];
     while (due.length < limit) {
       const first = this.#first();
       if (!first || first.atMs > nowMs) break;
-      this.#pop();
-      due.push(first.tunnel);
-      this.#plan(first.tunnel, nowMs);
+      const random = this.#random(); // one for all, so that they stay together
+      const group = this.#tunnels.get(first.tunnel)?.group ?? first.tunnel;
+      const mates = [...(this.#groups.get(group) ?? [])].filter(
+        (tunnel) => tunnel !== first.tunnel,
+      );
+      for (const tunnel of [first.tunnel, ...mates]) {
+        const known = this.#tunnels.get(tunnel);
+        if (!known || due.length >= limit) break;
+        // What is to be looked at at a moment of its own waits for that.
+        const aheadMs = known.isHastened ? 0 : gather * known.intervalMs;
+        if (known.atMs > nowMs + aheadMs) continue;
+        due.push(tunnel);
+        this.#plan(tunnel, known, nowMs, random);
+      }
     }
     return due;
   }
@@ -79,18 +119,22 @@ export class VerificationSchedule {
     return this.#first()?.atMs;
   }
 
-  #plan(tunnel: string, nowMs: number): void {
-    const known = this.#tunnels.get(tunnel);
-    if (!known) return;
-    const part = 1 - jitter + 2 * jitter * this.#random();
-    const tickMs = nowMs + Math.round(known.intervalMs * part);
-    // A known end that has passed already must not make the tunnel due for ever.
-    this.#push(tunnel, known.endMs > nowMs ? Math.min(tickMs, known.endMs) : tickMs);
+  /** `random` is a number in [0, 1). */
+  #plan(tunnel: string, known: Planned, nowMs: number, random: number): void {
+    const part = 1 - jitter + 2 * jitter * random;
+    known.tickMs = nowMs + Math.round(known.intervalMs * part);
+    known.isHastened = false;
+    this.#pushNext(tunnel, known, nowMs);
   }
 
-  #push(tunnel: string, atMs: number): void {
-    const known = this.#tunnels.get(tunnel);
-    if (!known) return;
+  #pushNext(tunnel: string, known: Planned, nowMs: number): void {
+    const { tickMs, endMs, atMs } = known;
+    // A known end that has passed already must not make the tunnel due for ever.
+    const nextMs = endMs > nowMs ? Math.min(tickMs, endMs) : tickMs;
+    if (nextMs !== atMs) this.#push(tunnel, known, nextMs);
+  }
+
+  #push(tunnel: string, known: Planned, atMs: number): void {
     known.atMs = atMs;
     const heap = this.#heap;
     let index = heap.length;

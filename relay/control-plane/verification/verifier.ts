@@ -35,19 +35,24 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
   const changed: { tunnel: LiveTunnel; evaluated: Evaluated }[] = [];
   const sessions = new Map<string, Session>();
   const nowMs = clock.nowMs();
-  const evaluation = new Evaluation(services, store.db, nowMs);
-
+  const due: { tunnel: LiveTunnel; order: Renewal[1] }[] = [];
   for (const id of ids) {
     const tunnel = tunnels.get(id);
     if (!tunnel || tunnel.state === 'closed' || !isOwn(services, tunnel)) continue;
-    if (isLost(services, tunnel, nowMs)) {
-      lost.push(tunnel);
-      continue;
-    }
-    const order = sequence.next(); // before the inputs are read
+    if (isLost(services, tunnel, nowMs)) lost.push(tunnel);
+    else due.push({ tunnel, order: sequence.next() }); // before the inputs are read, and their stamps
+  }
+  const own = due.map(({ tunnel }) => tunnel);
+  const stamps = await services.knownFacts.stamps(store.db, own, nowMs);
+  const known = { stamps, facts: services.knownFacts, verdicts: services.verdicts };
+  const evaluation = new Evaluation(services, store.db, nowMs, { known });
+
+  for (const { tunnel, order } of due) {
+    const { id } = tunnel;
+    const isStill = () => tunnels.get(id) === tunnel && tunnel.state !== 'closed';
+    if (!isStill() || !isOwn(services, tunnel)) continue;
     const evaluated = await evaluation.evaluate(tunnel);
-    // It may have ended while its inputs were read.
-    if (tunnels.get(id)?.state === 'closed') continue;
+    if (!isStill()) continue; // it may have ended while its inputs were read
     if (evaluated?.decision.verdict !== 'allow') {
       denied.push(tunnel);
       continue;
@@ -109,7 +114,12 @@ async function recordChanges(
   if (changed.length === 0 && stale.length === 0) return;
   const { store } = services;
   await store.write(async (tx) => {
-    for (const session of stale) await touchSession(tx, session, nowMs);
+    for (const session of stale) {
+      await touchSession(tx, session, nowMs);
+      store.afterCommit(tx, () => {
+        services.knownFacts.forgetSession(session);
+      });
+    }
     for (const { tunnel, evaluated } of changed) {
       const { subject, app, decision } = evaluated;
       const id = await recordDecision(tx, decision, { subject, app, tunnel: tunnel.id });

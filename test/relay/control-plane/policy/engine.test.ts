@@ -122,6 +122,54 @@ test('decide - says whether the answer may change with time', async (t) => {
   }
 });
 
+test('passingReads - names what is read of what passes, and the number that it is compared with', async (t) => {
+  const read = async (condition: string) =>
+    (await engineWith(permitWhen(condition))).passingReads(request);
+  const all = { record: '*', member: null, limit: null };
+  const age = { record: 'authentication', member: 'age_seconds' };
+  const hour = { record: 'time', member: 'hour' };
+  for (const [condition, ...expected] of [
+    ['context.posture.firewall == "on"'],
+    ['context.authentication.age_seconds < 900', { ...age, limit: 900 }],
+    ['900 >= context.authentication.age_seconds', { ...age, limit: 900 }],
+    ['context.authentication.age_seconds == -5', { ...age, limit: -5 }],
+    ['context["authentication"]["age_seconds"] != 7', { ...age, limit: 7 }],
+    ['context.authentication.age_seconds * 2 < 900', { ...age, limit: null }],
+    [
+      'context.authentication.age_seconds < context.time.hour',
+      { ...age, limit: null },
+      { ...hour, limit: null },
+    ],
+    ['context.time.hour < 9 || context.time.hour < 9', { ...hour, limit: 9 }],
+    ['[1, 2].contains(context.time.hour)', { ...hour, limit: null }],
+    ['{"<": context.time.hour} == {"<": 3}', { ...hour, limit: null }],
+    ['context.time.date == "2030-01-01"', { record: 'time', member: 'date', limit: null }],
+    ['context.risk == context.risk', { record: 'risk', member: null, limit: null }],
+    ['context has time', all],
+    ['context == context', all],
+    [
+      'if context.risk.score > 5 then true else false',
+      { record: 'risk', member: 'score', limit: 5 },
+    ],
+  ] as const) {
+    t.deepEqual(await read(condition), expected, condition);
+  }
+});
+
+test('passingReads - are those of the policies whose head may match', async (t) => {
+  const engine = await engineWith({
+    'a.cedar': `permit (principal, action, resource == App::"wiki") when { context.time.hour > 9 };
+permit (principal, action, resource in Site::"paris") when { context.time.minute > 9 };`,
+  });
+  const membersOf = (app: string, site: string) =>
+    engine.passingReads({ app, site }).map(({ member }) => member);
+  t.deepEqual(membersOf('wiki', 'paris'), ['hour', 'minute']);
+  t.deepEqual(membersOf('wiki', 'berlin'), ['hour']);
+  t.deepEqual(membersOf('mail', 'berlin'), []);
+  engine.activate(await checkPolicies({ 'a.cedar': permitAll }), 2);
+  t.deepEqual(membersOf('wiki', 'paris'), []);
+});
+
 test('decide - denies on a trap inside Cedar, then works on a fresh instance', async (t) => {
   let instances = 0;
   let isBroken = false;

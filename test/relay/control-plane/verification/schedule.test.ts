@@ -99,3 +99,60 @@ test('takeDue - of many tunnels each is verified once an interval, spread over t
   t.is(lastSeen.size, count);
   t.true(most < count / 20, `up to ${String(most)} at once`);
 });
+
+test('takeDue - tunnels of a group come up together once they are due about the same time', (t) => {
+  let random = 0;
+  const schedule = new VerificationSchedule(() => random);
+  schedule.set('a', 20_000, Infinity, startMs, 'laptop'); // due at 15 s
+  random = 0.2;
+  schedule.set('b', 20_000, Infinity, startMs, 'laptop'); // at 17 s
+  random = 0.999_999;
+  schedule.set('late', 20_000, Infinity, startMs, 'laptop'); // at 25 s
+  schedule.set('other', 20_000, Infinity, startMs, 'phone');
+  t.deepEqual(schedule.takeDue(startMs + 15_000, 10), ['a', 'b']);
+  random = 0.5;
+  t.deepEqual(schedule.takeDue(startMs + 25_000, 10).sort(), ['late', 'other']);
+  schedule.delete('b');
+  schedule.delete('other');
+  t.deepEqual(schedule.takeDue(startMs + 40_000, 10), ['a', 'late']);
+  t.is(schedule.takeDue(startMs + 60_000, 1).length, 1); // no more than asked for
+  t.is(schedule.takeDue(startMs + 60_000, 9).length, 1);
+});
+
+test('takeDue - tunnels of a group stay together, and groups drift apart', (t) => {
+  let seed = 7;
+  const schedule = new VerificationSchedule(() => {
+    seed = (seed * 48_271) % 2_147_483_647;
+    return seed / 2_147_483_647;
+  });
+  const groups = 200;
+  for (let at = 0; at < groups * 10; at++) {
+    const group = `device-${String(at % groups)}`;
+    schedule.set(`t${String(at)}`, 20_000, Infinity, startMs + at, group);
+  }
+  let calls = 0;
+  let most = 0;
+  let verified = 0;
+  for (let nowMs = startMs + 200_000; nowMs < startMs + 400_000; nowMs += 200) {
+    const due = schedule.takeDue(nowMs, groups * 10);
+    if (nowMs < startMs + 260_000) continue; // they come together
+    calls += new Set(due.map((id) => Number(id.slice(1)) % groups)).size;
+    verified += due.length;
+    most = Math.max(most, due.length);
+  }
+  t.is(verified, calls * 10);
+  t.true(most < groups, `up to ${String(most)} at once`);
+});
+
+test('confirm - a known end is not missed, and what was hastened meanwhile stays due', (t) => {
+  const schedule = new VerificationSchedule(() => 0.5);
+  schedule.set('a', 20_000, Infinity, startMs);
+  t.deepEqual(schedule.takeDue(startMs + 20_000, 10), ['a']);
+  schedule.confirm('a', startMs + 26_000, startMs + 20_100);
+  t.is(schedule.nextAtMs(), startMs + 26_000);
+  schedule.confirm('a', Infinity, startMs + 20_200);
+  t.is(schedule.nextAtMs(), startMs + 40_000);
+  schedule.hasten('a', startMs + 20_300);
+  schedule.confirm('a', Infinity, startMs + 20_400); // by facts from before
+  t.deepEqual(schedule.takeDue(startMs + 20_400, 10), ['a']);
+});
