@@ -5,11 +5,11 @@ import { Turns } from '../../../relay/control-plane/turns.ts';
 const never = new AbortController().signal;
 
 /** Begins so many turns and notes in which order they came. */
-function beginAll(turns: Turns, names: readonly string[]) {
+function beginAll(turns: Turns, names: readonly string[], gone = never) {
   const begun: string[] = [];
   const ends = new Map<string, () => void>();
   const all = names.map(async (name) => {
-    ends.set(name, await turns.begin(never));
+    ends.set(name, await turns.begin(gone));
     begun.push(name);
   });
   return { begun, ends, all };
@@ -53,10 +53,13 @@ test('turns - nobody waits longer than that', async (t) => {
 test('turns - none begins while they are held', async (t) => {
   const turns = new Turns({ atOnce: 2, waiting: 8, waitMs: 60_000 });
   turns.hold();
-  const { begun, all } = beginAll(turns, ['a', 'b', 'c']);
+  const leaving = new AbortController();
+  const { begun, all } = beginAll(turns, ['a', 'b', 'c'], leaving.signal);
   await Promise.resolve();
   t.deepEqual(begun, []);
   turns.release();
   await Promise.all(all.slice(0, 2));
   t.deepEqual(begun, ['a', 'b']);
+  leaving.abort();
+  await t.throwsAsync(all[2] ?? Promise.resolve());
 });
