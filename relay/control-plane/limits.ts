@@ -55,7 +55,7 @@ export const maxWaitingReceipts = 65_536;
 export const maxPostureAheadMs = 5_000;
 
 /** A device is held against policy again after this long, whatever it says: its user may have other groups. */
-export const complianceEveryMs = 600_000;
+export const complianceEveryMs = 3_600_000;
 
 /** How often one device is held against policy because it says something else. */
 export const complianceChecks = { burst: 6, perMinute: 6 } as const;

@@ -187,7 +187,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       await Promise.all([admin.stop(), health?.stop()]);
       upgrades.stop();
       await listener.stop();
-      await services.compliance.settled();
+      await services.compliance.stop();
       try {
         await keepCarriers(services);
         await leave(services);

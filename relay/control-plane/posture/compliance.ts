@@ -1,4 +1,4 @@
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises';
 import { toZtnaError, type DeviceId } from '../../../protocol/index.ts';
 import { toPolicyRequest } from '../grant/decide.ts';
 import { readApps } from '../grant/facts.ts';
@@ -11,6 +11,9 @@ import type { Device, User } from '../store/index.ts';
 
 /** How long the event loop is kept at one device. */
 const sliceMs = 10;
+/** Between one device and the next that waits, so many times as long as the one took is left to others. */
+const idleShare = 4;
+const longestPauseMs = 1_000;
 
 /**
  * Notices when the posture of a device begins or ceases to keep its user from an app, and writes that down once, as
@@ -22,6 +25,7 @@ export class Compliance {
   /** By device. */
   readonly #throttle = new Throttle(complianceChecks);
   readonly #due = new Set<DeviceId>();
+  readonly #stopping = new AbortController();
   #work: Promise<void> | undefined;
 
   /** Hears that a device said something. One that says other things all the time is looked at now and then. */
@@ -43,9 +47,18 @@ export class Compliance {
     await this.#work;
   }
 
+  /** Leaves what is left to look at to whoever hears of those devices next. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#work;
+  }
+
   async #run(services: Services): Promise<void> {
+    const { signal } = this.#stopping;
     for (const device of this.#due) {
+      if (signal.aborted) break;
       this.#due.delete(device);
+      const beganAtMs = performance.now();
       const { policy, clock, logger } = services;
       this.#checked.set(device, { policy: policy.version, atMs: clock.nowMs() });
       try {
@@ -54,6 +67,9 @@ export class Compliance {
         this.#checked.delete(device); // with its next statement
         logger.warn('compliance_not_checked', { device, code: toZtnaError(error).code });
       }
+      // A crowd that comes back has more urgent work for this process.
+      const pauseMs = Math.min(idleShare * (performance.now() - beganAtMs), longestPauseMs);
+      if (this.#due.size > 0) await delay(pauseMs, undefined, { signal }).catch(() => undefined);
     }
     this.#work = undefined; // in the turn that found nothing more to do
   }
