@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
 import { errorRow, TokenBucket, type ZtnaError } from '../protocol/index.ts';
-import { fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
+import { compileCacheVariable, fullJitterDelayMs, type Logger } from '../protocol/host/index.ts';
 import {
   drainMessage,
   failureOf,
@@ -165,7 +165,10 @@ class Child {
     };
     const child = fork(this.#program(), [JSON.stringify(settings)], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-      env: this.#name === 'data-plane' ? withoutStore(process.env) : process.env,
+      env: {
+        ...(this.#name === 'data-plane' ? withoutStore(process.env) : process.env),
+        ...compileCacheVariable(),
+      },
     });
     this.#process = child;
     let isHopeless = false;

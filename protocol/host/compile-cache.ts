@@ -24,6 +24,22 @@ export function keepCompiledCode(): void {
   }
 }
 
+/**
+ * What has a program of ours that this one starts use the same cache, its first file included; empty where there is none,
+ * or where whoever started this one has named another.
+ */
+export function compileCacheVariable(
+  env: NodeJS.ProcessEnv = process.env,
+): Readonly<Record<string, string>> {
+  if (env['NODE_COMPILE_CACHE'] !== undefined) return {};
+  try {
+    const directory = compileCacheDir(env);
+    return isPrivate(directory) ? { NODE_COMPILE_CACHE: directory } : {};
+  } catch {
+    return {};
+  }
+}
+
 /** `ztna` in the platform's place for what may be lost at any time. */
 export function compileCacheDir(
   env: NodeJS.ProcessEnv = process.env,

@@ -4,6 +4,7 @@ export { countGarbage } from './buffer-garbage.ts';
 export { ControlClock, readClocks } from './clock.ts';
 export { CutReceipts, type Cut } from './cut-receipts.ts';
 export { notAvailableYet, printError, runCommandLine, softwareVersion } from './command-line.ts';
+export { compileCacheVariable } from './compile-cache.ts';
 export { watchConnection } from './connection-watch.ts';
 export {
   type AnswerOf,

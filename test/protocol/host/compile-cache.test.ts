@@ -2,7 +2,11 @@ import { chmod, mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { compileCacheDir, isPrivate } from '../../../protocol/host/compile-cache.ts';
+import {
+  compileCacheDir,
+  compileCacheVariable,
+  isPrivate,
+} from '../../../protocol/host/compile-cache.ts';
 import { launchers, runProgram } from '../../support/program.ts';
 
 const onPosix = process.platform === 'win32' ? test.skip : test;
@@ -33,6 +37,22 @@ onPosix('isPrivate - refuses what others may enter, and what they may replace', 
   await symlink(directory, join(home, 'link'));
   t.false(isPrivate(join(home, 'link')));
 });
+
+onPosix(
+  'compileCacheVariable - names the cache where it is private and no other was named',
+  async (t) => {
+    const home = await mkdtemp(join(tmpdir(), 'ztna-cache-'));
+    t.teardown(() => rm(home, { recursive: true, force: true }));
+    const directory = join(home, 'ztna');
+    const env = { XDG_CACHE_HOME: home };
+    t.deepEqual(compileCacheVariable(env), {}); // it is not there
+    await mkdir(directory, { mode: 0o700 });
+    t.deepEqual(compileCacheVariable(env), { NODE_COMPILE_CACHE: directory });
+    t.deepEqual(compileCacheVariable({ ...env, NODE_COMPILE_CACHE: '/elsewhere' }), {});
+    await chmod(directory, 0o770);
+    t.deepEqual(compileCacheVariable(env), {});
+  },
+);
 
 onPosix('programs - keep compiled code for the next start, in a private place only', async (t) => {
   const home = await mkdtemp(join(tmpdir(), 'ztna-cache-'));
