@@ -11,6 +11,7 @@ import {
   type DeviceId,
   type FromDevice,
   type RelayId,
+  type SessionFacts,
   type ToDevice,
   type TunnelId,
 } from '../../protocol/index.ts';
@@ -164,6 +165,11 @@ export class Agent {
 
   get identity(): Identity {
     return this.#keeper.identity;
+  }
+
+  /** The session of this machine as it was when the present control channel opened; null without one. */
+  get session(): SessionFacts | null {
+    return this.#link.current?.welcome.session ?? null;
   }
 
   /** Why this agent can go on no more, such as a revoked device; undefined after `stop`. Never rejects. */

@@ -16,6 +16,7 @@ import {
 } from '../front-end/listen-address.ts';
 import { bindFirst, candidatePorts } from '../front-end/port-choice.ts';
 import { recallPort, rememberPort, type RememberedPort } from '../front-end/port-memory.ts';
+import { warnOfSessionEnd } from '../front-end/session-warning.ts';
 import { SignInPrompt, type Person } from '../front-end/sign-in-prompt.ts';
 import { openStdioOutput } from '../front-end/stdio-output.ts';
 import { carryStdio } from '../front-end/stdio.ts';
@@ -63,6 +64,15 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
         return Agent.start({ profile, identity, logger: openLogger(), signal, app, posture });
       },
       passing: ['ERR_LIMIT_RATE'],
+      say: (line) => {
+        reporter.say(line);
+      },
+      signal,
+    });
+    void warnOfSessionEnd({
+      session: agent.session,
+      ask: async () => (await agent.request({ type: 'status' })).session,
+      nowMs: () => agent.clock.nowMs(),
       say: (line) => {
         reporter.say(line);
       },
