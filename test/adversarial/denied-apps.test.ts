@@ -69,6 +69,12 @@ for (const args of [
   );
 }
 
+test.serial('ztna why - an app of the user’s own is explained by its rule', async (t) => {
+  const { stdout, code } = await t.context.owner.ztna('why', 'open');
+  t.is(code, 0);
+  t.is(stdout, 'open: allowed\nstaff permits\n  met      groups  staff\n');
+});
+
 test.serial('ztna apps - lists neither', async (t) => {
   const { stdout, code } = await t.context.owner.ztna('apps', '--json');
   t.is(code, 0);

@@ -35,7 +35,7 @@ import {
 } from '../identity/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
-import { remedyOf } from '../grant/remedy.ts';
+import { compliance, remedyOf } from '../grant/remedy.ts';
 import { explainDecision, postureNeedsOf } from '../policy/index.ts';
 import { tellUser, toWire } from './why-answer.ts';
 import type { Services } from '../services.ts';
@@ -304,7 +304,12 @@ async function needSubject(services: Services, peer: DevicePeer) {
     { device: peer.id, session: session.id },
     at,
   );
-  if (!subject || disqualificationOf(subject) !== undefined) {
+  const stop = subject && disqualificationOf(subject);
+  if (stop === 'device_restricted') {
+    const { code, reason, message, fix } = compliance;
+    throw new ZtnaError(code, { reason, message, hint: fix, hop: 'client' });
+  }
+  if (!subject || stop !== undefined) {
     throw new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', { hint: 'run: ztna login', hop: 'client' });
   }
   return subject;

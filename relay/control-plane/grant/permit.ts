@@ -9,11 +9,11 @@ import {
   type ToDevice,
   type TunnelId,
 } from '../../../protocol/index.ts';
-import { explainDecision } from '../policy/index.ts';
+import { explainDecision, type PolicyExplanation } from '../policy/index.ts';
 import { signRoster, type Route } from './choose-connector.ts';
 import { toPolicyRequest, type AccessDecision } from './decide.ts';
-import { remedyOf } from './remedy.ts';
-import { riskDetails, type AppFacts, type SubjectFacts } from './facts.ts';
+import { compliance, remedyOf, type Remedy } from './remedy.ts';
+import { disqualificationOf, riskDetails, type AppFacts, type SubjectFacts } from './facts.ts';
 import type { Services } from '../services.ts';
 import type { Tx } from '../store/index.ts';
 
@@ -97,7 +97,7 @@ export function refusalWithRemedy(
 ): ZtnaError | undefined {
   const { policy } = services;
   const explained = explainDecision(policy, toPolicyRequest(policy, subject, app));
-  const remedy = remedyOf(explained, subject);
+  const remedy = remedyNow(explained, subject);
   if (!remedy?.isUsersOwn) return undefined;
   const { code, reason, message, fix } = remedy;
   return new ZtnaError(code, {
@@ -107,6 +107,13 @@ export function refusalWithRemedy(
     reason,
     hop: code === 'ERR_POSTURE_UNHEALTHY' ? 'client' : 'relay',
   });
+}
+
+/** Where the subject may do nothing whatever policy says, what policy would need is no remedy. */
+function remedyNow(explained: PolicyExplanation, subject: SubjectFacts): Remedy | null {
+  const stop = disqualificationOf(subject);
+  if (stop === undefined) return remedyOf(explained, subject);
+  return stop === 'device_restricted' && explained.verdict === 'allow' ? compliance : null;
 }
 
 /** Nobody serves the app, or nobody does yet who may come back. */

@@ -140,12 +140,23 @@ test.serial(
     const tunnel = await all.tunnel(device);
     await compliance('mdm', 'not-compliant');
     t.is(await all.ended(device, tunnel), 'device_restricted');
-    t.is(await ask(), 'ERR_POLICY_DENIED');
+    t.is(await ask(), 'ERR_POSTURE_UNHEALTHY');
+    const why = await device.channel
+      .request({ type: 'why', app: 'wiki' })
+      .catch((error: unknown) => toZtnaError(error));
+    t.like(why, {
+      code: 'ERR_POSTURE_UNHEALTHY',
+      message: 'your device management says that this device is not compliant',
+    });
+    const unknown = await device.channel
+      .request({ type: 'grant', app: 'no-such-app' })
+      .catch((error: unknown) => toZtnaError(error));
+    t.like(unknown, { code: 'ERR_POLICY_DENIED' }, 'what policy denies stays unknown');
     await compliance('idp', 'compliant');
-    t.is(await ask(), 'ERR_POLICY_DENIED', 'another stream may not lift it');
+    t.is(await ask(), 'ERR_POSTURE_UNHEALTHY', 'another stream may not lift it');
     await compliance('idp', 'not-compliant');
     await compliance('mdm', 'compliant');
-    t.is(await ask(), 'ERR_POLICY_DENIED', 'each stands for itself');
+    t.is(await ask(), 'ERR_POSTURE_UNHEALTHY', 'each stands for itself');
     await compliance('idp', 'compliant');
     t.is(await ask(), 'permit');
   },
