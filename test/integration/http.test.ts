@@ -32,7 +32,14 @@ test.before('an HTTP server behind a connector', async (t) => {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   t.context.deployment = await Deployment.start({
-    apps: [{ name: 'web', target: `tcp://127.0.0.1:${(server.address() as AddressInfo).port}` }],
+    // Connections are counted, and nobody but clients may make one.
+    apps: [
+      {
+        name: 'web',
+        target: `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`,
+        health: 'off',
+      },
+    ],
   });
   const machine = await t.context.deployment.enrol();
   t.context.port = (await t.context.deployment.connect(machine, 'web')).port;

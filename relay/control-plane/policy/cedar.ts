@@ -15,3 +15,17 @@ export function instantiateCedar(): Cedar {
   delete require.cache[require.resolve(moduleName)];
   return require(moduleName) as Cedar;
 }
+
+let kept: Cedar | undefined;
+
+/**
+ * Keeps Cedar's compiled code, of which the threads of a process share one copy for as long as any of them has an
+ * instance: what one of them compiled, the next need not. Never throws.
+ */
+export function keepCedarCode(): void {
+  try {
+    kept ??= instantiateCedar();
+  } catch {
+    // Whoever needs an instance is told.
+  }
+}

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { ZtnaError } from '../../../protocol/index.ts';
+import { keepCedarCode } from './cedar.ts';
 import { policySchema } from './schema.ts';
 import { problemAt, splitPolicies, type PolicyFiles, type PolicyProblem } from './source.ts';
 import type { ValidationJob } from './validate-worker.ts';
@@ -42,6 +43,7 @@ export async function findPolicyProblems(
   const schema = policySchema(options.extraChecks);
   const { texts, problems } = splitPolicies(files);
   if (problems.length > 0) return { policies: [], problems, warnings: [] };
+  keepCedarCode();
   return validateInWorker({ schema, texts, sources: files }, options.timeoutMs ?? defaultTimeoutMs);
 }
 
