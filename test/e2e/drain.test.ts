@@ -1,31 +1,41 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import test, { type ExecutionContext } from 'ava';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { readStatus } from '../../connector/status-socket.ts';
 import { Deployment } from '../support/deployment.ts';
 import type { RunningProgram } from '../support/program.ts';
 import { addDataPlane, listRelays } from '../support/relays.ts';
 
-async function start(t: ExecutionContext): Promise<Deployment> {
+interface Context {
+  readonly deployment: Deployment;
+  readonly stops: (() => unknown)[];
+}
+const test = anyTest as TestFn<Context>;
+
+test.before('an app, and a relay that may take a minute to drain', async (t) => {
   t.timeout(120_000);
+  const stops: (() => unknown)[] = [];
+  Object.assign(t.context, { stops });
   const server = createServer((socket) => {
     socket.on('error', () => undefined);
     socket.pipe(socket);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
+  stops.push(() => server.close());
   const { port } = server.address() as AddressInfo;
   const deployment = await Deployment.start({
     apps: [{ name: 'echo', target: `tcp://127.0.0.1:${port}` }],
     relayConfig: { drainFor: '60s' },
   });
-  t.teardown(async () => {
-    await deployment.stop();
-    server.close();
-  });
-  return deployment;
-}
+  stops.push(() => deployment.stop());
+  Object.assign(t.context, { deployment });
+});
+
+test.after.always('stop', async (t) => {
+  for (const stop of t.context.stops.reverse()) await stop();
+});
 
 /** One connection to the app, for the whole test. */
 class Echo {
@@ -65,8 +75,9 @@ async function sigterm(program: RunningProgram): Promise<number | null> {
 
 async function carrierOf(deployment: Deployment): Promise<string> {
   for (;;) {
-    const [row] = (await deployment.ask('tunnel.list')) as { relay: string | null }[];
-    if (typeof row?.relay === 'string') return row.relay;
+    const rows = (await deployment.ask('tunnel.list')) as { state: string; relay: string | null }[];
+    const open = rows.find(({ state }) => state === 'open');
+    if (typeof open?.relay === 'string') return open.relay;
     await delay(20);
   }
 }
@@ -86,7 +97,8 @@ async function allCarry(deployment: Deployment, count: number): Promise<void> {
 test.serial(
   'drain - the only relay keeps nobody waiting, and its tunnels go on when it is back',
   async (t) => {
-    const deployment = await start(t);
+    t.timeout(120_000);
+    const { deployment } = t.context;
     // The data plane waits for the control plane, so nobody dials it in vain.
     t.deepEqual(logged(deployment.relay, 'control_link_lost'), []);
     const machine = await deployment.enrol();
@@ -113,10 +125,11 @@ test.serial(
 test.serial(
   'drain - a relay that stops sends its tunnels to another, and waits until they have left',
   async (t) => {
-    const deployment = await start(t);
+    t.timeout(120_000);
+    const { deployment } = t.context;
     const plane = await addDataPlane(deployment, 'b');
     t.teardown(() => plane.program.stop('SIGKILL'));
-    const machine = await deployment.enrol();
+    const machine = await deployment.enrol('bob');
     const { program, port } = await deployment.connect(machine, 'echo');
     const echo = new Echo(t, port);
     await echo.say('first');
