@@ -12,7 +12,7 @@
  * behind the encoding of each message. CPU is that of the whole process, everything else that its timers do included;
  * of PostgreSQL's own work it is not a part.
  */
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate, setTimeout as delay } from 'node:timers/promises';
 import { writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -99,6 +99,7 @@ async function decisionTimes(rig: Rig): Promise<{ p50: number; p99: number }> {
       services.clock.nowMs(),
     ).evaluate(tunnel);
     ms.push(performance.now() - startedAt);
+    if (ms.length % 100 === 0) await setImmediate(); // devices tell of themselves meanwhile
     if (evaluated?.decision.verdict !== 'allow') throw new Error('a tunnel is not allowed');
   }
   ms.sort((a, b) => a - b);

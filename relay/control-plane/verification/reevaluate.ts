@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { leaseLengthMs } from '../../../protocol/index.ts';
 import { revokeTunnels } from '../access/end-tunnels.ts';
 import {
@@ -52,21 +53,34 @@ export class Evaluation {
   readonly #nowMs: number;
   readonly #policy: PolicyEngine | undefined;
   readonly #known: Known | undefined;
+  readonly #isEndWanted: boolean;
   readonly #subjects = new Map<string, SubjectFacts | undefined>();
   readonly #apps = new Map<string, AppFacts | undefined>();
 
-  /** `policy` in place of the active one. Without `known` everything is read, and policy asked. */
+  /**
+   * `policy` in place of the active one. Without `known` everything is read, and policy asked; without `isEndWanted` only
+   * about now, so that the end in a decision may be too late.
+   */
   constructor(
     services: Services,
     db: Reader | Tx,
     nowMs: number,
-    { policy, known }: { readonly policy?: PolicyEngine; readonly known?: Known } = {},
+    {
+      policy,
+      known,
+      isEndWanted = true,
+    }: {
+      readonly policy?: PolicyEngine;
+      readonly known?: Known;
+      readonly isEndWanted?: boolean;
+    } = {},
   ) {
     this.#services = services;
     this.#db = db;
     this.#nowMs = nowMs;
     this.#policy = policy;
     this.#known = known;
+    this.#isEndWanted = isEndWanted;
   }
 
   async evaluate(tunnel: LiveTunnel): Promise<Evaluated | null> {
@@ -76,7 +90,7 @@ export class Evaluation {
     if (!subject || !app) return null;
     // After the waiting: another policy may have become active meanwhile.
     const policy = this.#policy ?? this.#services.policy;
-    const windowMs = leaseLengthMs(tunnel.intervalMs);
+    const windowMs = this.#isEndWanted ? leaseLengthMs(tunnel.intervalMs) : 0;
     const decision = this.#known
       ? this.#known.verdicts.decide(policy, tunnel, subject, app, windowMs)
       : decideAccess(policy, subject, app, windowMs);
@@ -131,6 +145,9 @@ export class Evaluation {
   }
 }
 
+/** For so long at most, or one tunnel, channels wait for an answer to their pings. */
+const busyMs = 50;
+
 /** Tunnels of other control planes that are announced one by one; beyond, all are verified. */
 const maxNamed = 64;
 
@@ -157,11 +174,17 @@ export async function reevaluate(
   await store.lockOrder(tx, 'revocation');
   const nowMs = clock.nowMs();
   const active = policy ?? (await refreshPolicy(services, tx));
-  const evaluation = new Evaluation(services, tx, nowMs, { policy: active });
+  // Whoever is still allowed is verified next, which finds the end.
+  const evaluation = new Evaluation(services, tx, nowMs, { policy: active, isEndWanted: false });
   const foreign: string[] = [];
   let ended = 0;
   let suspended = 0;
+  let yieldedAtMs = performance.now();
   for (const tunnel of tunnels) {
+    if (performance.now() - yieldedAtMs > busyMs) {
+      await setImmediate(); // a store in this process answers without: nobody else would get a turn until the end
+      yieldedAtMs = performance.now();
+    }
     if (tunnel.state === 'closed') continue;
     const evaluated = await evaluation.evaluate(tunnel);
     if (evaluated?.decision.verdict === 'allow') {
