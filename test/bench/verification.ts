@@ -24,6 +24,8 @@ import { Company, companyPolicies, timedPolicies } from './verification-world.ts
 
 const intervalMs = 20_000;
 const postureEveryMs = 15_000;
+/** Tunnels that are decided on one by one. */
+const mostTimed = 1_000;
 
 export interface VerificationFigures {
   readonly tunnels: number;
@@ -91,7 +93,9 @@ async function restOfInterval(): Promise<number> {
 async function decisionTimes(rig: Rig): Promise<{ p50: number; p99: number }> {
   const { services } = rig.plane;
   const ms: number[] = [];
-  for (const tunnel of services.tunnels.all()) {
+  const tunnels = [...services.tunnels.all()];
+  const each = Math.max(1, Math.floor(tunnels.length / mostTimed));
+  for (const tunnel of tunnels.filter((_, at) => at % each === 0)) {
     const startedAt = performance.now();
     const evaluated = await new Evaluation(
       services,
@@ -99,7 +103,7 @@ async function decisionTimes(rig: Rig): Promise<{ p50: number; p99: number }> {
       services.clock.nowMs(),
     ).evaluate(tunnel);
     ms.push(performance.now() - startedAt);
-    if (ms.length % 100 === 0) await setImmediate(); // devices tell of themselves meanwhile
+    if (ms.length % 20 === 0) await setImmediate(); // devices tell of themselves meanwhile
     if (evaluated?.decision.verdict !== 'allow') throw new Error('a tunnel is not allowed');
   }
   ms.sort((a, b) => a - b);
@@ -125,7 +129,10 @@ async function measure(options: {
       company.tellPosture();
     }, postureEveryMs);
     console.error('every tunnel is open; waiting for their moments to drift apart …');
-    await delay(1.5 * intervalMs);
+    const isNew = () =>
+      [...services.tunnels.all()].some(({ confirmations }) => confirmations === 0);
+    do await verified(rig, tunnels);
+    while (isNew()); // on a busy machine the first decisions take long
     console.error(`measuring ${String(ticks)} ticks of ${String(intervalMs / 1_000)} s …`);
     const unchanged = (await verified(rig, ticks * tunnels)) / ticks;
     const restCpuSeconds = await paused(rig, restOfInterval);
