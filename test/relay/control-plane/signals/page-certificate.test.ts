@@ -82,6 +82,7 @@ test('tls - a relay of another deployment is told as that, whatever its pages sh
 });
 
 test('tls - a renewed certificate is shown to new connections, without a restart', async (t) => {
+  t.timeout(60_000); // on a busy machine
   const { all, replace } = t.context;
   const before = await ask(all.rig.url, '/v1/signals/idp');
   replace(ca.issue().certificatePem);
