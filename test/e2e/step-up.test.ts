@@ -178,7 +178,8 @@ onTerminal(
     const machine = await deployment.enrol('dora');
     const nextOtp = await withOtp(machine);
     const { ztna } = deployment.commands;
-    const command = `set -m; '${ztna}' connect orders --listen 0 & wait`;
+    // A job behind its shell outlives its terminal, but for this trap.
+    const command = `set -m; trap 'kill %1; exit' HUP INT; '${ztna}' connect orders --listen 0 & wait`;
     const terminal = new Terminal('/bin/sh', ['-c', command], machine.env);
     t.teardown(() => terminal.program.stop('SIGKILL'));
     await terminal.show(/open, until/);
@@ -191,6 +192,9 @@ onTerminal(
     await terminal.show(/the way is back/);
     await echo(socket, 'after');
     t.false(terminal.shown.includes('password of'));
+    const gone = new Promise((resolve) => socket.once('close', resolve));
+    terminal.type('\x03'); // to the shell
+    await gone;
   },
 );
 
