@@ -2,50 +2,28 @@ import type { WebSocket } from 'ws';
 import {
   fromConnector,
   toConnector,
-  toZtnaError,
   ZtnaError,
   type ConnectorId,
   type FromConnector,
-  type InstanceId,
-  type RevocationEntry,
   type ToConnector,
   type TunnelId,
 } from '../../../protocol/index.ts';
 import { endTunnels } from '../access/end-tunnels.ts';
-import {
-  dropTunnel,
-  noteByteCounts,
-  noteBytes,
-  noteDetached,
-  noteResumed,
-} from './tunnel-reports.ts';
-import { forgetLink, isOwn, noteLink } from '../live/ownership.ts';
-import { lookUp } from '../live/replica.ts';
-import type { ConnectorPeer } from '../live/peers.ts';
-import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
-import { tellRelays } from '../relays/relay-list.ts';
+import { forgetLink } from '../live/ownership.ts';
+import type { ConnectorPeer } from '../live/peers.ts';
+import { lookUp } from '../live/replica.ts';
+import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
-import type { Connector, Tx } from '../store/index.ts';
-import { readAppIds } from './connector-apps.ts';
-import {
-  answerTime,
-  chooseVersion,
-  concernsAny,
-  newerBundle,
-  readOwnTunnels,
-  readTunnelSubjects,
-  registerPeer,
-} from './common.ts';
+import { closeAtCertificateEnd } from './certificate-end.ts';
+import { answerTime } from './common.ts';
+import { greetConnector } from './connector-greeting.ts';
 import { ServerChannel } from './server-channel.ts';
+import { noteOpened, refuseOpened } from './tunnel-opened.ts';
+import { noteByteCounts, noteBytes, noteDetached, noteResumed } from './tunnel-reports.ts';
 
 /** A connector that comes back with every tunnel it may carry names them all in its hello. */
 export const maxConnectorMessageBytes = 262_144;
-
-/** Data WebSockets that a connector keeps dialled ahead on each relay. */
-const slotsAhead = 4;
-
-type Hello = Extract<FromConnector, { type: 'hello' }>;
 
 /** Serves one connector's control channel until it closes. */
 export function serveConnector(services: Services, socket: WebSocket, dialler: ControlPeer): void {
@@ -62,7 +40,7 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
     answerTime: (nonce) => answerTime(services, nonce),
     onMessage: async (message) => {
       if (message.type === 'hello') {
-        await greet(services, channel, dialler, message, (registered) => {
+        await greetConnector(services, channel, dialler, message, (registered) => {
           peer = registered;
         });
         logger.info('connector_online', { instance: message.instance, apps: message.apps.length });
@@ -84,202 +62,10 @@ export function serveConnector(services: Services, socket: WebSocket, dialler: C
   });
 }
 
-/** Live sockets end with the certificate that opened them. */
-export function closeAtCertificateEnd(
-  dialler: Pick<ControlPeer, 'certificateUntilMs'>,
-  close: () => void,
-): NodeJS.Timeout {
-  const leftMs = dialler.certificateUntilMs - Date.now();
-  return setTimeout(close, Math.min(Math.max(leftMs, 0), 2_147_483_647));
-}
-
-async function greet(
-  services: Services,
-  channel: ServerChannel<FromConnector, ToConnector>,
-  dialler: ControlPeer,
-  hello: Hello,
-  onRegistered: (peer: ConnectorPeer) => void,
-): Promise<void> {
-  const { store, peers } = services;
-  const version = chooseVersion(hello.versions);
-  const id = dialler.id as ConnectorId;
-  const row = await store.write((tx) => takeInstance(services, tx, id, hello.instance));
-  // Whatever else it names is no business of its own.
-  const known = (await readTunnelSubjects(services, hello.tunnels)).filter(
-    (tunnel) => tunnel.connector === id,
-  );
-  const appIds = await readAppIds(store.db, row.siteId);
-  const relays = await readRelays(services);
-  const readOwn = async () => {
-    const own = await readOwnTunnels(services, 'connector', id);
-    return (entry: RevocationEntry) =>
-      concernsAny(entry, { kind: 'connector', id }, [...known, ...own]);
-  };
-  const since = known.map(({ tunnel }) => tunnel);
-  let isDuplicate = false as boolean;
-  const register = () => {
-    channel.throwIfOver();
-    if (!peers.isNewest(id, hello.instance)) throw new ZtnaError('ERR_CONNECTOR_REPLACED');
-    const registered: ConnectorPeer = {
-      id,
-      name: row.name,
-      site: row.siteId,
-      instance: hello.instance,
-      address: dialler.address,
-      version,
-      apps: new Set(hello.apps),
-      unhealthy: new Set(),
-      signingKey: row.signingKey,
-      isStopping: false,
-      roundTrips: new Map(),
-      toldTo: 0,
-      send: (message) => {
-        channel.send(message);
-      },
-      close: (error) => {
-        channel.close(error);
-      },
-    };
-    const older = peers.addConnector(registered);
-    services.absences.comeBack(id);
-    onRegistered(registered);
-    isDuplicate = older !== undefined && older.instance !== hello.instance;
-    older?.close(new ZtnaError(isDuplicate ? 'ERR_CONNECTOR_REPLACED' : 'ERR_RELAY_UNAVAILABLE'));
-    registered.send({
-      type: 'welcome',
-      version,
-      connector: id,
-      name: row.name,
-      bundle: newerBundle(services, hello.bundleVersion),
-      appIds,
-      relays,
-      slots: slotsAhead,
-    });
-    tellRelays(services, registered);
-    return registered;
-  };
-  const peer = await registerPeer(services, since, readOwn, register, async () => {
-    const now = await store.db
-      .selectFrom('connectors')
-      .select('state')
-      .where('id', '=', id)
-      .executeTakeFirst();
-    return now?.state === 'enrolled';
-  });
-  if (isDuplicate) await reportDuplicate(services, peer);
-  await reconcile(services, peer, hello.tunnels, known);
-}
-
-/** Processes remembered of each connector that a newer one has replaced. */
-const maxReplaced = 64;
-
-/**
- * Makes this process the one that counts of the connector. One that a newer process has replaced stays out for good,
- * however long it was frozen or cut off meanwhile. Throws ERR_CONNECTOR_REPLACED or ERR_IDENTITY_REVOKED.
- */
-async function takeInstance(
-  services: Services,
-  tx: Tx,
-  id: ConnectorId,
-  instance: InstanceId,
-): Promise<Connector> {
-  const known = await tx
-    .selectFrom('connectors')
-    .selectAll()
-    .where('id', '=', id)
-    .where('state', '=', 'enrolled')
-    .executeTakeFirst();
-  if (!known) throw new ZtnaError('ERR_IDENTITY_REVOKED');
-  let replaced = JSON.parse(known.replacedJson) as InstanceId[];
-  if (replaced.includes(instance)) throw new ZtnaError('ERR_CONNECTOR_REPLACED');
-  if (known.instance !== null && known.instance !== instance) {
-    replaced = [...replaced, known.instance].slice(-maxReplaced);
-  }
-  const change = {
-    instance,
-    replacedJson: JSON.stringify(replaced),
-    lastSeenAtMs: services.clock.nowMs(),
-  };
-  await tx.updateTable('connectors').set(change).where('id', '=', id).execute();
-  await noteLink(services, tx, id, instance);
-  services.store.afterCommit(tx, () => {
-    services.peers.noteNewest(id, instance);
-  });
-  return { ...known, ...change };
-}
-
-/** The newest process counts; that another was here at the same time may mean a copied key. */
-async function reportDuplicate(services: Services, peer: ConnectorPeer): Promise<void> {
-  services.logger.warn('connector_replaced', { connector: peer.id, instance: peer.instance });
-  await services.audit.append({
-    actor: `connector:${peer.id}`,
-    action: 'connector.replace',
-    subject: peer.id,
-    outcome: 'ok',
-    details: { instance: peer.instance, address: peer.address },
-  });
-}
-
-async function readRelays(services: Services) {
-  return services.store.db
-    .selectFrom('relays')
-    .select(['id', 'url'])
-    .where('state', '=', 'enrolled')
-    .orderBy('id')
-    .execute();
-}
-
-/** Brings store, index and connector to one view of which tunnels there are. */
-async function reconcile(
-  services: Services,
-  peer: ConnectorPeer,
-  reported: readonly TunnelId[],
-  known: readonly { readonly tunnel: string; readonly state: string }[],
-): Promise<void> {
-  const { store, tunnels, schedule, clock } = services;
-  const there = new Set<string>(reported);
-  const gone = tunnels
-    .about('connector', peer.id)
-    .filter(
-      (tunnel) =>
-        tunnel.instance !== peer.instance ||
-        (tunnel.state !== 'granted' && !there.has(tunnel.id) && !mayBeNew(services, tunnel)),
-    );
-  // Closed here but open there: an entry ends it at once, where a missing lease would only in a while.
-  const closed = known.filter(
-    (row) => row.state === 'closed' || tunnels.get(row.tunnel)?.state === 'closed',
-  );
-  if (gone.length > 0 || closed.length > 0) {
-    await store.write(async (tx) => {
-      await endTunnels(services, tx, gone, {
-        reason: 'connector_restarted',
-        code: 'ERR_CONNECTOR_OFFLINE',
-      });
-      for (const row of closed) await dropTunnel(services, tx, row.tunnel as TunnelId);
-    });
-  }
-  for (const id of reported) {
-    const tunnel = tunnels.get(id);
-    if (!tunnel || tunnel.state === 'closed' || tunnel.connector !== peer.id) continue;
-    await noteOpened(services, id);
-    schedule.hasten(id, clock.nowMs() + reportsWithinMs);
-  }
-}
-
-/** Which of its tunnels have no path, and need no lease, a connector says right behind its hello. */
-const reportsWithinMs = 1_000;
-
-/** Opened, on another control plane's word, perhaps after the connector had begun its hello. */
-function mayBeNew(services: Services, tunnel: LiveTunnel): boolean {
-  return !isOwn(services, tunnel) && services.clock.nowMs() < tunnel.grantExpiresAtMs + newMs;
-}
-
-const newMs = 10_000;
-
 async function handle(
   services: Services,
   peer: ConnectorPeer,
-  message: Exclude<FromConnector, Hello>,
+  message: Exclude<FromConnector, { type: 'hello' }>,
 ): Promise<void> {
   const { tunnels, schedule, clock } = services;
   switch (message.type) {
@@ -369,65 +155,5 @@ async function ownerOf({ store }: Services, id: TunnelId): Promise<ConnectorId |
 function tellDraining(services: Services, tunnel: LiveTunnel): void {
   for (const device of services.peers.devices(tunnel.device)) {
     if (device.version >= 2) device.send({ type: 'tunnel_draining', tunnel: tunnel.id });
-  }
-}
-
-/** Its agent gave the grant up and used it all the same, or it was lost on the way: no tunnel runs unrecorded. */
-async function refuseOpened(services: Services, tunnel: LiveTunnel): Promise<void> {
-  const { store, audit, reportThrottle, clock } = services;
-  if (!reportThrottle.take(tunnel.connector, clock.nowMs())) return; // its lease ends it
-  await store.write(async (tx) => {
-    await dropTunnel(services, tx, tunnel.id);
-    await audit.append(
-      {
-        actor: `connector:${tunnel.connector}`,
-        action: 'tunnel.open',
-        subject: tunnel.id,
-        outcome: 'refused',
-        ref: tunnel.decision,
-        user: tunnel.userName,
-        app: tunnel.appName,
-        details: { reason: 'tunnel_closed' },
-      },
-      tx,
-    );
-  });
-}
-
-async function noteOpened(services: Services, id: TunnelId): Promise<void> {
-  const { store, clock, audit, tunnels } = services;
-  const tunnel = tunnels.get(id);
-  if (tunnel?.state !== 'granted') return;
-  tunnel.state = 'open';
-  tunnel.pathGeneration = 1;
-  try {
-    await store.write(
-      async (tx) => {
-        const opened = await tx
-          .updateTable('tunnels')
-          .set({ state: 'open', openedAtMs: clock.nowMs() })
-          .where('id', '=', id)
-          .where('state', '=', 'granted')
-          .returning('id')
-          .executeTakeFirst();
-        if (!opened) return; // another control plane was told before
-        store.announce(tx, 'tunnels');
-        await audit.append(
-          {
-            actor: `connector:${tunnel.connector}`,
-            action: 'tunnel.open',
-            subject: id,
-            outcome: 'ok',
-            ref: tunnel.decision,
-            user: tunnel.userName,
-            app: tunnel.appName,
-          },
-          tx,
-        );
-      },
-      { apart: id },
-    );
-  } catch (error) {
-    services.logger.error('tunnel_open_not_recorded', { code: toZtnaError(error).code });
   }
 }

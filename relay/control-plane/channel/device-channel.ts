@@ -29,15 +29,15 @@ import {
   readTunnelSubjects,
   registerPeer,
 } from './common.ts';
-import { closeAtCertificateEnd } from './connector-channel.ts';
-import { answerDevice, sessionFactsOf } from './device-requests.ts';
+import { closeAtCertificateEnd } from './certificate-end.ts';
 import { askForPosture, hearPosture } from './device-posture.ts';
+import { answerDevice, type DeviceRequest } from './device-requests.ts';
+import { sessionFactsOf } from './device-session.ts';
 import { ServerChannel } from './server-channel.ts';
 
 export const maxDeviceMessageBytes = 65_536;
 
 type Hello = Extract<FromDevice, { type: 'hello' }>;
-export type DeviceRequest = Extract<FromDevice, { id: number }>;
 
 /** What is called as a device comes back: once it is welcome, and once what it has lost is made good, too. */
 export interface ComebackProgress {

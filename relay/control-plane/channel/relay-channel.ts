@@ -16,7 +16,7 @@ import { readRelay } from '../relays/relay.ts';
 import { setDraining, tellRelays } from '../relays/relay-list.ts';
 import type { Services } from '../services.ts';
 import { answerTime, chooseVersion, newerBundle, registerPeer } from './common.ts';
-import { closeAtCertificateEnd } from './connector-channel.ts';
+import { closeAtCertificateEnd } from './certificate-end.ts';
 import { ServerChannel } from './server-channel.ts';
 
 /** A data plane that comes back names every tunnel it carries. */
