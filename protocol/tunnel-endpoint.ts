@@ -4,14 +4,13 @@ import {
   decodeClose,
   decodeCount,
   encodeClose,
-  encodeCount,
-  encodeResume,
   frameHeaderBytes,
   FrameType,
   readFrame,
   type CloseDetails,
   type Frame,
 } from './frame.ts';
+import { PathState } from './path-state.ts';
 import { PathTraffic } from './path-traffic.ts';
 import { RecordWriter } from './record-writer.ts';
 import { ReplayLog } from './replay-log.ts';
@@ -37,10 +36,8 @@ const firstPacedVersion = 3;
  *   connector  open ──▶ closed                                    (its first frame is ACCEPT)
  *   any        ──close()──▶ closing ──CLOSE pulled──▶ closed      ──CLOSE received, abort()──▶ closed
  *
- * A tunnel outlives its paths. Numbered frames are kept until they are acknowledged and sent again on the next one:
- *
- *   path  up ──detach()──▶ none ──resume()──▶ up             (also up ──resume()──▶ up: a move)
- *                          connector: ──resume()──▶ answered ──RESUMED received──▶ up
+ * A tunnel outlives its paths, which come and go by detach() and resume() (PathState). Numbered frames are kept until
+ * they are acknowledged, and sent again on the next path.
  */
 export class TunnelEndpoint {
   /** What the tunnel was opened with. */
@@ -52,10 +49,8 @@ export class TunnelEndpoint {
   #isAcceptDue: boolean;
   #closing: CloseDetails | undefined;
   #isOutputTold: boolean;
-  #path: 'up' | 'answered' | 'none' = 'up';
-  /** What opens a later path, until it was pulled. */
-  #opening: ResumedPath | undefined;
 
+  readonly #path: PathState;
   readonly #streams: TunnelStreams;
   readonly #sent: SentFrames;
   readonly #traffic: PathTraffic;
@@ -70,6 +65,7 @@ export class TunnelEndpoint {
       isLasting ? new ReplayLog(limits.replayBytes, options.replayBudget) : undefined,
       isPaced,
     );
+    this.#path = new PathState(this.#sent);
     const onOutput = (): void => {
       this.#tellOutput();
     };
@@ -84,7 +80,7 @@ export class TunnelEndpoint {
       limits,
       budget: options.budget,
       sent: this.#sent,
-      hasPath: () => this.#path !== 'none',
+      hasPath: () => this.#path.isThere,
       onOutput,
       onStream: (stream) => {
         if (options.role === 'connector') options.handlers.onStream(stream);
@@ -122,7 +118,7 @@ export class TunnelEndpoint {
 
   /** True while there is no path. */
   get isDetached(): boolean {
-    return this.#path === 'none' && !this.isClosed;
+    return !this.#path.isThere && !this.isClosed;
   }
 
   /** Bytes that the peer has not acknowledged: what would be sent again. */
@@ -142,7 +138,7 @@ export class TunnelEndpoint {
 
   /** When `tick` must be called at the latest; undefined when nothing waits. */
   get nextDeadlineMs(): number | undefined {
-    return this.isClosed || this.#path !== 'up' ? undefined : this.#traffic.deadlineMs;
+    return this.isClosed || !this.#path.isUp ? undefined : this.#traffic.deadlineMs;
   }
 
   /**
@@ -177,10 +173,10 @@ export class TunnelEndpoint {
   pull(nowMs: number): Buffer[] | undefined {
     if (this.#state === 'closed') return undefined;
     if (this.#closing !== undefined) return this.#pullClose(this.#closing);
-    if (this.#path === 'none') return undefined;
+    if (!this.#path.isThere) return undefined;
     const record = this.#record;
-    if (this.#opening) this.#addOpening(record, this.#opening);
-    if (this.#path === 'answered') return this.#finish(record);
+    this.#path.addOpening(record, this.#traffic.receivedNumber);
+    if (this.#path.isAnswered) return this.#finish(record);
     if (this.#addRepeated(record, nowMs)) return this.#finish(record);
     if (this.#isAcceptDue) record.addFrame(FrameType.Accept, 0, 0);
     this.#isAcceptDue = false;
@@ -212,8 +208,12 @@ export class TunnelEndpoint {
    * A tunnel that cannot be taken up again ends, as by `abort`.
    */
   detach(): void {
-    if (this.isResumable) this.#leavePath('none');
-    else this.abort();
+    if (!this.isResumable) {
+      this.abort();
+      return;
+    }
+    this.#path.leave();
+    this.#leavePath();
   }
 
   /**
@@ -224,32 +224,17 @@ export class TunnelEndpoint {
   resume(path: ResumedPath): void {
     if (!this.isResumable) throw this.#error('ERR_TUNNEL_CLOSED', 'it has ended');
     if (path.role !== this.#options.role) throw this.#error('ERR_INTERNAL', 'the other role');
-    if (path.role === 'client') this.#checkResumed(path.peerNumber);
-    this.#leavePath(path.role === 'client' ? 'up' : 'answered');
-    this.#opening = path;
+    this.#path.begin(path);
+    this.#leavePath();
     this.#isOutputTold = true; // the owner pulls once at the start
     if (path.role === 'client') this.#repeatAbove(path.peerNumber);
   }
 
-  #leavePath(path: 'up' | 'answered' | 'none'): void {
-    this.#path = path;
-    this.#opening = undefined;
+  /** What was under way on the path before is not. */
+  #leavePath(): void {
     this.#sent.leavePath();
     this.#traffic.leavePath();
     this.#isAcceptDue = false;
-  }
-
-  #addOpening(record: RecordWriter, path: ResumedPath): void {
-    this.#opening = undefined;
-    if (path.role === 'connector') {
-      record.addFrame(FrameType.Resume, 0, 0, encodeResume(path.proof));
-    }
-    record.addFrame(FrameType.Resumed, 0, 0, encodeCount(this.#traffic.receivedNumber));
-  }
-
-  #checkResumed(number: number): void {
-    if (this.#sent.mayHave(number)) return;
-    throw new ZtnaError('ERR_TUNNEL_RESUME_REFUSED', { reason: 'number_impossible' });
   }
 
   /**
@@ -276,14 +261,14 @@ export class TunnelEndpoint {
 
   /** Lets what is due by now become output. */
   tick(nowMs: number): void {
-    if (this.isClosed || this.#path !== 'up') return;
+    if (this.isClosed || !this.#path.isUp) return;
     this.#traffic.tick(nowMs);
   }
 
   /** Closes the tunnel: resets all streams with `closed`; what is pulled next is the last record. */
   close(code: ErrorCode, reason: string): void {
     if (this.isClosed) return;
-    if (this.#path === 'none') {
+    if (!this.#path.isThere) {
       this.#end('closed');
       return;
     }
@@ -310,7 +295,7 @@ export class TunnelEndpoint {
    * less than `withinMs` ago; 0 where nothing waits. Far above the round trip it shows a path whose queue is too long.
    */
   stuckMs(nowMs: number, withinMs: number): number {
-    return this.#path === 'up' && !this.isClosed ? this.#traffic.stuckMs(nowMs, withinMs) : 0;
+    return this.#path.isUp && !this.isClosed ? this.#traffic.stuckMs(nowMs, withinMs) : 0;
   }
 
   get #hasOutput(): boolean {
@@ -323,7 +308,7 @@ export class TunnelEndpoint {
       throw this.#unexpected('a frame before ACCEPT');
     }
     const isAnswer = type === FrameType.Resumed || type === FrameType.Close;
-    if (this.#path === 'answered' && !isAnswer) throw this.#unexpected('a frame before RESUMED');
+    if (this.#path.isAnswered && !isAnswer) throw this.#unexpected('a frame before RESUMED');
     switch (type) {
       case FrameType.Open:
       case FrameType.Data:
@@ -364,9 +349,8 @@ export class TunnelEndpoint {
   }
 
   #receiveResumed(number: number): void {
-    if (this.#path !== 'answered') throw this.#unexpected('RESUMED');
-    this.#checkResumed(number);
-    this.#path = 'up';
+    if (!this.#path.isAnswered) throw this.#unexpected('RESUMED');
+    this.#path.confirm(number);
     this.#repeatAbove(number);
   }
 
