@@ -2,7 +2,6 @@ import {
   ByteBudget,
   newId,
   toZtnaError,
-  type AppId,
   type ConnectorId,
   type ZtnaError,
 } from '../protocol/index.ts';
@@ -14,19 +13,19 @@ import {
   type Logger,
 } from '../protocol/host/index.ts';
 import { AppHealth } from './app-health.ts';
-import { servedApps, warnOfUnrouted, type AppMap, type ServedApp } from './app-map.ts';
 import { ControlLinks } from './control-links.ts';
 import { dialSlot } from './dial-slot.ts';
 import { leaseTickMs, maxReplayGrowthBytes, maxSlots, maxWindowGrowthBytes } from './limits.ts';
 import { describeLink, findProblems } from './readiness.ts';
 import { RelaySlots } from './relay-slots.ts';
 import { RoundTripReporter } from './round-trip-reporter.ts';
+import { RoutedApps } from './routed-apps.ts';
 import { StreamBudget } from './stream-budget.ts';
-import { formatTarget } from './target.ts';
 import { TunnelOpener } from './tunnel-opener.ts';
 import { TunnelTable } from './tunnel-table.ts';
 import { UsedGrants } from './used-grants.ts';
 import type { checkApp } from './app-check.ts';
+import type { AppMap } from './app-map.ts';
 import type { ControlLink } from './control-link.ts';
 import type { Tunnel } from './tunnel.ts';
 import { EnforcementReport } from './enforcement-report.ts';
@@ -64,9 +63,7 @@ export class Connector {
   readonly #usedGrants = new UsedGrants();
   readonly #feed: RevocationFeed;
   readonly #opener: TunnelOpener;
-  #apps: AppMap;
-  #appIds: readonly (readonly [string, AppId])[] = [];
-  #served: ReadonlyMap<AppId, ServedApp> = new Map();
+  readonly #apps: RoutedApps;
   readonly #known: KnownRelays;
   readonly #links: ControlLinks;
   readonly #slots: RelaySlots;
@@ -84,7 +81,7 @@ export class Connector {
   constructor(options: ConnectorOptions) {
     const { keeper, metrics, logger } = options;
     this.#options = options;
-    this.#apps = options.apps;
+    this.#apps = new RoutedApps(options.apps, logger);
     const connector = keeper.identity.id as ConnectorId;
     this.#feed = new RevocationFeed({ audience: connector, clock: this.#clock });
     this.#health = new AppHealth({
@@ -128,7 +125,7 @@ export class Connector {
         instance: this.#instance,
         nowMs: () => this.#clock.nowMs(),
         feed: this.#feed,
-        apps: () => this.#served,
+        apps: () => this.#apps.served,
         usedGrants: this.#usedGrants,
         openTunnels: () => this.#table,
       },
@@ -189,7 +186,7 @@ export class Connector {
       this.#stop('connector_stopping');
     };
     signal.addEventListener('abort', stop, { once: true });
-    this.#health.watch(this.#apps);
+    this.#health.watch(this.#apps.map);
     const forget = this.#known.onChange(() => {
       this.#useRelays();
     });
@@ -212,8 +209,7 @@ export class Connector {
 
   /** Takes another map; tunnels of the apps named `gone` end. */
   changeApps(apps: AppMap, gone: readonly string[]): void {
-    this.#apps = apps;
-    this.#serve();
+    this.#apps.publish(apps);
     this.#health.watch(apps);
     this.#links.send({ type: 'apps', apps: [...apps.keys()] });
     this.#tellHealthSoon();
@@ -225,7 +221,6 @@ export class Connector {
     const { identity } = keeper;
     const error = this.#isLinked ? undefined : this.#lastError;
     const [link] = this.#links.open;
-    const routed = new Set([...this.#served.values()].map((app) => app.name));
     return {
       state: this.#isStopping ? 'stopping' : this.isReady ? 'ready' : 'waiting',
       connector: identity.id,
@@ -242,13 +237,7 @@ export class Connector {
       links: this.#links.states.map(describeLink),
       relays: this.#slots.states,
       problems: this.problems(),
-      apps: [...this.#apps].map(([name, { target, check }]) => ({
-        name,
-        target: formatTarget(target),
-        routed: routed.has(name),
-        checked: check !== null,
-        up: this.#health.isUp(name) ?? null,
-      })),
+      apps: this.#apps.describe((name) => this.#health.isUp(name)),
       certificateEndsAt: new Date(keeper.certificateEndsAtMs).toISOString(),
       sealed: isSealed,
     };
@@ -268,12 +257,11 @@ export class Connector {
         instance: this.#instance,
         software,
         clock: this.#clock,
-        appNames: () => [...this.#apps.keys()],
+        appNames: () => [...this.#apps.map.keys()],
         openTunnels: () => this.#table.ids(),
         logger,
         onAppIds: (appIds) => {
-          this.#appIds = appIds;
-          this.#serve();
+          this.#apps.route(appIds);
         },
         onLeases: (statement) => {
           this.#renew(statement);
@@ -367,11 +355,6 @@ export class Connector {
       const { incarnation } = this.#feed;
       this.#report.cut(this.#table.endAbout(entry, incarnation), entry, incarnation);
     }
-  }
-
-  #serve(): void {
-    this.#served = servedApps(this.#apps, this.#appIds);
-    warnOfUnrouted(this.#apps, this.#appIds, this.#options.logger);
   }
 
   /** How each tunnel stands: what was said just before the last channel was lost may not have arrived. */
