@@ -1,49 +1,34 @@
-import type { TLSSocket } from 'node:tls';
 import {
   ByteBudget,
-  controlProtocol,
-  errorRow,
-  maxAvoidedRelays,
   signingKey,
   suspendableVersion,
-  toZtnaError,
   ZtnaError,
   type DeviceId,
-  type FromDevice,
-  type RelayId,
   type SessionFacts,
   type ToDevice,
   type TunnelId,
 } from '../../protocol/index.ts';
 import {
   ControlClock,
-  type DialOptions,
   KnownRelays,
   RevocationFeed,
   type Identity,
   type Logger,
-  type RequestOf,
 } from '../../protocol/host/index.ts';
-import { expectAnswer, type Answer, type Request, type RequestType } from './agent-messages.ts';
-import { dialControl } from './control-dial.ts';
-import { ControlLink } from './control-link.ts';
-import { openDeviceChannel, type DeviceChannel } from './device-channel.ts';
-import { watchDraining } from './drain-watch.ts';
+import type { Answer, Request, RequestType } from './agent-messages.ts';
+import { askOn } from './device-channel.ts';
+import { DeviceLink } from './device-link.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
-import { asPassing } from './last-word.ts';
+import { LiveTunnels } from './live-tunnels.ts';
 import { PathOpener } from './path-opener.ts';
-import { checkNextPath, readPermit, type Permit, type PermitAnswer } from './permit.ts';
+import type { RekeyLimits } from './path-turnover.ts';
+import { PermitRequests } from './permit-requests.ts';
+import type { Permit } from './permit.ts';
 import type { Profile } from './profile.ts';
-import { isUnheard, PostureSender, type PostureSource } from './posture-sender.ts';
+import { PostureSender, type PostureSource } from './posture-sender.ts';
 import { RelayBook } from './relay-book.ts';
 import { TunnelNotices } from './tunnel-notices.ts';
-import { Tunnel, type RekeyLimits } from './tunnel.ts';
-
-/** How long a relay that took the connection may have an agent that was connected before wait for its turn. */
-const comebackPatienceMs = 60_000;
-
-/** How often every tunnel's lease is looked at. */
-const tickEveryMs = 250;
+import { Tunnel } from './tunnel.ts';
 
 /** How long the end of a tunnel may take when the agent stops. */
 const closeWithinMs = 2_000;
@@ -75,26 +60,19 @@ export class Agent {
   onHeldBack: () => void = () => undefined;
   readonly #logger: Logger;
   readonly #known: KnownRelays;
-  readonly #book: RelayBook;
   readonly #keeper: IdentityKeeper;
   readonly #feed: RevocationFeed;
   readonly #notices: TunnelNotices;
   readonly #posture: PostureSender;
   readonly #rekey: RekeyLimits | undefined;
   readonly #replayBudget = new ByteBudget(replayBudgetBytes);
-  readonly #tunnels = new Map<TunnelId, Tunnel>();
+  readonly #tunnels: LiveTunnels;
   /** Tunnels that were permitted and not opened yet. */
   readonly #permitted = new Set<TunnelId>();
   readonly #stopping = new AbortController();
-  /** What `app` of the options was asked ahead, until it is used. */
-  #ahead: { readonly app: string; readonly answer?: Promise<ToDevice> } | undefined;
   readonly #paths: PathOpener;
-  /** Where the control channel is. */
-  #controlUrl: string | undefined;
-  #isConnected = false;
-  #stopWatching: () => void = () => undefined;
-  #link!: ControlLink<DeviceChannel>;
-  #ticker: NodeJS.Timeout | undefined;
+  readonly #link: DeviceLink;
+  readonly #permits: PermitRequests;
 
   /** Connects. Throws ERR_RELAY_UNREACHABLE, or what the relay refused this machine with. */
   static async start(options: AgentOptions): Promise<Agent> {
@@ -110,7 +88,7 @@ export class Agent {
     signal?.addEventListener('abort', giveUp, { once: true });
     if (signal?.aborted === true) giveUp();
     try {
-      await agent.#connect();
+      await agent.#connect(options.app);
     } catch (error) {
       agent.#keeper.stop();
       agent.#posture.stop();
@@ -129,19 +107,29 @@ export class Agent {
     this.#logger = logger;
     this.#rekey = rekey;
     this.#known = known;
-    this.#book = new RelayBook(known);
+    const book = new RelayBook(known);
     this.#paths = new PathOpener({
       identity: () => this.identity,
-      book: this.#book,
+      book,
       signal: this.#stopping.signal,
     });
-    if (app !== undefined) this.#ahead = { app };
     this.#keeper = new IdentityKeeper(profile, identity, logger, () =>
       known.relays.map(({ url }) => url),
     );
     this.#feed = new RevocationFeed({ audience: identity.id, clock: this.clock });
+    this.#tunnels = new LiveTunnels({
+      onPath: () => {
+        this.#notices.enforce();
+      },
+      onHeldBack: () => {
+        this.onHeldBack();
+      },
+      onKeptElsewhere: (tunnel, reason) => {
+        this.#tellClosed(tunnel, reason);
+      },
+    });
     this.#notices = new TunnelNotices({
-      tunnels: this.#tunnels,
+      tunnels: this.#tunnels.byId,
       feed: this.#feed,
       bundle: () => this.identity.bundle,
     });
@@ -161,6 +149,26 @@ export class Agent {
         );
       },
     });
+    this.#link = new DeviceLink({
+      keeper: this.#keeper,
+      known,
+      book,
+      clock: this.clock,
+      logger,
+      app,
+      tunnels: () => [...this.#tunnels.byId.keys()],
+      onMessage: (message) => {
+        this.#onMessage(message);
+      },
+      signal: this.#stopping.signal,
+    });
+    this.#permits = new PermitRequests({
+      link: this.#link,
+      book,
+      posture: this.#posture,
+      clock: this.clock,
+      identity: () => this.identity,
+    });
   }
 
   get identity(): Identity {
@@ -179,8 +187,7 @@ export class Agent {
 
   /** What policy holds tunnels of this agent back for at present. */
   get heldBackFor(): ReadonlySet<string> {
-    const held = [...this.#tunnels.values()].flatMap(({ suspension }) => suspension ?? []);
-    return new Set(held.map(({ reason }) => reason));
+    return this.#tunnels.heldBackFor;
   }
 
   /** Asks the control plane. Throws its refusal, or why it cannot be asked. */
@@ -189,7 +196,7 @@ export class Agent {
     // These answer by what the device has said of itself.
     const isByPosture = ['apps', 'why', 'posture_needs'].includes(message.type);
     if (isByPosture && channel.welcome.version >= suspendableVersion) await this.#posture.said();
-    return expectAnswer(message.type, await this.#ask(channel, message));
+    return askOn(channel, message);
   }
 
   /** Asks what policy needs of this device. Throws as `request`, and ERR_RELAY_UNAVAILABLE where the relay knows no posture. */
@@ -203,7 +210,7 @@ export class Agent {
 
   /** Asks for a tunnel to the app. Throws the refusal, or ERR_STATEMENT_REFUSED for a permit that does not hold. */
   async requestPermit(app: string): Promise<Permit> {
-    const permit = this.#readPermit(app, await this.#firstAnswer(app));
+    const permit = await this.#permits.forTunnel(app);
     this.#permitted.add(permit.verified.grant.tunnel);
     return permit;
   }
@@ -221,15 +228,17 @@ export class Agent {
         replayBudget: this.#replayBudget,
         ...(this.#rekey && { rekey: this.#rekey }),
         source: {
-          requestPath: async (avoid) => this.#requestPath(app, tunnel, avoid),
+          requestPath: async (avoid) => this.#permits.askForPath(app, tunnel.grant, avoid),
           noteLost: (relay, error) => {
             this.#paths.noteLost(relay.url, error);
           },
-          openPath: async (answer) => this.#paths.open(this.#readNextPath(app, tunnel, answer)),
+          openPath: async (answer) =>
+            this.#paths.open(this.#permits.readNextPath(app, tunnel.grant, answer)),
         },
       });
       this.#permitted.delete(verified.grant.tunnel);
-      this.#adopt(tunnel);
+      if (this.#stopping.signal.aborted) tunnel.end('ERR_TUNNEL_CLOSED', 'agent_stopped');
+      else this.#tunnels.add(tunnel);
       return tunnel;
     } catch (error) {
       this.giveUp(permit);
@@ -259,13 +268,12 @@ export class Agent {
 
   /** Closes every tunnel and the channel. Safe to call twice. */
   async stop(reason = 'agent_stopped'): Promise<void> {
-    const tunnels = [...this.#tunnels.values()];
+    const tunnels = [...this.#tunnels.byId.values()];
     await Promise.all(tunnels.map((tunnel) => this.closeTunnel(tunnel, reason)));
     for (const tunnel of [...this.#permitted]) this.#giveUp(tunnel);
     this.#stopping.abort();
     this.#posture.stop();
-    clearInterval(this.#ticker);
-    this.#stopWatching();
+    this.#tunnels.stop();
     this.#keeper.stop();
     this.#paths.drop();
     await this.#link.stop();
@@ -281,106 +289,14 @@ export class Agent {
     this.#link.current?.send({ type: 'tunnel_closed', tunnel, reason });
   }
 
-  async #connect(): Promise<void> {
-    // A machine that was off for long renews first; one whose own clock is wrong loses a round trip by it.
-    if (this.#keeper.isRenewalDue) await this.#tryRenewal();
-    const [nearest = this.identity.relayUrl] = this.#book.controlUrls(this.identity.relayUrl);
-    if (this.#ahead) this.#paths.dialAhead(nearest);
-    try {
-      await this.#startLink();
-    } catch (error) {
-      // The relay's clock decides when a certificate has ended, and ours may differ.
-      if (toZtnaError(error).reason !== 'certificate_refused') throw error;
-      await this.#keeper.renew();
-      await this.#startLink();
-    }
-    this.#isConnected = true;
-    this.#stopWatching = watchDraining(
-      this.#known,
-      () => this.#controlUrl,
-      () => {
-        this.#link.redial();
-      },
-    );
-    this.#keeper.onRenewed = () => {
-      this.#link.redial();
-    };
-    this.#keeper.start();
-  }
-
-  async #tryRenewal(): Promise<void> {
-    try {
-      await this.#keeper.renew();
-    } catch (error) {
-      this.#logger.info('certificate_renewal_failed', { code: toZtnaError(error).code });
-    }
-  }
-
-  async #startLink(): Promise<void> {
-    this.#link = await ControlLink.start<DeviceChannel>({
-      logger: this.#logger,
-      dial: (signal) => this.#dialChannel(signal),
+  async #connect(app: string | undefined): Promise<void> {
+    await this.#link.start((url) => {
+      if (app !== undefined) this.#paths.dialAhead(url);
     });
     void this.#link.ended.then((error) => {
-      if (!error) return;
-      // Whoever may not hold a channel may not hold a tunnel.
-      for (const tunnel of this.#tunnels.values())
-        tunnel.end(error.code, error.reason ?? 'channel_refused');
+      if (error) this.#tunnels.refuse(error);
     });
-  }
-
-  /** As `#dialOnce`, and renews a certificate that is refused meanwhile: who issued it may be a control plane no more. */
-  async #dialChannel(signal: AbortSignal): Promise<DeviceChannel> {
-    try {
-      return await this.#dialOnce(signal);
-    } catch (error) {
-      const isRefused = toZtnaError(error).reason === 'certificate_refused';
-      if (isRefused && this.#isConnected) await this.#keeper.renewRefused();
-      throw error;
-    }
-  }
-
-  async #dialOnce(signal: AbortSignal): Promise<DeviceChannel> {
-    const { url, channel } = await dialControl<DeviceChannel>({
-      urls: this.#book.controlUrls(this.identity.relayUrl),
-      book: this.#book,
-      dial: (to) => this.#controlDial(to),
-      open: async (to, socket) => this.#openChannel(to, socket, signal),
-      logger: this.#logger,
-      signal,
-    });
-    this.#known.noteLast(url);
-    this.#controlUrl = url;
-    void channel.closed.then(({ reason }) => {
-      if (reason !== 'closed_here') this.#book.noteFailed(url);
-    });
-    return channel;
-  }
-
-  #controlDial(url: string): DialOptions {
-    const dial = { url, alpn: controlProtocol, serverRole: 'control-plane' } as const;
-    // Whoever has tunnels waits for its turn; a person who asks for the first is told that it takes too long.
-    const patience = this.#isConnected ? { patienceMs: comebackPatienceMs } : {};
-    return { ...dial, identity: this.identity, ...patience };
-  }
-
-  async #openChannel(url: string, socket: TLSSocket, signal: AbortSignal): Promise<DeviceChannel> {
-    const app = this.#ahead?.app;
-    const channel = await openDeviceChannel({
-      dial: { ...this.#controlDial(url), socket, signal },
-      app,
-      tunnels: [...this.#tunnels.keys()],
-      keeper: this.#keeper,
-      clock: this.clock,
-      onMessage: (message) => {
-        this.#onMessage(message);
-      },
-      logger: this.#logger,
-      signal: AbortSignal.any([signal, this.#stopping.signal]),
-    });
-    const [answer] = channel.answers;
-    this.#ahead = app === undefined || !answer ? undefined : { app, answer };
-    return channel;
+    this.#keeper.start();
   }
 
   #onMessage(message: ToDevice): void {
@@ -394,109 +310,5 @@ export class Agent {
     } else {
       throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
     }
-  }
-
-  /** What was asked ahead, or else now. A device that was refused before it said anything of itself asks once more. */
-  async #firstAnswer(app: string): Promise<Answer<'grant'> | Answer<'path'>> {
-    const ahead = this.#ahead;
-    this.#ahead = undefined;
-    const hadSaid = this.#posture.hasSaid;
-    try {
-      if (ahead?.app === app && ahead.answer) return expectAnswer('grant', await ahead.answer);
-      return await this.#askForTunnel(app);
-    } catch (error) {
-      if (hadSaid || !isUnheard(toZtnaError(error))) throw error;
-      await this.#posture.said();
-      return this.#askForTunnel(app);
-    }
-  }
-
-  /** Asks for a new tunnel, and to leave out relays that failed where the control plane understands that. */
-  async #askForTunnel(app: string): Promise<Answer<'grant'> | Answer<'path'>> {
-    const channel = await this.#link.channel();
-    if (channel.welcome.version < 2) return this.request({ type: 'grant', app });
-    return this.request({ type: 'path', app, tunnel: null, avoid: this.#book.avoided() });
-  }
-
-  #readingAt(): { readonly identity: Identity; readonly nowMs: number } {
-    return { identity: this.identity, nowMs: this.clock.require() };
-  }
-
-  /** Asks for another path of a tunnel. Throws the refusal, or why nobody could be asked. */
-  async #requestPath(
-    app: string,
-    { grant }: Tunnel,
-    avoid: readonly RelayId[],
-  ): Promise<PermitAnswer> {
-    const { tunnel } = grant;
-    const channel = await this.#link.channel();
-    if (channel.welcome.version < 2) {
-      throw new ZtnaError('ERR_RELAY_UNAVAILABLE', { hop: 'relay', reason: 'version_old' });
-    }
-    const all = [...new Set([...avoid, ...this.#book.avoided()])].slice(0, maxAvoidedRelays);
-    const request: Request<'path'> = { type: 'path', app, tunnel, avoid: all };
-    return expectAnswer('path', await this.#ask(channel, request));
-  }
-
-  /** The answer. Throws the refusal; a channel that was lost meanwhile refuses nothing, whatever it was lost by. */
-  async #ask<T extends RequestType>(
-    channel: DeviceChannel,
-    message: Request<T>,
-  ): Promise<ToDevice> {
-    try {
-      return await channel.request(message as RequestOf<FromDevice>);
-    } catch (error) {
-      throw channel.failure ? asPassing(toZtnaError(error)) : error;
-    }
-  }
-
-  /** Throws ERR_STATEMENT_REFUSED, and leaves the control plane that answered so, where its keys do not bear it out. */
-  #readPermit(app: string, answer: PermitAnswer): Permit {
-    try {
-      return readPermit(app, answer, this.#readingAt());
-    } catch (error) {
-      const isUnproved = toZtnaError(error).code === 'ERR_STATEMENT_REFUSED';
-      if (isUnproved && this.#controlUrl !== undefined) {
-        this.#book.noteFailed(this.#controlUrl);
-        this.#link.redial();
-      }
-      throw error;
-    }
-  }
-
-  /** Throws for permission that does not hold here, or is for something else than the tunnel's next path. */
-  #readNextPath(app: string, { grant }: Tunnel, answer: PermitAnswer): Permit {
-    const permit = this.#readPermit(app, answer);
-    checkNextPath(permit.verified, grant);
-    return permit;
-  }
-
-  #adopt(tunnel: Tunnel): void {
-    if (this.#stopping.signal.aborted) {
-      tunnel.end('ERR_TUNNEL_CLOSED', 'agent_stopped');
-      return;
-    }
-    const { tunnel: id } = tunnel.grant;
-    this.#tunnels.set(id, tunnel);
-    this.#ticker ??= setInterval(() => {
-      for (const each of this.#tunnels.values()) each.tick();
-    }, tickEveryMs);
-    tunnel.onPath = () => {
-      this.#notices.enforce(); // what was revoked while the path was being opened
-    };
-    tunnel.onSuspension = () => {
-      this.onHeldBack();
-    };
-    void tunnel.closed.then(({ code, reason }) => {
-      this.#tunnels.delete(id);
-      this.onHeldBack();
-      // Kept at the connector for its hold time, unless it hears of the end.
-      const isKept = errorRow(code).family !== 'denied' && code !== 'ERR_TUNNEL_CLOSED';
-      if (isKept && tunnel.grant.version >= 2) this.#tellClosed(id, reason ?? 'not_wanted');
-      if (this.#tunnels.size > 0) return;
-      clearInterval(this.#ticker);
-      this.#ticker = undefined;
-    });
-    this.#notices.enforce(); // what was revoked while it was being opened
   }
 }

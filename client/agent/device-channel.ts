@@ -13,8 +13,11 @@ import {
   type ControlClock,
   type DialOptions,
   type Logger,
+  type RequestOf,
 } from '../../protocol/host/index.ts';
+import { expectAnswer, type Answer, type Request, type RequestType } from './agent-messages.ts';
 import type { IdentityKeeper } from './identity-keeper.ts';
+import { asPassing } from './last-word.ts';
 
 export type DeviceChannel = ControlChannel<ToDevice, FromDevice>;
 
@@ -56,4 +59,21 @@ export function openDeviceChannel(options: DeviceChannelOptions): Promise<Device
     logger,
     signal,
   });
+}
+
+/**
+ * The answer to a request on that channel. Throws the refusal, and ERR_MESSAGE_UNEXPECTED for another answer; a channel
+ * that was lost meanwhile refuses nothing, whatever it was lost by.
+ */
+export async function askOn<T extends RequestType>(
+  channel: DeviceChannel,
+  message: Request<T>,
+): Promise<Answer<T>> {
+  let answer: ToDevice;
+  try {
+    answer = await channel.request(message as RequestOf<FromDevice>);
+  } catch (error) {
+    throw channel.failure ? asPassing(toZtnaError(error)) : error;
+  }
+  return expectAnswer(message.type, answer);
 }

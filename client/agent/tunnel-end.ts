@@ -1,4 +1,11 @@
-import { errorRow, ZtnaError, type ErrorCode, type Hop } from '../../protocol/index.ts';
+import {
+  errorRow,
+  isDeviceReason,
+  ZtnaError,
+  type ErrorCode,
+  type Hop,
+} from '../../protocol/index.ts';
+import type { Suspension } from './tunnel-watcher.ts';
 
 /** The end of a tunnel with a reason, which its message tells too. */
 export type TunnelEnd = ZtnaError & { readonly reason: string };
@@ -38,6 +45,36 @@ export function asLoss(error: ZtnaError): ZtnaError {
     ...(error.hint === undefined ? {} : { hint: error.hint }),
     ...(error.ref === undefined ? {} : { ref: error.ref }),
     reason: 'denied',
+    cause: error,
+  });
+}
+
+/** The end of a suspended tunnel that nobody mended in time; any other end is as it was told. */
+export function asNotMended(end: ZtnaError, { reason, fix }: Suspension): ZtnaError {
+  if (end.code !== 'ERR_TUNNEL_PATH_LOST') return end;
+  const code = isDeviceReason(reason) ? 'ERR_POSTURE_UNHEALTHY' : 'ERR_TUNNEL_REVOKED';
+  return new ZtnaError(code, {
+    message: `access was suspended (${reason.replaceAll('_', ' ')}) and not mended in time`,
+    reason: 'suspension_over',
+    ...(fix === '' ? {} : { hint: fix }),
+    cause: end,
+  });
+}
+
+/** The error's reason, or else its code as one: ERR_TUNNEL_PATH_LOST → path_lost. */
+export function reasonOf({ code, reason }: ZtnaError): string {
+  return reason ?? code.replace(/^ERR_(?:TUNNEL_)?/, '').toLowerCase();
+}
+
+/** The same error with the decision that had allowed the tunnel, for support to look up. */
+export function withRef(error: ZtnaError, ref: string): ZtnaError {
+  const { code, message, hint, hop, reason } = error;
+  return new ZtnaError(code, {
+    message,
+    ref: error.ref ?? ref,
+    ...(hint === undefined ? {} : { hint }),
+    ...(hop === undefined ? {} : { hop }),
+    ...(reason === undefined ? {} : { reason }),
     cause: error,
   });
 }

@@ -1,5 +1,6 @@
-import type { Tunnel, TunnelWatcher } from './tunnel.ts';
+import type { Tunnel } from './tunnel.ts';
 import { toIsoTime, type TunnelReporter } from './tunnel-event.ts';
+import type { TunnelWatcher } from './tunnel-watcher.ts';
 
 /** Tells people and scripts what happens to a tunnel between its opening and its end. */
 export function watchFor(

@@ -1,8 +1,5 @@
 import {
-  compareSequence,
   errorRow,
-  isDeviceReason,
-  Lease,
   resumeSecretOf,
   TunnelEndpoint,
   ZtnaError,
@@ -14,27 +11,16 @@ import {
   type TunnelStream,
   type VerifiedGrant,
 } from '../../protocol/index.ts';
-import { fullJitterDelayMs, PathKeeper, type ControlClock } from '../../protocol/host/index.ts';
-import { DrainPace } from './drain-pace.ts';
+import { PathKeeper, type ControlClock } from '../../protocol/host/index.ts';
+import { EndReport } from './end-report.ts';
+import { LossReport } from './loss-report.ts';
 import { openWithinMs, Path, type PathOptions } from './path.ts';
-import { PathCongestion } from './path-congestion.ts';
 import { PathSearch, type PathSource } from './path-search.ts';
+import { PathTurnover, type RekeyLimits } from './path-turnover.ts';
 import type { PathRelay } from './permit.ts';
-import { asLoss } from './tunnel-end.ts';
-
-/** How long an end, or a loss, without a reason waits for one to come over the control channel. */
-const reasonWithinMs = 1_000;
-
-/** A move that failed is tried again after this long, and up to as much more. */
-const moveAgainMs = 5_000;
-
-/** When a path that carries bytes is replaced by one with new keys. */
-export interface RekeyLimits {
-  readonly afterMs: number;
-  readonly afterBytes: number;
-}
-
-export const defaultRekeyLimits: RekeyLimits = { afterMs: 600_000, afterBytes: 2 ** 34 };
+import { asLoss, asNotMended, reasonOf } from './tunnel-end.ts';
+import { TunnelLease } from './tunnel-lease.ts';
+import type { Suspension, TunnelWatcher } from './tunnel-watcher.ts';
 
 export interface TunnelOptions {
   /** The tunnel's first, under the grant that opens it. */
@@ -45,30 +31,6 @@ export interface TunnelOptions {
   readonly rekey?: RekeyLimits;
   readonly budget?: ByteBudget;
   readonly replayBudget?: ByteBudget;
-}
-
-/** Why policy holds a tunnel back, and what its user can do about it. */
-export interface Suspension {
-  readonly reason: string;
-  readonly fix: string;
-}
-
-/** What a tunnel tells whoever shows it. */
-export interface TunnelWatcher {
-  /** A renewal of the lease has counted. */
-  onVerified(): void;
-  /** It has no path and is kept until then, in control time. */
-  onDetached(reason: string, untilMs: number): void;
-  /** Policy holds it back, and it is kept until then, in control time. */
-  onSuspended(suspension: Suspension, untilMs: number): void;
-  /** It has a path again. */
-  onResumed(): void;
-  /** It has another path in place of one that worked. */
-  onMoved(): void;
-  /** Its connector is not to be reached at present. */
-  onAway(): void;
-  /** Its connector ends before long: new connections belong in another tunnel. */
-  onLeaving(): void;
 }
 
 /**
@@ -87,37 +49,27 @@ export class Tunnel {
   /** Why the tunnel ended. Never rejects. */
   readonly closed: Promise<ZtnaError>;
   watcher: Partial<TunnelWatcher> = {};
-  #isLeaving = false;
   /** Called when a path has taken over, before the watcher. */
   onPath: () => void = () => undefined;
   /** Called when policy begins to hold it back, for another reason than before, or no more. */
   onSuspension: () => void = () => undefined;
 
-  readonly #clock: ControlClock;
   readonly #keeper: PathKeeper;
   readonly #secret: ResumeSecret;
   readonly #source: PathSource | undefined;
   readonly #search: PathSearch | undefined;
-  readonly #rekey: RekeyLimits;
+  readonly #turnover: PathTurnover;
+  readonly #lossReport: LossReport;
+  readonly #endReport: EndReport;
   readonly #ending = new AbortController();
   #grant: VerifiedGrant<'client'>;
-  #lease: Lease;
+  #lease: TunnelLease;
   #relay: PathRelay;
-  #settle!: (error: ZtnaError) => void;
   #isAccepted = false;
-  #isDraining = false;
+  #isLeaving = false;
   /** Why the control plane will not have it taken up again. */
   #verdict: ZtnaError | undefined;
-  #isLossTold = false;
   #suspension: Suspension | undefined;
-  #lossReason = '';
-  #pathSinceMs = performance.now();
-  #pathFrames = 0;
-  #noMoveBeforeMs = 0;
-  readonly #drainPace = new DrainPace();
-  readonly #congestion = new PathCongestion();
-  #reasonTimer: NodeJS.Timeout | undefined;
-  #lossTimer: NodeJS.Timeout | undefined;
 
   /** Carries out the handshake of the first path and opens a tunnel on it. Throws as `Path.open`. */
   static async open(options: PathOptions & Omit<TunnelOptions, 'path'>): Promise<Tunnel> {
@@ -128,20 +80,15 @@ export class Tunnel {
   constructor({ path, clock, source, rekey, budget, replayBudget }: TunnelOptions) {
     const { permit, relay, transport } = path;
     this.#grant = permit.grant;
-    this.#lease = new Lease(permit.grant);
+    this.#lease = new TunnelLease(permit.grant, clock);
     this.#relay = relay;
-    this.#clock = clock;
-    this.#rekey = rekey ?? defaultRekeyLimits;
     this.#secret = resumeSecretOf(transport);
-    this.closed = new Promise((resolve) => {
-      this.#settle = (error) => {
-        resolve(withRef(error, this.#grant.decision));
-      };
-    });
+    this.#endReport = new EndReport(() => this.#grant.decision);
+    this.closed = this.#endReport.told;
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     this.accepted = promise;
     const { parts, isDraining } = path.take();
-    this.#isDraining = isDraining;
+    this.#turnover = new PathTurnover({ isDraining, rekey });
     this.#keeper = new PathKeeper({
       createEndpoint: (handlers) =>
         new TunnelEndpoint({
@@ -158,7 +105,7 @@ export class Tunnel {
           },
         }),
       path: parts,
-      mayPass: () => this.#isLeaseLive(),
+      mayPass: () => this.#lease.isLive,
       holdMs: permit.grant.holdMs,
       isWaiting: () => this.#keeper.endpoint.streamCount > 0,
       keepsAlive: true,
@@ -169,8 +116,13 @@ export class Tunnel {
         this.#onEnd(error);
       },
       onDrain: () => {
-        this.#noteDraining();
+        this.#turnover.noteDraining();
       },
+    });
+    this.#lossReport = new LossReport({
+      watcher: () => this.watcher,
+      isDetached: () => this.isDetached,
+      holdEndMs: () => (clock.nowMs() ?? Date.now()) + this.holdLeftMs,
     });
     this.#source = source;
     this.#search = source && this.#createSearch(source);
@@ -244,23 +196,15 @@ export class Tunnel {
 
   /** Takes a renewal of the lease; one that does not count changes nothing, and none brings a path back. */
   renew(sequence: Sequence, untilMs: number): void {
-    const nowMs = this.#clock.nowMs();
-    if (nowMs === undefined || this.#keeper.hasEnded) return;
-    if (!this.#lease.renew(sequence, untilMs, nowMs)) return;
+    if (this.#keeper.hasEnded || !this.#lease.renew(sequence, untilMs)) return;
     if (!this.isDetached) this.#tell('onVerified');
   }
 
   /** Enforces the lease, and moves to another path when that is due. To be called a few times a second. */
   tick(): void {
     if (this.#keeper.hasEnded || this.isDetached) return;
-    const { endpoint } = this.#keeper;
-    if (!this.#isLeaseLive()) {
-      this.#keeper.lose(leaseExpired());
-    } else if (this.#congestion.isDue(endpoint, this.#pathSinceMs, performance.now())) {
-      this.#keeper.cut(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_congested' }));
-    } else {
-      this.#moveWhenDue();
-    }
+    if (this.#lease.isLive) this.#turnOver();
+    else this.#keeper.lose(leaseExpired());
   }
 
   /** Policy holds it back: nothing passes from here on, and what it has is kept. To be told its fix, if it is not known yet. */
@@ -273,11 +217,7 @@ export class Tunnel {
     if (!this.isDetached) {
       this.#keeper.lose(new ZtnaError('ERR_TUNNEL_SUSPENDED', { reason }));
     }
-    if (fix !== undefined && (!isKnown || !this.#isLossTold) && this.isDetached) {
-      clearTimeout(this.#lossTimer);
-      this.#isLossTold = true;
-      this.watcher.onSuspended?.(this.#suspension, this.#holdEndMs());
-    }
+    if (fix !== undefined) this.#lossReport.suspended(this.#suspension, !isKnown);
   }
 
   /** What held it back is mended. */
@@ -304,7 +244,7 @@ export class Tunnel {
       const { grant } = path.permit;
       const { parts, isDraining } = path.take();
       const before = { grant: this.#grant, lease: this.#lease };
-      this.#lease = this.#leaseFollowing(grant);
+      this.#lease = this.#lease.following(grant);
       this.#grant = grant;
       try {
         this.#keeper.replace(parts, resumed);
@@ -314,7 +254,8 @@ export class Tunnel {
         throw error;
       }
       this.#relay = path.relay;
-      this.#onPathReplaced(isDraining);
+      this.#clearSuspension();
+      this.#turnover.noteReplaced(this.#keeper.endpoint.frameCount, isDraining);
     } catch (error) {
       path.drop();
       throw error;
@@ -324,14 +265,14 @@ export class Tunnel {
 
   /** Ends the tunnel at both ends. When it has ended already, this may still say why. */
   end(code: ErrorCode, reason: string): void {
-    if (this.#keeper.hasEnded) this.#settle(new ZtnaError(code, { reason }));
+    if (this.#keeper.hasEnded) this.#endReport.tell(new ZtnaError(code, { reason }));
     else this.#keeper.close(code, reason);
   }
 
   /** Resolves when nothing of the tunnel is left running. */
   async gone(): Promise<void> {
     await this.#keeper.gone();
-    clearTimeout(this.#reasonTimer);
+    this.#endReport.stop();
   }
 
   #createSearch(source: PathSource): PathSearch {
@@ -345,13 +286,12 @@ export class Tunnel {
         this.suspend(this.#suspension?.reason ?? 'suspended', hint ?? '');
       },
       onFailed: () => {
-        this.#noMoveBeforeMs = performance.now() + moveAgainMs + spreadMs(moveAgainMs);
-        this.#tellLoss();
+        this.#turnover.noteFailed();
+        this.#lossReport.tell();
       },
       onRefused: (error) => {
         this.#verdict = asLoss(error);
-        const { code, reason } = this.#verdict;
-        this.#keeper.close(code, reason ?? reasonOf(code));
+        this.#keeper.close(this.#verdict.code, reasonOf(this.#verdict));
       },
       onAway: () => {
         this.#tell('onAway');
@@ -360,34 +300,13 @@ export class Tunnel {
     });
   }
 
-  /** A renewal that has overtaken the grant is the newer decision and goes on counting. */
-  #leaseFollowing(grant: VerifiedGrant<'client'>): Lease {
-    const isNewer = compareSequence(grant.sequence, this.#lease.sequence) > 0;
-    if (!isNewer && this.#isLeaseLive()) return this.#lease;
-    if (isNewer) return new Lease(grant);
-    throw new ZtnaError('ERR_TUNNEL_RESUME_REFUSED', { reason: 'sequence_old' });
-  }
-
-  #isLeaseLive(): boolean {
-    const nowMs = this.#clock.nowMs();
-    return nowMs !== undefined && this.#lease.isLive(nowMs);
-  }
-
-  #moveWhenDue(): void {
-    const { endpoint, pathBytes } = this.#keeper;
-    const nowMs = performance.now();
-    if (!endpoint.isResumable || nowMs < this.#noMoveBeforeMs) return;
-    const isOld =
-      nowMs - this.#pathSinceMs >= this.#rekey.afterMs || pathBytes >= this.#rekey.afterBytes;
-    if (this.#isDraining) this.move([this.#relay.id]);
-    else if (isOld && endpoint.frameCount > this.#pathFrames) this.move();
-  }
-
-  #noteDraining(): void {
-    if (this.#isDraining) return;
-    this.#isDraining = true;
-    const nowMs = performance.now();
-    this.#noMoveBeforeMs = nowMs + this.#drainPace.next(nowMs - this.#pathSinceMs);
+  #turnOver(): void {
+    const due = this.#turnover.due(this.#keeper);
+    if (due === 'give_up') {
+      this.#keeper.cut(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_congested' }));
+    } else if (due !== undefined) {
+      this.move(due === 'leave_relay' ? [this.#relay.id] : []);
+    }
   }
 
   #clearSuspension(): void {
@@ -396,59 +315,32 @@ export class Tunnel {
     this.onSuspension();
   }
 
-  #onPathReplaced(isDraining: boolean): void {
-    this.#clearSuspension();
-    this.#pathSinceMs = performance.now();
-    this.#pathFrames = this.#keeper.endpoint.frameCount;
-    this.#noMoveBeforeMs = 0;
-    this.#isDraining = false;
-    if (isDraining) this.#noteDraining();
-  }
-
   #tellReplaced(): void {
-    const wasLossTold = this.#isLossTold;
-    clearTimeout(this.#lossTimer);
-    this.#isLossTold = false;
+    const wasLossTold = this.#lossReport.mended();
     this.onPath();
     if (this.isOpen && !this.isDetached) this.#tell(wasLossTold ? 'onResumed' : 'onMoved');
   }
 
   #onDetached(error: ZtnaError): void {
-    const reason = error.reason ?? reasonOf(error.code);
+    const reason = reasonOf(error);
     if (!this.#isAccepted) {
       this.#keeper.close(error.code, reason);
       return;
     }
     // A move may be about to end well; and a denial that the relay alone has spoken of, the control plane will explain.
     const isEarly = this.#search?.isRunning === true || errorRow(error.code).family === 'denied';
-    this.#lossReason = reason;
-    if (isEarly) this.#lossTimer = setTimeout(this.#tellLoss, reasonWithinMs);
-    else this.#tellLoss();
+    this.#lossReport.lost(reason, isEarly);
     const isSuspended = error.code === 'ERR_TUNNEL_SUSPENDED';
     const isRelayWell = isSuspended || reason === 'path_congested';
     if (!isRelayWell) this.#source?.noteLost(this.#relay, error);
     this.#search?.start(isRelayWell ? [] : [this.#relay.id]);
   }
 
-  readonly #tellLoss = (): void => {
-    if (!this.isDetached || this.#isLossTold) return;
-    clearTimeout(this.#lossTimer);
-    this.#isLossTold = true;
-    this.watcher.onDetached?.(this.#lossReason, this.#holdEndMs());
-  };
-
-  #holdEndMs(): number {
-    return (this.#clock.nowMs() ?? Date.now()) + this.holdLeftMs;
-  }
-
   #onEnd(end: ZtnaError): void {
-    const error = this.#verdict ?? (this.#suspension ? notMended(end, this.#suspension) : end);
-    clearTimeout(this.#lossTimer);
+    const error = this.#verdict ?? (this.#suspension ? asNotMended(end, this.#suspension) : end);
+    this.#lossReport.stop();
     this.#ending.abort();
-    // Relay and control plane speak on two sockets; the one that cuts first has no room for a reason.
-    const isUnexplained = error.reason === undefined && errorRow(error.code).family === 'denied';
-    if (isUnexplained) this.#reasonTimer = setTimeout(() => this.#settle(error), reasonWithinMs);
-    else this.#settle(error);
+    this.#endReport.tellExplained(error);
   }
 
   #tell(what: 'onVerified' | 'onResumed' | 'onMoved' | 'onAway'): void {
@@ -456,41 +348,6 @@ export class Tunnel {
   }
 }
 
-/** Up to `withinMs`, so that many do not do the same thing at the same time. */
-function spreadMs(withinMs: number): number {
-  return fullJitterDelayMs(0, { baseMs: withinMs, capMs: withinMs });
-}
-
 function leaseExpired(): ZtnaError {
   return new ZtnaError('ERR_TUNNEL_LEASE_EXPIRED', { reason: 'lease_expired' });
-}
-
-/** The end of a tunnel that nobody mended in time; any other end is as it was told. */
-function notMended(end: ZtnaError, { reason, fix }: Suspension): ZtnaError {
-  if (end.code !== 'ERR_TUNNEL_PATH_LOST') return end;
-  const code = isDeviceReason(reason) ? 'ERR_POSTURE_UNHEALTHY' : 'ERR_TUNNEL_REVOKED';
-  return new ZtnaError(code, {
-    message: `access was suspended (${reason.replaceAll('_', ' ')}) and not mended in time`,
-    reason: 'suspension_over',
-    ...(fix === '' ? {} : { hint: fix }),
-    cause: end,
-  });
-}
-
-/** ERR_TUNNEL_PATH_LOST → path_lost. */
-function reasonOf(code: ErrorCode): string {
-  return code.replace(/^ERR_(?:TUNNEL_)?/, '').toLowerCase();
-}
-
-/** The same error with the decision that had allowed the tunnel, for support to look up. */
-function withRef(error: ZtnaError, ref: string): ZtnaError {
-  const { code, message, hint, hop, reason } = error;
-  return new ZtnaError(code, {
-    message,
-    ref: error.ref ?? ref,
-    ...(hint === undefined ? {} : { hint }),
-    ...(hop === undefined ? {} : { hop }),
-    ...(reason === undefined ? {} : { reason }),
-    cause: error,
-  });
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import type { WebSocket } from 'ws';
 import { Agent } from '../../../client/agent/agent.ts';
-import type { RekeyLimits } from '../../../client/agent/tunnel.ts';
+import type { RekeyLimits } from '../../../client/agent/path-turnover.ts';
 import { createLogger, type Identity } from '../../../protocol/host/index.ts';
 import {
   dataProtocol,

@@ -1,7 +1,8 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { Agent } from '../../../client/agent/agent.ts';
-import type { RekeyLimits, Tunnel } from '../../../client/agent/tunnel.ts';
+import type { RekeyLimits } from '../../../client/agent/path-turnover.ts';
+import type { Tunnel } from '../../../client/agent/tunnel.ts';
 import { newId, type ErrorCode, type Grant } from '../../../protocol/index.ts';
 import { pattern, StreamLog } from '../../support/tunnel-pair.ts';
 import { AgentRig } from './agent-rig.ts';
