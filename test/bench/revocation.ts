@@ -6,6 +6,9 @@
  *   npm run bench -- revocation --only policy,user  some triggers
  *   npm run bench -- revocation --json FILE         also writes every figure there
  *
+ * `push_cut` is another matter: the control plane is frozen with every connection left open, so that neither entries nor
+ * renewals arrive, and latency is from that instant to the last byte; the lease is 12 s there.
+ *
  * Twenty of the tunnels carry a byte every 5 ms, the others one a second. Latency is from the instant of the audit
  * record of the decision, which is taken before its commit, to the last byte that arrived at the app (up) and back at the
  * client (down): the same machine's clock tells both.
@@ -19,16 +22,29 @@ import { parseArgs } from 'node:util';
 import { Deployment, type Machine } from '../support/deployment.ts';
 import { RunningProgram, type Commands } from '../support/program.ts';
 import { compileCheckout } from '../support/package.ts';
+import { commandLine, withDescendants } from './processes.ts';
 import { SignalSender } from './signal-sender.ts';
 
-const triggers = ['user', 'device', 'connector', 'policy', 'posture', 'risk', 'signal'] as const;
+const triggers = [
+  'user',
+  'device',
+  'connector',
+  'policy',
+  'posture',
+  'risk',
+  'signal',
+  'push_cut',
+] as const;
 type Trigger = (typeof triggers)[number];
 
-/** Tunnels of one machine; a device may hold a few more. */
-const tunnelsPerMachine = 100;
+/** Tunnels of one machine: as many as a device may ask for at once. */
+const tunnelsPerMachine = 50;
 const fastTunnels = 20;
 /** Longer than any latency that could still be called one. */
 const watchMs = 8_000;
+/** Where the control plane is frozen the lease alone ends tunnels: three times as long, and five seconds. */
+const cutIntervalSeconds = 4;
+const cutWatchMs = (3 * cutIntervalSeconds + 8) * 1_000;
 
 const policy = {
   'bench.cedar':
@@ -87,39 +103,48 @@ interface Bench {
 async function pull(
   trigger: Trigger,
   { deployment, machines, mark, signals }: Bench,
-): Promise<void> {
+): Promise<number | undefined> {
   const users = machines.map((_, at) => `user-${String(at)}`);
   switch (trigger) {
     case 'user':
       for (const user of users) await deployment.admin('user', 'disable', user);
-      return;
+      return undefined;
     case 'device': {
       const rows = (await deployment.admin('device', 'list', '--json')).trim().split('\n');
       for (const row of rows) {
         const { id } = JSON.parse(row) as { id: string };
         await deployment.admin('revoke', 'device', id, '--reason', 'bench');
       }
-      return;
+      return undefined;
     }
     case 'connector': {
       const [row = '{}'] = (await deployment.admin('connector', 'list', '--json')).split('\n');
       const { id } = JSON.parse(row) as { id: string };
       await deployment.admin('connector', 'remove', id);
-      return;
+      return undefined;
     }
     case 'policy':
       await deployment.applyPolicies(nothing);
-      return;
+      return undefined;
     case 'posture':
       await rm(mark);
-      return;
+      return undefined;
     case 'risk':
       for (const user of users)
-        await signals.send('risk-level-change', user, { current_level: 'HIGH' });
-      return;
+        await signals.send('risk-level-change', user, { principal: 'USER', current_level: 'HIGH' });
+      return undefined;
     case 'signal':
       for (const user of users) await signals.send('session-revoked', user, {});
-      return;
+      return undefined;
+    case 'push_cut':
+      signalControlPlane(deployment, 'SIGSTOP');
+      return Date.now();
+  }
+}
+
+function signalControlPlane(deployment: Deployment, signal: 'SIGSTOP' | 'SIGCONT'): void {
+  for (const pid of withDescendants([deployment.relay.child.pid ?? 0])) {
+    if (commandLine(pid).includes('control-plane/main')) process.kill(pid, signal);
   }
 }
 
@@ -157,6 +182,7 @@ async function measure(
     relayConfig: {
       posture: '{ maxAge: 45s, checks: [{ id: mark, file: /nobody/reads/this }] }',
       signals: signals.relayConfig,
+      ...(trigger === 'push_cut' && { verification: `{ interval: ${cutIntervalSeconds}s }` }),
     },
   });
   let clients: RunningProgram | undefined;
@@ -177,11 +203,19 @@ async function measure(
     await clients.line(/^ready/, 0, 600_000);
     await delay(2_000);
     signals.at(deployment.url);
-    await pull(trigger, { deployment, machines, mark, signals });
-    await delay(watchMs);
+    const cutAtMs = await pull(trigger, { deployment, machines, mark, signals });
+    await delay(cutAtMs === undefined ? watchMs : cutWatchMs);
     clients.child.stdin.write('report\n');
     const back = JSON.parse(await clients.line(/^\{/)) as Record<string, number>;
-    const decided = await decisions(deployment);
+    const stillMs = Date.now() - 1_500; // what carried bytes since then is not cut
+    const decided =
+      cutAtMs === undefined
+        ? await decisions(deployment)
+        : new Map(
+            Object.entries(back)
+              .filter(([tunnel]) => (app.atMs.get(tunnel) ?? 0) < stillMs)
+              .map(([tunnel]) => [tunnel, cutAtMs]),
+          );
     return {
       trigger,
       tunnels: Object.keys(back).length,
@@ -191,6 +225,7 @@ async function measure(
     };
   } finally {
     await clients?.stop('SIGKILL');
+    if (trigger === 'push_cut') signalControlPlane(deployment, 'SIGCONT');
     await deployment.stop();
     await signals.remove();
     app.server.close();

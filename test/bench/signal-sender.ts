@@ -52,7 +52,7 @@ export class SignalSender {
   async send(event: string, user: string, payload: Record<string, unknown>): Promise<void> {
     const subject = { format: 'email', email: `${user}@example.com` };
     const body = await sign(claimsOf(`${caep}${event}`, payload, subject, Date.now()));
-    const status = await new Promise<number | undefined>((resolve, reject) => {
+    const [status, answer] = await new Promise<[number | undefined, string]>((resolve, reject) => {
       const post = request(
         `${this.#url}/v1/signals/bench`,
         {
@@ -61,15 +61,17 @@ export class SignalSender {
           headers: { authorization: `Bearer ${token}`, 'content-type': 'application/secevent+jwt' },
         },
         (response) => {
-          response.resume().once('end', () => {
-            resolve(response.statusCode);
+          let text = '';
+          response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+          response.once('end', () => {
+            resolve([response.statusCode, text]);
           });
         },
       );
       post.once('error', reject);
       post.end(body);
     });
-    if (status !== 202) throw new Error(`the event was answered ${String(status)}`);
+    if (status !== 202) throw new Error(`the event was answered ${String(status)}: ${answer}`);
   }
 
   async remove(): Promise<void> {
