@@ -31,7 +31,7 @@ import {
   type Identity,
   type RequestOf,
 } from '../../protocol/host/index.ts';
-import { encodeFrame, type FrameType } from '../../protocol/frame.ts';
+import { encodeCount, encodeFrame, frameHeaderBytes, FrameType } from '../../protocol/frame.ts';
 import type { Machine } from './deployment.ts';
 import { claimOf } from './insider.ts';
 import { DataEnd, type Credentials } from './relay-rig.ts';
@@ -192,6 +192,8 @@ export class CheatTunnel {
   readonly #transport: Transport;
   #opened = 1; // binary messages seen; the first was handshake message 2
   readonly #waiting = new Set<() => void>();
+  /** Tell the connector what was heard, as it expects before it sends much. */
+  isTelling = false;
 
   constructor(end: DataEnd, transport: Transport) {
     this.end = end;
@@ -206,7 +208,14 @@ export class CheatTunnel {
       const record = this.end.binary[this.#opened] ?? Buffer.alloc(0);
       this.frames.push(...readFrames(this.#transport.opener.open(record)));
     }
+    if (this.isTelling) this.#tellHeard();
     for (const wake of [...this.#waiting]) wake();
+  }
+
+  #tellHeard(): void {
+    const counted = this.frames.filter(({ type }) => type <= FrameType.Reset);
+    const bytes = counted.reduce((sum, frame) => sum + frameHeaderBytes + frame.payload.length, 0);
+    this.frame(FrameType.Heard, 0, 0, encodeCount(bytes));
   }
 
   until(condition: () => boolean): Promise<void> {

@@ -41,11 +41,19 @@ const child = spawn(
 // What is cut short leaves nothing behind either: the run directory may be in memory.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
 
+/** AVA gives up after two minutes in which no test ended; where it does not end by that either, it is ended. */
+const silentForMs = 240_000;
+const watchdog = setTimeout(() => {
+  console.log(`✗ no test has ended for ${silentForMs / 60_000} minutes`);
+  child.kill('SIGKILL');
+}, silentForMs);
+
 let passed = 0;
 let failed = 0;
 let skipped = 0;
 let isShowing = false;
 for await (const line of createInterface({ input: child.stdout })) {
+  watchdog.refresh();
   const result = /^(not )?ok \d+ - (.*)$/.exec(line);
   if (result) {
     const title = result[2] ?? '';
@@ -67,6 +75,7 @@ const code = await new Promise<number | null>((resolve) => {
       resolve(exitCode);
     });
 });
+clearTimeout(watchdog);
 await postgres.stop();
 rmSync(directory, { recursive: true, force: true });
 // A crash outside any test leaves no `not ok` line.
