@@ -2,6 +2,7 @@ import type { TunnelEndpoint } from '../../protocol/index.ts';
 import { fullJitterDelayMs } from '../../protocol/host/index.ts';
 import { DrainPace } from './drain-pace.ts';
 import { PathCongestion } from './path-congestion.ts';
+import type { TunnelLease } from './tunnel-lease.ts';
 
 /** A move that failed is tried again after this long, and up to as much more. */
 const moveAgainMs = 5_000;
@@ -79,9 +80,14 @@ export class PathTurnover {
   }
 
   /** What is due now, if anything. To be asked a few times a second while the tunnel has a path. */
-  due({ endpoint, pathBytes }: PathInUse): Turnover | undefined {
+  due(
+    { endpoint, pathBytes }: PathInUse,
+    { overdueMs }: Pick<TunnelLease, 'overdueMs'>,
+  ): Turnover | undefined {
     const nowMs = this.#nowMs();
-    if (this.#congestion.isDue(endpoint, this.#sinceMs, nowMs)) return 'give_up';
+    if (this.#congestion.isDue({ endpoint, overdueMs, sinceMs: this.#sinceMs, nowMs })) {
+      return 'give_up';
+    }
     if (!endpoint.isResumable || nowMs < this.#noMoveBeforeMs) return undefined;
     if (this.#isDraining) return 'leave_relay';
     const { afterMs, afterBytes } = this.#rekey;

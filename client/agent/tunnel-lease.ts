@@ -7,14 +7,20 @@ import {
 } from '../../protocol/index.ts';
 import type { ControlClock } from '../../protocol/host/index.ts';
 
+/** A renewal comes within an interval and a quarter. */
+const longestInterval = 1.25;
+
 /** The lease under which one tunnel moves bytes, by control time: while that is not known, none may move. */
 export class TunnelLease {
   readonly #lease: Lease;
   readonly #clock: Pick<ControlClock, 'nowMs'>;
+  readonly #intervalMs: number;
+  #heardAtMs = performance.now();
 
   /** As the grant says. */
   constructor(grant: VerifiedGrant<'client'>, clock: Pick<ControlClock, 'nowMs'>) {
     this.#lease = new Lease(grant);
+    this.#intervalMs = grant.intervalMs;
     this.#clock = clock;
   }
 
@@ -31,7 +37,15 @@ export class TunnelLease {
   /** Takes a renewal. False for one that does not count, which changes nothing. */
   renew(sequence: Sequence, untilMs: number): boolean {
     const nowMs = this.#clock.nowMs();
-    return nowMs !== undefined && this.#lease.renew(sequence, untilMs, nowMs);
+    const counts = nowMs !== undefined && this.#lease.renew(sequence, untilMs, nowMs);
+    if (counts) this.#heardAtMs = performance.now();
+    return counts;
+  }
+
+  /** How long the next renewal is overdue, in milliseconds; 0 where it is not. */
+  get overdueMs(): number {
+    const sinceMs = performance.now() - this.#heardAtMs;
+    return Math.max(0, sinceMs - longestInterval * this.#intervalMs);
   }
 
   /**

@@ -301,7 +301,7 @@ export class Tunnel {
   }
 
   #turnOver(): void {
-    const due = this.#turnover.due(this.#keeper);
+    const due = this.#turnover.due(this.#keeper, this.#lease);
     if (due === 'give_up') {
       this.#keeper.cut(new ZtnaError('ERR_TUNNEL_PATH_LOST', { reason: 'path_congested' }));
     } else if (due !== undefined) {

@@ -3,22 +3,32 @@ import { PathCongestion } from '../../../client/agent/path-congestion.ts';
 
 const end = (stuckMs: number, roundTripMs = 20) => ({ stuckMs: () => stuckMs, roundTripMs });
 
-test('PathCongestion - gives up a path on which something is stuck, none that is young, slow by nature or moves', (t) => {
-  const isDue = (stuckMs: number, roundTripMs: number, pathSinceMs = 0): boolean =>
-    new PathCongestion().isDue(end(stuckMs, roundTripMs), pathSinceMs, 100_000);
-  t.true(isDue(3_000, 20));
-  t.false(isDue(2_500, 20));
-  t.false(isDue(0, 20));
-  t.false(isDue(3_000, 700), 'a path of long round trips');
-  t.true(isDue(5_400, 700));
-  t.false(isDue(3_000, 20, 95_000), 'a young path');
+test('PathCongestion - gives up a path on which something is stuck while renewals are late, none that is young, long or moves', (t) => {
+  const isDue = (
+    stuckMs: number,
+    { roundTripMs = 20, overdueMs = 1_000, sinceMs = 0 } = {},
+  ): boolean =>
+    new PathCongestion().isDue({
+      endpoint: end(stuckMs, roundTripMs),
+      overdueMs,
+      sinceMs,
+      nowMs: 100_000,
+    });
+  t.true(isDue(3_000));
+  t.false(isDue(2_500));
+  t.false(isDue(0));
+  t.false(isDue(3_000, { overdueMs: 999 }), 'the control channel gets through');
+  t.false(isDue(3_000, { roundTripMs: 700 }), 'a path of long round trips');
+  t.true(isDue(5_400, { roundTripMs: 700 }));
+  t.false(isDue(3_000, { sinceMs: 95_000 }), 'a young path');
 });
 
 test('PathCongestion - gives paths up ever more rarely', (t) => {
   const congestion = new PathCongestion();
   const cuts: number[] = [];
+  const signs = { endpoint: end(60_000), overdueMs: 5_000, sinceMs: 0 };
   for (let nowMs = 10_000; nowMs < 1_000_000; nowMs += 250) {
-    if (congestion.isDue(end(60_000), 0, nowMs)) cuts.push(nowMs);
+    if (congestion.isDue({ ...signs, nowMs })) cuts.push(nowMs);
   }
   t.deepEqual(
     cuts.slice(1).map((atMs, index) => atMs - (cuts[index] ?? 0)),

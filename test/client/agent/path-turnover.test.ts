@@ -20,6 +20,9 @@ function inUse({
   };
 }
 
+const punctual = { overdueMs: 0 };
+const late = { overdueMs: 5_000 };
+
 function turnover({ isDraining = false } = {}) {
   const time = { nowMs: 0 };
   const rekey = { afterMs: 60_000, afterBytes: 1_000 };
@@ -28,45 +31,45 @@ function turnover({ isDraining = false } = {}) {
 
 test('PathTurnover - wants new keys by time or bytes, once something was sent under the old ones', (t) => {
   const { time, path } = turnover();
-  t.is(path.due(inUse()), undefined);
-  t.is(path.due(inUse({ pathBytes: 1_000 })), 'rekey');
+  t.is(path.due(inUse(), punctual), undefined);
+  t.is(path.due(inUse({ pathBytes: 1_000 }), punctual), 'rekey');
   time.nowMs = 60_000;
-  t.is(path.due(inUse()), 'rekey');
-  t.is(path.due(inUse({ frameCount: 0 })), undefined, 'nothing was sent');
+  t.is(path.due(inUse(), punctual), 'rekey');
+  t.is(path.due(inUse({ frameCount: 0 }), punctual), undefined, 'nothing was sent');
   path.noteReplaced(7, false);
-  t.is(path.due(inUse({ frameCount: 8 })), undefined, 'a new path');
+  t.is(path.due(inUse({ frameCount: 8 }), punctual), undefined, 'a new path');
   time.nowMs = 120_000;
-  t.is(path.due(inUse({ frameCount: 7 })), undefined, 'nothing was sent on this one');
-  t.is(path.due(inUse({ frameCount: 8 })), 'rekey');
+  t.is(path.due(inUse({ frameCount: 7 }), punctual), undefined, 'nothing was sent on this one');
+  t.is(path.due(inUse({ frameCount: 8 }), punctual), 'rekey');
 });
 
 test('PathTurnover - leaves a relay that drains: at once on the first path, else in a moment, until it is left', (t) => {
-  t.is(turnover({ isDraining: true }).path.due(inUse()), 'leave_relay');
+  t.is(turnover({ isDraining: true }).path.due(inUse(), punctual), 'leave_relay');
   const { time, path } = turnover();
   path.noteDraining();
   time.nowMs = 1_000;
-  t.is(path.due(inUse()), 'leave_relay');
+  t.is(path.due(inUse(), punctual), 'leave_relay');
   path.noteReplaced(1, false);
-  t.is(path.due(inUse()), undefined);
+  t.is(path.due(inUse(), punctual), undefined);
   path.noteReplaced(1, true);
   time.nowMs = 4_000;
-  t.is(path.due(inUse()), 'leave_relay');
+  t.is(path.due(inUse(), punctual), 'leave_relay');
 });
 
 test('PathTurnover - after a move that failed waits 5 to 10 s with the next', (t) => {
   const { time, path } = turnover({ isDraining: true });
   path.noteFailed();
   time.nowMs = 4_999;
-  t.is(path.due(inUse()), undefined);
+  t.is(path.due(inUse(), punctual), undefined);
   time.nowMs = 10_000;
-  t.is(path.due(inUse()), 'leave_relay');
+  t.is(path.due(inUse(), punctual), 'leave_relay');
 });
 
 test('PathTurnover - gives up a congested path, also while no move is to be tried; moves no tunnel of one path', (t) => {
   const { time, path } = turnover({ isDraining: true });
-  t.is(path.due(inUse({ isResumable: false })), undefined);
+  t.is(path.due(inUse({ isResumable: false }), punctual), undefined);
   time.nowMs = 20_000;
   path.noteFailed();
-  t.is(path.due(inUse({ stuckMs: 10_000 })), 'give_up');
-  t.is(path.due(inUse({ stuckMs: 10_000 })), undefined, 'that is rare');
+  t.is(path.due(inUse({ stuckMs: 10_000 }), late), 'give_up');
+  t.is(path.due(inUse({ stuckMs: 10_000 }), late), undefined, 'that is rare');
 });
