@@ -62,6 +62,11 @@ class Applications {
   }
 }
 
+/** Why clients have ended that nobody has stopped. */
+async function gaveUp(crowd: Crowd): Promise<string[]> {
+  return (await crowd.reports()).flatMap(({ error }) => error ?? []);
+}
+
 async function attackUntil(run: Run, rig: Rig, crowd: Crowd, endAtMs: number): Promise<void> {
   const applications = new Applications(rig, crowd);
   const wrong: string[] = [];
@@ -69,6 +74,11 @@ async function attackUntil(run: Run, rig: Rig, crowd: Crowd, endAtMs: number): P
   let rounds = 0;
   do {
     rounds++;
+    const lost = await gaveUp(crowd);
+    if (lost.length > 0) {
+      for (const error of lost) run.say(`a client gave up: ${error}`);
+      break;
+    }
     await applications.open();
     const attacks = Array.from({ length: Math.ceil(run.random.between(0, 3)) }, () =>
       pickAttack(rig, run.random),
@@ -103,8 +113,8 @@ async function attackUntil(run: Run, rig: Rig, crowd: Crowd, endAtMs: number): P
     violations[0] ?? `${bytes} bytes up, ${resets} flows died with their connector`,
     violations.length === 0,
   );
-  const gaveUp = (await crowd.reports()).filter(({ error }) => error !== null);
-  run.check('no client gave up', gaveUp[0]?.error ?? 'none', gaveUp.length === 0);
+  const [lost] = await gaveUp(crowd);
+  run.check('no client gave up', lost ?? 'none', lost === undefined);
   const verified = await rig.fleet.tryAdmin(['audit', 'verify']);
   run.check('audit chain verifies', verified.stderr.trim(), verified.code === 0);
 }
