@@ -10,7 +10,7 @@
  * renewals arrive, and latency is from that instant to the last byte; the lease is 12 s there.
  *
  * Twenty of the tunnels carry a byte every 5 ms, the others one a second. Latency is from the instant of the audit
- * record of the decision, which is taken before its commit, to the last byte that arrived at the app (up) and back at the
+ * record of the decision, or the last of its transaction, all taken before its commit, to the last byte that arrived at the app (up) and back at the
  * client (down): the same machine's clock tells both.
  */
 import { rm, writeFile } from 'node:fs/promises';
@@ -148,16 +148,33 @@ function signalControlPlane(deployment: Deployment, signal: 'SIGSTOP' | 'SIGCONT
   }
 }
 
-/** When each tunnel was decided to be cut, as the audit log has it. */
-async function decisions(deployment: Deployment): Promise<Map<string, number>> {
+/**
+ * When each tunnel was decided to be cut, as the audit log has it. Where one transaction decides on many tunnels, it is
+ * committed no earlier than its last record was made: all of a policy, and at least those of one user for posture.
+ */
+async function decisions(deployment: Deployment, trigger: Trigger): Promise<Map<string, number>> {
   const lines = (await deployment.admin('audit', 'export', '--since', '1h')).trim().split('\n');
-  const at = new Map<string, number>();
+  const at = new Map<string, { readonly atMs: number; readonly batch: string }>();
+  const committedMs = new Map<string, number>();
   for (const line of lines) {
-    const record = JSON.parse(line) as { action: string; subject: string; atMs: number };
+    const record = JSON.parse(line) as CutRecord;
     const isCut = record.action === 'tunnel.end' || record.action === 'tunnel.suspend';
-    if (isCut && !at.has(record.subject)) at.set(record.subject, record.atMs);
+    if (!isCut || at.has(record.subject)) continue;
+    const batches: Partial<Record<Trigger, string>> = { policy: 'all', posture: record.user };
+    const batch = batches[trigger] ?? record.subject;
+    at.set(record.subject, { atMs: record.atMs, batch });
+    committedMs.set(batch, Math.max(committedMs.get(batch) ?? 0, record.atMs));
   }
-  return at;
+  return new Map(
+    [...at].map(([tunnel, { atMs, batch }]) => [tunnel, committedMs.get(batch) ?? atMs]),
+  );
+}
+
+interface CutRecord {
+  readonly action: string;
+  readonly subject: string;
+  readonly user: string;
+  readonly atMs: number;
 }
 
 function figuresOf(decided: ReadonlyMap<string, number>, last: ReadonlyMap<string, number>) {
@@ -210,7 +227,7 @@ async function measure(
     const stillMs = Date.now() - 1_500; // what carried bytes since then is not cut
     const decided =
       cutAtMs === undefined
-        ? await decisions(deployment)
+        ? await decisions(deployment, trigger)
         : new Map(
             Object.entries(back)
               .filter(([tunnel]) => (app.atMs.get(tunnel) ?? 0) < stillMs)
