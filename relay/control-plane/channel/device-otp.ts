@@ -2,7 +2,7 @@ import { ZtnaError, type FromDevice, type ToDevice } from '../../../protocol/ind
 import { beginTotp, confirmTotp, hasTotp, removeTotp, useTotp } from '../identity/index.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import type { Services } from '../services.ts';
-import type { Tx, User } from '../store/index.ts';
+import type { Session, Tx, User } from '../store/index.ts';
 import { needSession } from './device-session.ts';
 
 type OtpRequest = Extract<FromDevice, { type: `otp_${string}` }>;
@@ -20,7 +20,7 @@ export async function answerOtp(
   const { id } = request;
   switch (request.type) {
     case 'otp_begin':
-      return handleOtpBegin(services, peer, id);
+      return beginOtp(services, peer, id);
     case 'otp_confirm':
       return changeOtp(services, peer, id, 'otp.confirm', async (tx, user) => {
         await confirmTotp(tx, user.id, request.otp, Date.now());
@@ -39,32 +39,15 @@ export async function answerOtp(
   }
 }
 
-async function handleOtpBegin(
+async function beginOtp(
   services: Services,
   peer: DevicePeer,
   id: number,
 ): Promise<Answer<'otp_secret'>> {
-  const { store, audit } = services;
   const session = await needSession(services, peer.id);
-  const uri = await store.write(async (tx) => {
-    const user = await tx
-      .selectFrom('users')
-      .selectAll()
-      .where('id', '=', session.userId)
-      .executeTakeFirstOrThrow();
-    const secret = await beginTotp(tx, user, Date.now());
-    await audit.append(
-      {
-        actor: `device:${peer.id}`,
-        action: 'otp.begin',
-        subject: user.id,
-        outcome: 'ok',
-        user: user.name,
-      },
-      tx,
-    );
-    return secret;
-  });
+  const uri = await onRecord(services, peer, session, 'otp.begin', (tx, user) =>
+    beginTotp(tx, user, Date.now()),
+  );
   return { type: 'otp_secret', id, uri };
 }
 
@@ -76,27 +59,30 @@ async function changeOtp(
   action: string,
   change: (tx: Tx, user: User) => Promise<boolean>,
 ): Promise<Answer<'otp_state'>> {
-  const { store, audit, clock, otpThrottle } = services;
+  const { clock, otpThrottle } = services;
   const session = await needSession(services, peer.id);
   if (!otpThrottle.take(session.userId, clock.nowMs())) throw new ZtnaError('ERR_LIMIT_RATE');
-  const enabled = await store.write(async (tx) => {
+  const enabled = await onRecord(services, peer, session, action, change);
+  return { type: 'otp_state', id, enabled };
+}
+
+/** Makes a change for the session's user, with its audit record in the same transaction. */
+function onRecord<T>(
+  { store, audit }: Services,
+  peer: DevicePeer,
+  session: Pick<Session, 'userId'>,
+  action: string,
+  change: (tx: Tx, user: User) => Promise<T>,
+): Promise<T> {
+  return store.write(async (tx) => {
     const user = await tx
       .selectFrom('users')
       .selectAll()
       .where('id', '=', session.userId)
       .executeTakeFirstOrThrow();
     const result = await change(tx, user);
-    await audit.append(
-      {
-        actor: `device:${peer.id}`,
-        action,
-        subject: user.id,
-        outcome: 'ok',
-        user: user.name,
-      },
-      tx,
-    );
+    const actor = `device:${peer.id}`;
+    await audit.append({ actor, action, subject: user.id, outcome: 'ok', user: user.name }, tx);
     return result;
   });
-  return { type: 'otp_state', id, enabled };
 }
