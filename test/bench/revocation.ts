@@ -7,11 +7,12 @@
  *   npm run bench -- revocation --json FILE         also writes every figure there
  *
  * `push_cut` is another matter: the control plane is frozen with every connection left open, so that neither entries nor
- * renewals arrive, and latency is from that instant to the last byte; the lease is 12 s there.
+ * renewals arrive, and latency is from that instant to the last byte; the lease is 12 s there. In `connector_alone` the relay
+ * and the clients are hostile as well: see connector-alone.ts; latency is from the last renewal.
  *
  * Twenty of the tunnels carry a byte every 5 ms, the others one a second. Latency is from the instant of the audit
- * record of the decision, or the last of its transaction, all taken before its commit, to the last byte that arrived at the app (up) and back at the
- * client (down): the same machine's clock tells both.
+ * record of the decision, which is made before its commit (for a policy, the last of the one transaction that activates it), to
+ * the last byte that arrived at the app (up) and back at the client (down): the same machine's clock tells both.
  */
 import { rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
@@ -23,6 +24,7 @@ import { Deployment, type Machine } from '../support/deployment.ts';
 import { RunningProgram, type Commands } from '../support/program.ts';
 import { compileCheckout } from '../support/package.ts';
 import { commandLine, withDescendants } from './processes.ts';
+import { connectorAlone } from './connector-alone.ts';
 import { SignalSender } from './signal-sender.ts';
 
 const triggers = [
@@ -34,12 +36,15 @@ const triggers = [
   'risk',
   'signal',
   'push_cut',
+  'connector_alone',
 ] as const;
 type Trigger = (typeof triggers)[number];
 
 /** Tunnels of one machine: as many as a device may ask for at once. */
 const tunnelsPerMachine = 50;
 const fastTunnels = 20;
+/** How often a tunnel carries a byte that nobody else speaks for. */
+const slowEveryMs = 250;
 /** Longer than any latency that could still be called one. */
 const watchMs = 8_000;
 /** Where the control plane is frozen the lease alone ends tunnels: three times as long, and five seconds. */
@@ -59,7 +64,7 @@ export interface RevocationFigures {
   readonly cut: number;
   /** Milliseconds from the decision to the last byte, 50 %, 99 % and the longest. */
   readonly upMs: readonly [number, number, number];
-  readonly downMs: readonly [number, number, number];
+  readonly downMs: readonly [number, number, number] | null;
 }
 
 /** Notes of each tunnel when its last byte came to the app; the first line of a connection names the tunnel. */
@@ -139,6 +144,8 @@ async function pull(
     case 'push_cut':
       signalControlPlane(deployment, 'SIGSTOP');
       return Date.now();
+    case 'connector_alone':
+      throw new Error('it has no deployment');
   }
 }
 
@@ -149,8 +156,8 @@ function signalControlPlane(deployment: Deployment, signal: 'SIGSTOP' | 'SIGCONT
 }
 
 /**
- * When each tunnel was decided to be cut, as the audit log has it. Where one transaction decides on many tunnels, it is
- * committed no earlier than its last record was made: all of a policy, and at least those of one user for posture.
+ * When each tunnel was decided to be cut, as the audit log has it. What one policy denies is denied by the transaction that
+ * activates it, which is committed no earlier than its last record was made.
  */
 async function decisions(deployment: Deployment, trigger: Trigger): Promise<Map<string, number>> {
   const lines = (await deployment.admin('audit', 'export', '--since', '1h')).trim().split('\n');
@@ -160,8 +167,7 @@ async function decisions(deployment: Deployment, trigger: Trigger): Promise<Map<
     const record = JSON.parse(line) as CutRecord;
     const isCut = record.action === 'tunnel.end' || record.action === 'tunnel.suspend';
     if (!isCut || at.has(record.subject)) continue;
-    const batches: Partial<Record<Trigger, string>> = { policy: 'all', posture: record.user };
-    const batch = batches[trigger] ?? record.subject;
+    const batch = trigger === 'policy' ? 'all' : record.subject;
     at.set(record.subject, { atMs: record.atMs, batch });
     committedMs.set(batch, Math.max(committedMs.get(batch) ?? 0, record.atMs));
   }
@@ -173,15 +179,26 @@ async function decisions(deployment: Deployment, trigger: Trigger): Promise<Map<
 interface CutRecord {
   readonly action: string;
   readonly subject: string;
-  readonly user: string;
   readonly atMs: number;
 }
 
 function figuresOf(decided: ReadonlyMap<string, number>, last: ReadonlyMap<string, number>) {
-  const ms = [...decided].map(([tunnel, atMs]) => Math.max(0, (last.get(tunnel) ?? 0) - atMs));
-  ms.sort((a, b) => a - b);
+  return percentiles(
+    [...decided].map(([tunnel, atMs]) => Math.max(0, (last.get(tunnel) ?? 0) - atMs)),
+  );
+}
+
+function percentiles(unsorted: readonly number[]) {
+  const ms = unsorted.toSorted((a, b) => a - b);
   const at = (part: number) => ms[Math.min(ms.length - 1, Math.floor(ms.length * part))] ?? 0;
   return [at(0.5), at(0.99), ms.at(-1) ?? 0] as const;
+}
+
+async function measureAlone(tunnels: number): Promise<RevocationFigures> {
+  const leaseMs = 3 * cutIntervalSeconds * 1_000;
+  const { cut, afterLeaseMs } = await connectorAlone(tunnels, { leaseMs, everyMs: slowEveryMs });
+  const upMs = percentiles(afterLeaseMs.map((ms) => leaseMs + ms));
+  return { trigger: 'connector_alone', tunnels, cut, upMs, downMs: null };
 }
 
 async function measure(
@@ -263,13 +280,18 @@ export async function runRevocationBench(args: readonly string[]): Promise<void>
   const figures: RevocationFigures[] = [];
   for (const trigger of triggers.filter((name) => wanted.includes(name))) {
     console.error(`${trigger}: opening ${values.tunnels} tunnels`);
-    figures.push(await measure(trigger, Number(values.tunnels), commands));
+    const tunnels = Number(values.tunnels);
+    figures.push(
+      await (trigger === 'connector_alone'
+        ? measureAlone(tunnels)
+        : measure(trigger, tunnels, commands)),
+    );
   }
   console.log('| trigger | tunnels | cut | last byte up ms: p50 / p99 / longest | down |');
   console.log('| --- | --- | --- | --- | --- |');
   for (const { trigger, tunnels, cut, upMs, downMs } of figures) {
     console.log(
-      `| ${trigger} | ${String(tunnels)} | ${String(cut)} | ${upMs.join(' / ')} | ${downMs.join(' / ')} |`,
+      `| ${trigger} | ${String(tunnels)} | ${String(cut)} | ${upMs.join(' / ')} | ${downMs?.join(' / ') ?? '–'} |`,
     );
   }
   if (values.json !== undefined) await writeFile(values.json, JSON.stringify(figures, null, 2));

@@ -176,7 +176,7 @@ export class FakeRelay extends Waiting {
   async client(grant: Grant, early?: Buffer): Promise<FakeClient> {
     const statement = this.parties.signGrant(grant);
     const slot = await this.assign(grant, statement);
-    const permit = this.parties.permitOf(statement, this.nowMs());
+    const permit = this.parties.permitOf(statement, this.nowMs(), grant.device);
     const client = await FakeClient.connect(this.parties, slot, permit, early);
     this.#clients.push(client);
     return client;

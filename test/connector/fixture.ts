@@ -36,12 +36,12 @@ export class Parties extends TestAuthority {
   }
 
   /** What the device verified at `nowMs` before it dialled. */
-  permitOf(grantStatement: string, nowMs: number): VerifiedPermit {
+  permitOf(grantStatement: string, nowMs: number, device = this.device): VerifiedPermit {
     return verifyPermit(
       { grant: grantStatement, roster: this.signRoster() },
       {
         bundle: this.bundle,
-        device: this.device,
+        device,
         deviceKey: this.rawDeviceKey(),
         nowMs,
       },

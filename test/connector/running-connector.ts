@@ -21,7 +21,7 @@ export interface Running {
 
 /** A connector that serves one app through a relay of the test's own, once it is ready. */
 export async function startConnector(
-  t: ExecutionContext,
+  t: Pick<ExecutionContext, 'teardown'>,
   options: { streams?: StreamBudget; version?: number; wedgedAfterMs?: number } = {},
 ): Promise<Running> {
   const { streams = new StreamBudget(), version = 1, wedgedAfterMs } = options;

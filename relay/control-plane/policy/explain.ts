@@ -117,25 +117,44 @@ type Records = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 
 const asRecords = (context: PolicyContext): Records => context as unknown as Records;
 
-/** Takes back each changed fact without which access is allowed all the same, so that only what matters is named. */
+/**
+ * Takes back each changed fact without which access is allowed all the same, so that only what matters is named. Most do
+ * not matter, and each question takes a while, so that halves are tried before single facts.
+ */
 function dropNeedless(
   actual: PolicyContext,
   mended: PolicyContext,
   allows: (context: PolicyContext) => boolean,
 ): PolicyContext {
   let needed = mended;
-  for (const { record, member, value } of changedFacts(actual, mended)) {
-    const facts = { ...asRecords(needed)[record], [member]: value };
-    const without = { ...needed, [record]: facts };
-    if (allows(without)) needed = without;
-  }
+  const drop = (facts: readonly ChangedFact[]): void => {
+    const without = facts.reduce(
+      (context, { record, member, value }) => ({
+        ...context,
+        [record]: { ...asRecords(context)[record], [member]: value },
+      }),
+      needed,
+    );
+    if (allows(without)) {
+      needed = without;
+      return;
+    }
+    if (facts.length === 1) return;
+    const half = Math.ceil(facts.length / 2);
+    drop(facts.slice(0, half));
+    drop(facts.slice(half));
+  };
+  drop(changedFacts(actual, mended));
   return needed;
 }
 
-function changedFacts(
-  actual: PolicyContext,
-  mended: PolicyContext,
-): { readonly record: string; readonly member: string; readonly value: unknown }[] {
+interface ChangedFact {
+  readonly record: string;
+  readonly member: string;
+  readonly value: unknown;
+}
+
+function changedFacts(actual: PolicyContext, mended: PolicyContext): ChangedFact[] {
   return Object.entries(asRecords(actual)).flatMap(([record, facts]) =>
     Object.entries(facts)
       .filter(([member, value]) => asRecords(mended)[record]?.[member] !== value)

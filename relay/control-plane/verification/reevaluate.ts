@@ -56,6 +56,8 @@ export class Evaluation {
   readonly #isEndWanted: boolean;
   readonly #subjects = new Map<string, SubjectFacts | undefined>();
   readonly #apps = new Map<string, AppFacts | undefined>();
+  /** Denials by who asked, and for what: a device may hold many tunnels to one app. */
+  readonly #denials = new WeakMap<SubjectFacts, Map<AppFacts, AccessDecision>>();
 
   /**
    * `policy` in place of the active one. Without `known` everything is read, and policy asked; without `isEndWanted` only
@@ -90,10 +92,15 @@ export class Evaluation {
     if (!subject || !app) return null;
     // After the waiting: another policy may have become active meanwhile.
     const policy = this.#policy ?? this.#services.policy;
+    const denials = this.#denials.get(subject) ?? new Map<AppFacts, AccessDecision>();
+    this.#denials.set(subject, denials);
+    const denial = denials.get(app);
+    if (denial?.policyVersion === policy.version) return { subject, app, decision: denial };
     const windowMs = this.#isEndWanted ? leaseLengthMs(tunnel.intervalMs) : 0;
     const decision = this.#known
       ? this.#known.verdicts.decide(policy, tunnel, subject, app, windowMs)
       : decideAccess(policy, subject, app, windowMs);
+    if (decision.verdict === 'deny') denials.set(app, decision);
     return { subject, app, decision };
   }
 
@@ -176,6 +183,7 @@ export async function reevaluate(
   const active = policy ?? (await refreshPolicy(services, tx));
   // Whoever is still allowed is verified next, which finds the end.
   const evaluation = new Evaluation(services, tx, nowMs, { policy: active, isEndWanted: false });
+  const remedies = new Map<AccessDecision, Remedy | null>();
   const foreign: string[] = [];
   let ended = 0;
   let suspended = 0;
@@ -194,7 +202,12 @@ export async function reevaluate(
       continue;
     }
     const reason = evaluated ? reasonOf(evaluated, cause, nowMs) : cause;
-    const remedy = evaluated && isSuspendable(tunnel) ? remedyFor(active, evaluated, nowMs) : null;
+    let remedy: Remedy | null = null;
+    if (evaluated && isSuspendable(tunnel)) {
+      const known = remedies.get(evaluated.decision);
+      remedy = known === undefined ? remedyFor(active, evaluated, nowMs) : known;
+      remedies.set(evaluated.decision, remedy);
+    }
     if (remedy && remedy.reason === tunnel.suspension?.reason) continue;
     const decision = evaluated
       ? await recordDecision(tx, evaluated.decision, {

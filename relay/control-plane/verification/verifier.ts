@@ -17,6 +17,8 @@ import type { Session } from '../store/index.ts';
 
 /** How late a connector may report that a grant became a tunnel. */
 const openReportMs = 10_000;
+/** Denials that share a transaction: what is decided on takes effect before the next are decided. */
+const maxCutAtOnce = 32;
 /** A session in use is noted when this part of its idle time has gone by. */
 const touchPart = 20;
 
@@ -29,9 +31,8 @@ type Renewal = LeaseBatch['entries'][number];
 export async function verifyTunnels(services: Services, ids: readonly string[]): Promise<void> {
   const { store, tunnels, clock, sequence } = services;
   const renewals = new Map<ConnectorId, { tunnel: LiveTunnel; entry: Renewal }[]>();
-  const denied: LiveTunnel[] = [];
   const lost: LiveTunnel[] = [];
-  const mended: LiveTunnel[] = [];
+  const anew: LiveTunnel[] = [];
   const changed: { tunnel: LiveTunnel; evaluated: Evaluated }[] = [];
   const sessions = new Map<string, Session>();
   const nowMs = clock.nowMs();
@@ -47,18 +48,25 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
   const known = { stamps, facts: services.knownFacts, verdicts: services.verdicts };
   const evaluation = new Evaluation(services, store.db, nowMs, { known });
 
+  const decideAnew = async () => {
+    const some = anew.splice(0);
+    if (some.length === 0) return;
+    await store.write((tx) => reevaluate(services, tx, some, 'policy_denied'));
+  };
+
   for (const { tunnel, order } of due) {
+    if (anew.length >= maxCutAtOnce) await decideAnew();
     const { id } = tunnel;
     const isStill = () => tunnels.get(id) === tunnel && tunnel.state !== 'closed';
     if (!isStill() || !isOwn(services, tunnel)) continue;
     const evaluated = await evaluation.evaluate(tunnel);
     if (!isStill()) continue; // it may have ended while its inputs were read
     if (evaluated?.decision.verdict !== 'allow') {
-      denied.push(tunnel);
+      anew.push(tunnel);
       continue;
     }
     const { decision, subject } = evaluated;
-    if (tunnel.suspension) mended.push(tunnel);
+    if (tunnel.suspension) anew.push(tunnel);
     services.schedule.confirm(id, decision.endMs, clock.nowMs());
     const isSame =
       decision.inputDigest === tunnel.inputDigest &&
@@ -74,11 +82,7 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
     renewals.set(tunnel.connector, list);
   }
 
-  // Those that stay held back for the same reason need nothing written.
-  const anew = [...denied, ...mended];
-  if (anew.length > 0) {
-    await store.write((tx) => reevaluate(services, tx, anew, 'policy_denied'));
-  }
+  await decideAnew(); // those that stay held back for the same reason need nothing written
   if (lost.length > 0) {
     await store.write((tx) =>
       endTunnels(services, tx, lost, { reason: 'lease_expired', code: 'ERR_TUNNEL_LEASE_EXPIRED' }),
