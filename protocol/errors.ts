@@ -52,6 +52,20 @@ const table = {
     4,
     'a one-time password is needed',
   ],
+  ERR_IDENTITY_SIGN_IN_PENDING: [
+    'unauthenticated',
+    4401,
+    'backoff',
+    4,
+    'the sign-in is not done yet',
+  ],
+  ERR_IDENTITY_DEVICE_PENDING: [
+    'denied',
+    4403,
+    'never',
+    6,
+    'this device waits for an administrator to approve it',
+  ],
   ERR_IDENTITY_PASSWORD_WEAK: [
     'violation',
     4400,

@@ -14,10 +14,13 @@ import type { KeyObject } from 'node:crypto';
  * A version adds messages and frames and never changes those there were, so either side of a release may be older.
  * 2: tunnels outlive their paths.
  */
-export const wireVersion = 3;
+export const wireVersion = 4;
 
 /** From this version on a tunnel that is suspended is kept by its ends; older ones end. */
 export const suspendableVersion = 3;
+
+/** From this version on an agent may ask to sign in elsewhere than on its own terminal, and for what is its user's own. */
+export const identityVersion = 4;
 
 /** The oldest version that is still spoken. */
 export const oldestWireVersion = 1;

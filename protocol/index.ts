@@ -43,6 +43,7 @@ export {
   verifyGrantAtRelay,
   verifyPermit,
   oldestWireVersion,
+  identityVersion,
   suspendableVersion,
   wireVersion,
   wireVersions,

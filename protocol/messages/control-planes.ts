@@ -48,4 +48,7 @@ export const joinRequest = v.strictObject({
 export type JoinRequest = v.InferOutput<typeof joinRequest>;
 
 /** The first bundle that names the keys. */
-export const joinAnswer = v.strictObject({ bundle: statementText });
+export const joinAnswer = v.strictObject({
+  bundle: statementText,
+  sealKey: v.optional(bytes(32)), // for what is secret in the store; since wire version 4
+});

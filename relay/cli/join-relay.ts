@@ -25,7 +25,7 @@ import {
   type Identity,
 } from '../../protocol/host/index.ts';
 import { configFileName } from '../config.ts';
-import { createAuthority, type Authority } from '../control-plane/authority/index.ts';
+import { createAuthority, writeSealKey, type Authority } from '../control-plane/authority/index.ts';
 import { controlPlaneIdFile } from '../control-plane/control-plane-id.ts';
 import { keepMarks, openStore, readMeta, type Store } from '../control-plane/store/index.ts';
 import { refuseExisting } from './make-relay.ts';
@@ -65,7 +65,8 @@ export async function joinRelay(
     });
     const url = identity.profile['url'] ?? identity.relayUrl;
     const authority = await createAuthority({ directory, nowMs: Date.now(), root });
-    const bundle = await offerKeys(identity, authority);
+    const { bundle, sealKey } = await offerKeys(identity, authority);
+    if (sealKey !== undefined) writeSealKey(directory, Buffer.from(sealKey, 'base64url'));
     await writeFile(join(directory, controlPlaneIdFile), `${identity.id}\n`, {
       flag: 'wx',
       mode: 0o600,
@@ -110,8 +111,14 @@ async function readRoot(store: Store, code: EnrolmentCode): Promise<Buffer> {
   }
 }
 
-/** Asks for a bundle that names the keys, proved by each of them. Throws what they were refused with. */
-export async function offerKeys(identity: Identity, authority: Authority): Promise<Bundle> {
+/**
+ * Asks for a bundle that names the keys, proved by each of them, and for the key that all control planes seal with. Throws
+ * what they were refused with.
+ */
+export async function offerKeys(
+  identity: Identity,
+  authority: Authority,
+): Promise<{ readonly bundle: Bundle; readonly sealKey: string | undefined }> {
   const { id, ...keys } = authority.publicKeys(identity.id as `rel_${string}` & Joining['relay']);
   const joining = { relay: id as Joining['relay'], ...keys };
   const sign = (key: Parameters<typeof signStatement>[3]) =>
@@ -129,5 +136,6 @@ export async function offerKeys(identity: Identity, authority: Authority): Promi
     body,
   );
   const answer = decodeMessage(joinAnswer, text, maxAnswerBytes);
-  return verifyBundle(answer.bundle, { rootId, minVersion: bundle.version }, Date.now());
+  const pinned = { rootId, minVersion: bundle.version };
+  return { bundle: verifyBundle(answer.bundle, pinned, Date.now()), sealKey: answer.sealKey };
 }

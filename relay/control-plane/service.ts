@@ -5,7 +5,7 @@ import { openStateDir, type Logger } from '../../protocol/host/index.ts';
 import { startAdminSocket } from './api/admin-socket.ts';
 import { runCommand } from './api/table.ts';
 import { createAuditLog, Refusals } from './audit/index.ts';
-import { loadAuthority } from './authority/index.ts';
+import { loadAuthority, openSealer } from './authority/index.ts';
 import { holdGreetings } from './channel/hold-greetings.ts';
 import { Upgrades } from './channel/upgrades.ts';
 import { ensureBundle } from './enrolment/bundle.ts';
@@ -25,6 +25,7 @@ import { leave, registerSelf } from './live/ownership.ts';
 import { followOthers } from './live/refresh.ts';
 import { TakeUps } from './live/take-ups.ts';
 import { TunnelIndex } from './live/tunnel-index.ts';
+import { answerWeb } from './web/routes.ts';
 import { whenWentBack } from './live/went-back.ts';
 import { checkPolicies, PolicyEngine, readPolicy } from './policy/index.ts';
 import { Compliance } from './posture/compliance.ts';
@@ -116,7 +117,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       onEnrolment: (address, request, response) => {
         void answerEnrolment(services, address, request, response);
       },
-      onBrowser: signals.answer,
+      onBrowser: (...web) => signals.answer(...web) || answerWeb(services, ...web),
       onRefused: (reason, address) => {
         logger.info('control_refused', { reason, address });
         void services.refusals.record(address, {
@@ -287,6 +288,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     audit,
     refusals: new Refusals({ audit, clock, logger }),
     authority,
+    sealer: await openSealer(directory),
     bundle: await ensureBundle(store, authority, clock),
     relayList: await readRelayList({ authority }, store.db),
     onRelaysChanged: () => undefined,

@@ -1,7 +1,7 @@
 import type { DataPlaneCounts } from '../child.ts';
 import type { Logger } from '../../protocol/host/index.ts';
 import type { AuditLog, Refusals } from './audit/index.ts';
-import type { Authority } from './authority/index.ts';
+import type { Authority, Sealer } from './authority/index.ts';
 import type { Turns } from './turns.ts';
 import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
@@ -35,6 +35,8 @@ export interface Services {
   /** For refusals of whoever may cause as many as he likes. */
   readonly refusals: Refusals;
   readonly authority: Authority;
+  /** For what is secret in the store. */
+  readonly sealer: Sealer;
   /** Replaced as a whole when it is signed anew. */
   bundle: SignedBundle;
   /** Replaced as a whole when relays change. */

@@ -137,6 +137,7 @@ test.serial(
       'grant.key',
       'root.key',
       'roster.key',
+      'seal.key',
       'tls.key',
     ]);
     for (const name of keys) {

@@ -162,7 +162,7 @@ export async function getTunnel(db: Db, text: string): Promise<Tunnel> {
 /** The group of that name, made when there is none. */
 export async function ensureGroup(tx: Tx, name: string, nowMs: number): Promise<Group> {
   checkName('group', name);
-  const row: Group = { id: newId('group'), name, createdAtMs: nowMs };
+  const row: Group = { id: newId('group'), name, externalId: null, createdAtMs: nowMs };
   await tx
     .insertInto('groups')
     .values(row)

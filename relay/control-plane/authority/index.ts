@@ -6,3 +6,4 @@ export {
   type ProvedPublicKey,
 } from './certificate-request.ts';
 export { createFile, createSigningKeyFile, readKeyFile } from './key-file.ts';
+export { openSealer, Sealer, writeSealKey } from './sealer.ts';

@@ -4,8 +4,11 @@ import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import type { Services } from '../services.ts';
 import { handleWhy, listApps, listNeeds } from './device-apps.ts';
+import { answerBrowserSignIn } from './device-browser-sign-in.ts';
 import { answerOtp } from './device-otp.ts';
+import { answerOwn } from './device-own.ts';
 import { findPath, findTunnel } from './device-paths.ts';
+import { answerService } from './device-service.ts';
 import { sessionFactsOf } from './device-session.ts';
 import { handleSignIn, handleSignOut } from './device-sign-in.ts';
 import { takeTurn } from './device-throttle.ts';
@@ -50,6 +53,19 @@ export async function answerDevice(
     case 'otp_list':
     case 'otp_remove':
       return answerOtp(services, peer, request);
+    case 'providers':
+    case 'sign_in_begin':
+    case 'sign_in_finish':
+      return answerBrowserSignIn(services, peer, request);
+    case 'service_challenge':
+    case 'service_sign_in':
+      return answerService(services, peer, request);
+    case 'devices':
+    case 'device_revoke':
+    case 'factors':
+    case 'recovery_begin':
+    case 'passkey_remove':
+      return answerOwn(services, peer, request);
   }
 }
 

@@ -1,15 +1,9 @@
-import {
-  ZtnaError,
-  type FromDevice,
-  type SessionFacts,
-  type SessionId,
-} from '../../../protocol/index.ts';
-import { endTunnels, revokeSubject } from '../access/end-tunnels.ts';
-import { suspendSession } from '../access/suspend-tunnels.ts';
-import { endSessions, signIn, startSession } from '../identity/index.ts';
+import { ZtnaError, type FromDevice, type SessionFacts } from '../../../protocol/index.ts';
+import { revokeSubject } from '../access/end-tunnels.ts';
+import { openSession } from '../access/open-session.ts';
+import { endSessions, signIn, type Proof } from '../identity/index.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import type { Services } from '../services.ts';
-import type { Tx } from '../store/index.ts';
 import { verifyDevice } from './device-posture.ts';
 import { sessionFactsOf } from './device-session.ts';
 
@@ -23,7 +17,7 @@ export async function handleSignIn(
   peer: DevicePeer,
   request: Extract<FromDevice, { type: 'sign_in' }>,
 ): Promise<SessionFacts> {
-  const { store, clock, audit, settings, signInThrottle: throttle } = services;
+  const { store, clock, audit, signInThrottle: throttle } = services;
   const actor = `device:${peer.id}`;
   try {
     const owner = await store.db
@@ -35,41 +29,17 @@ export async function handleSignIn(
       { store, throttle, clock },
       { ...request, device: peer.id, owner: owner?.userId ?? null, address: peer.address },
     );
-    const session = await store.write(async (tx) => {
-      const device = await tx
-        .selectFrom('devices')
-        .select(['userId', 'state'])
-        .where('id', '=', peer.id)
-        .executeTakeFirst();
-      // A device is its user's own: another's password on it is no better than a wrong one.
-      if (device?.userId !== user.id || device.state !== 'enrolled') {
-        throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'device_not_of_user' });
-      }
-      const started = await startSession(tx, {
-        userId: user.id,
-        deviceId: peer.id,
-        provider: 'local',
-        methods,
-        limits: settings.session,
-        notAfterMs: user.expiresAtMs,
-        nowMs: clock.nowMs(),
-      });
-      for (const replaced of started.replaced) {
-        await holdUntilDecided(services, tx, replaced);
-      }
-      await audit.append(
-        {
-          actor,
-          action: 'session.sign_in',
-          subject: started.session.id,
-          outcome: 'ok',
-          user: user.name,
-          details: { methods, address: peer.address },
-        },
-        tx,
-      );
-      return started.session;
-    });
+    const proof: Proof = {
+      user: user.id,
+      provider: 'local',
+      methods,
+      acr: '',
+      authenticatedAtMs: clock.nowMs(),
+      grant: null,
+    };
+    const session = await store.write((tx) =>
+      openSession(services, tx, peer.id, proof, peer.address),
+    );
     const { address } = peer;
     services.risk.note({ kind: 'sign_in', user: user.id, device: peer.id, app: null, address });
     verifyDevice(services, peer.id);
@@ -104,14 +74,6 @@ async function noteRefusedSignIn(
     .where('name', '=', name)
     .executeTakeFirst();
   if (user) risk.note({ kind: 'sign_in_refused', user: user.id, device: id, app: null, address });
-}
-
-/** Tunnels of the session before go on under the new one as soon as they are decided on with it. */
-async function holdUntilDecided(services: Services, tx: Tx, session: SessionId): Promise<void> {
-  const reason = 'signed_in_again';
-  const by = { reason, fix: 'nothing to do: it goes on in a moment' };
-  const others = await suspendSession(services, tx, session, by);
-  await endTunnels(services, tx, others, { reason, code: 'ERR_TUNNEL_REVOKED' });
 }
 
 /** Ends the sessions of the device, and with them their tunnels. */

@@ -24,7 +24,7 @@ import { readControlPlanes, replaceControlPlanes, useBundle, type SignedBundle }
 export async function joinControlPlane(
   services: Services,
   request: JoinRequest,
-): Promise<{ readonly bundle: string }> {
+): Promise<{ readonly bundle: string; readonly sealKey: string }> {
   const { store, authority, audit, clock } = services;
   if (!authority.hasRoot) {
     throw new ZtnaError('ERR_RELAY_UNAVAILABLE', {
@@ -63,7 +63,7 @@ export async function joinControlPlane(
   });
   // Everyone with a channel here knows the keys before their holder signs anything.
   if (isNew) useBundle(services, bundle);
-  return { bundle: bundle.statement };
+  return { bundle: bundle.statement, sealKey: services.sealer.share() };
 }
 
 /**

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { newId, type DecisionId, type TunnelId } from '../../../protocol/index.ts';
+import { isMultiFactor, isPhishingResistant } from '../identity/index.ts';
 import {
   inputDigest,
   timeFacts,
@@ -83,9 +84,11 @@ export function toPolicyRequest(
       },
       posture: toPostureFacts(posture, engine.extraChecks, nowMs),
       authentication: {
-        mfa: methods.includes('totp'),
+        mfa: isMultiFactor(methods),
+        phishing_resistant: isPhishingResistant(methods),
         methods,
         provider: session.provider,
+        acr: session.acr,
         ...passing.authentication,
       },
       // An address that nobody knows lies in no network that a policy could name.

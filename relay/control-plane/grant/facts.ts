@@ -163,7 +163,7 @@ export async function readGroups(
   user: User['id'],
   nowMs: number,
 ): Promise<GroupFact[]> {
-  return db
+  const given = await db
     .selectFrom('memberships')
     .innerJoin('groups', 'groups.id', 'memberships.groupId')
     .select(['groups.name', 'memberships.untilMs'])
@@ -171,8 +171,16 @@ export async function readGroups(
     .where((eb) =>
       eb.or([eb('memberships.untilMs', 'is', null), eb('memberships.untilMs', '>', nowMs)]),
     )
-    .orderBy('groups.name')
     .execute();
+  const provided = await db
+    .selectFrom('providedMemberships')
+    .innerJoin('groups', 'groups.id', 'providedMemberships.groupId')
+    .select('groups.name')
+    .where('providedMemberships.userId', '=', user)
+    .execute();
+  const groups = new Map(given.map((group) => [group.name, group]));
+  for (const { name } of provided) groups.set(name, { name, untilMs: null });
+  return [...groups.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 export async function readApp(

@@ -55,6 +55,8 @@ function freshSession(user: User, device: Device | undefined, nowMs: number): Se
     absoluteEndAtMs: nowMs + 3_600_000,
     endedAtMs: null,
     endReason: null,
+    address: '',
+    acr: '',
   };
 }
 

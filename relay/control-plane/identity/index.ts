@@ -1,5 +1,16 @@
+export { isMultiFactor, isPhishingResistant } from './methods.ts';
 export { checkNewPassword, maxPasswordLength, minPasswordLength } from './password-rules.ts';
 export { hashPassword, verifyPassword } from './scrypt.ts';
+export {
+  beginSignIn,
+  findOpenSignIn,
+  proveSignIn,
+  redeemSignIn,
+  refuseSignIn,
+  signInLifeMs,
+  type Proof,
+  type ProvidedGrant,
+} from './sign-ins.ts';
 export {
   endExpiredSessions,
   endSessions,

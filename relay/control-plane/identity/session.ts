@@ -32,6 +32,12 @@ export async function startSession(
     readonly deviceId: DeviceId;
     readonly provider: string;
     readonly methods: readonly string[];
+    /** The provider's word on how it was done. */
+    readonly acr?: string;
+    /** When the user was authenticated, where that was before now: a provider may remember its own sign-in. */
+    readonly authenticatedAtMs?: number;
+    /** Where the sign-in came from. */
+    readonly address?: string;
     readonly limits: SessionLimits;
     /** It ends with the user's account at the latest. */
     readonly notAfterMs?: number | null;
@@ -46,13 +52,15 @@ export async function startSession(
     deviceId: session.deviceId,
     provider: session.provider,
     methodsJson: JSON.stringify(session.methods),
-    authenticatedAtMs: nowMs,
+    authenticatedAtMs: Math.min(session.authenticatedAtMs ?? nowMs, nowMs),
     createdAtMs: nowMs,
     lastSeenAtMs: nowMs,
     idleMs: limits.idleMs,
     absoluteEndAtMs: Math.min(nowMs + limits.absoluteMs, session.notAfterMs ?? Infinity),
     endedAtMs: null,
     endReason: null,
+    address: session.address ?? '',
+    acr: session.acr ?? '',
   };
   await tx.insertInto('sessions').values(row).execute();
   return { session: row, replaced };

@@ -14,8 +14,10 @@ export interface PolicyContext {
   readonly posture: PostureFacts;
   readonly authentication: {
     readonly mfa: boolean;
-    readonly methods: readonly string[]; // password, totp …
+    readonly phishing_resistant: boolean;
+    readonly methods: readonly string[]; // password, totp, passkey …, or what a provider says (amr)
     readonly provider: string; // local …
+    readonly acr: string; // as a provider says; empty for none
     readonly age_seconds: number;
   };
   readonly network: {

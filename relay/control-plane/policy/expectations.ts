@@ -110,8 +110,10 @@ function toRequest(engine: PolicyEngine, test: Expectation, nowMs: number): Poli
     },
     authentication: {
       mfa: false,
+      phishing_resistant: false,
       methods: ['password'],
       provider: 'local',
+      acr: '',
       age_seconds: 0,
       ...test.authentication,
     },

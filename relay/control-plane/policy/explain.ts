@@ -88,11 +88,9 @@ function mend(
     case 'sign_in':
       return { ...context, authentication: { ...authentication, age_seconds: 0 } };
     case 'step_up': {
-      const methods = [...new Set([...authentication.methods, 'totp'])];
-      return {
-        ...context,
-        authentication: { ...authentication, age_seconds: 0, mfa: true, methods },
-      };
+      const methods = [...new Set([...authentication.methods, 'totp', 'passkey'])];
+      const proved = { age_seconds: 0, mfa: true, phishing_resistant: true, methods };
+      return { ...context, authentication: { ...authentication, ...proved } };
     }
     case 'posture':
       return { ...context, posture: healthy(context.posture, extraChecks) };

@@ -46,7 +46,14 @@ action connect appliesTo {
       enrolled_days: Long,
     },
     posture: Posture,
-    authentication: { mfa: Bool, methods: Set<String>, provider: String, age_seconds: Long },
+    authentication: {
+      mfa: Bool,
+      phishing_resistant: Bool,
+      methods: Set<String>, // RFC 8176, or "password", "totp", "recovery", "passkey"
+      provider: String, // "local" for this deployment's own users
+      acr: String, // as the provider says; "" for none
+      age_seconds: Long,
+    },
     network: { address: ipaddr, country: String },
     time: { epoch_seconds: Long, date: String, hour: Long, minute: Long, weekday: Long }, // Monday is 1
     risk: { score: Long, factors: Set<String> },

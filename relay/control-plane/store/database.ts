@@ -1,4 +1,4 @@
-import type { Selectable } from 'kysely';
+import type { Generated, Selectable } from 'kysely';
 import type {
   AppId,
   ConnectorId,
@@ -47,6 +47,15 @@ export interface Database {
   signalMarks: SignalMarksTable;
   signalOutbox: SignalOutboxTable;
   factStamps: FactStampsTable;
+  providedMemberships: ProvidedMembershipsTable;
+  providers: ProvidersTable;
+  signIns: SignInsTable;
+  providerGrants: ProviderGrantsTable;
+  passkeys: PasskeysTable;
+  recoveryCodes: RecoveryCodesTable;
+  browserSessions: BrowserSessionsTable;
+  serviceCredentials: ServiceCredentialsTable;
+  scimTokens: ScimTokensTable;
 }
 
 export type Flag = 0 | 1;
@@ -61,11 +70,17 @@ export interface UsersTable {
   passwordHash: string | null;
   expiresAtMs: number | null;
   createdAtMs: number;
+  kind: Generated<'person' | 'service'>;
+  provider: string | null; // whose user it is; null for a local one
+  subject: string | null; // what the provider calls it; unique with the provider
+  externalId: string | null; // what whoever provisions users calls it
+  displayName: string | null;
 }
 
 export interface GroupsTable {
   id: GroupId;
   name: string; // unique
+  externalId: string | null;
   createdAtMs: number;
 }
 
@@ -73,6 +88,14 @@ export interface MembershipsTable {
   userId: UserId;
   groupId: GroupId;
   untilMs: number | null;
+  createdAtMs: number;
+}
+
+/** Places in groups that others keep in step; a user is in a group by any of them, or by an administrator's word. */
+export interface ProvidedMembershipsTable {
+  userId: UserId;
+  groupId: GroupId;
+  source: string; // `provider NAME` or `scim`
   createdAtMs: number;
 }
 
@@ -165,6 +188,8 @@ export interface SessionsTable {
   absoluteEndAtMs: number;
   endedAtMs: number | null;
   endReason: string | null;
+  address: Generated<string>; // where the sign-in came from
+  acr: Generated<string>; // the provider's word on how it was done; empty for none
 }
 
 /** `confirmed` turns 1 once the user has proved that the secret is stored; until then it does not count. */
@@ -354,6 +379,105 @@ export interface FactStampsTable {
   stamp: string;
 }
 
+/** Where else users sign in. */
+export interface ProvidersTable {
+  name: string;
+  settingsJson: string;
+  sealedSecret: string | null;
+  createdAtMs: number;
+}
+
+/** Sign-ins under way, each with a browser or at a provider's own page. */
+export interface SignInsTable {
+  id: string; // 128 random bits in base64url; not a secret
+  purpose: 'session' | 'enrolment';
+  deviceId: DeviceId | null; // null for a machine that is not enrolled yet
+  provider: string | null; // null: the person chooses on the page
+  challenge: string; // SHA-256 of what only the command that asked knows, base64url
+  loopbackPort: number | null; // where that command listens; null where there is no browser beside it
+  isStepUp: Flag; // what an earlier sign-in left at a provider does not count
+  state: 'begun' | 'proved' | 'used' | 'refused';
+  sealedState: string | null; // of the exchange with a provider
+  sealedProof: string | null; // who it turned out to be
+  ticketHash: string | null; // SHA-256 of what the browser brings to the command, hex
+  errorCode: ErrorCode | null;
+  errorReason: string | null;
+  address: string;
+  createdAtMs: number;
+  expiresAtMs: number;
+}
+
+/** What a provider gave for a session, to be asked again with. */
+export interface ProviderGrantsTable {
+  sessionId: SessionId;
+  userId: UserId;
+  provider: string;
+  subject: string;
+  sid: string | null; // the provider's own session
+  sealedTokens: string;
+  nextCheckAtMs: number;
+  lastOkAtMs: number;
+  lastError: string | null;
+  unreachableSinceMs: number | null;
+  claimedUntilMs: Generated<number>; // a control plane is at it until then
+}
+
+export interface PasskeysTable {
+  id: string; // the credential's, base64url
+  userId: UserId;
+  name: string;
+  publicKey: string; // COSE, base64url
+  counter: number;
+  transportsJson: string;
+  backedUp: Flag;
+  createdAtMs: number;
+  lastUsedAtMs: number | null;
+}
+
+/** Each serves once, in place of a one-time password. */
+export interface RecoveryCodesTable {
+  userId: UserId;
+  hash: string; // SHA-256, hex: a code has enough bits of its own
+  usedAtMs: number | null;
+  createdAtMs: number;
+}
+
+/** Persons signed in on the pages, for a few minutes. */
+export interface BrowserSessionsTable {
+  tokenHash: string; // SHA-256, hex
+  userId: UserId;
+  provider: string;
+  methodsJson: string;
+  address: string;
+  createdAtMs: number;
+  expiresAtMs: number;
+}
+
+/** How a service proves itself: a key of its own, or tokens of an issuer that meet conditions. */
+export interface ServiceCredentialsTable {
+  id: string;
+  userId: UserId;
+  kind: 'key' | 'token';
+  publicKey: string | null; // Ed25519, base64url
+  settingsJson: string; // of tokens: { issuer, audience, claims, … }
+  createdAtMs: number;
+  lastUsedAtMs: number | null;
+}
+
+/** Who may keep users and groups in step. */
+export interface ScimTokensTable {
+  id: string;
+  name: string; // unique
+  secretHash: string; // SHA-256, hex; unique
+  createdAtMs: number;
+  lastUsedAtMs: number | null;
+}
+
+export type SignIn = Selectable<SignInsTable>;
+export type Provider = Selectable<ProvidersTable>;
+export type Passkey = Selectable<PasskeysTable>;
+export type ServiceCredential = Selectable<ServiceCredentialsTable>;
+export type ScimToken = Selectable<ScimTokensTable>;
 export type User = Selectable<UsersTable>;
 export type Group = Selectable<GroupsTable>;
 export type Membership = Selectable<MembershipsTable>;

@@ -16,6 +16,7 @@ export const migrations: Record<string, Migration> = {
   '0008_posture': { up: hearPosture },
   '0009_compliance': { up: tellCompliance },
   '0010_fact_stamps': { up: stampFacts },
+  '0011_identity': { up: knowIdentities },
 };
 
 /** Tunnels of before are of version 1, which end with their path. */
@@ -92,6 +93,65 @@ async function tellCompliance(db: Kysely<unknown>): Promise<void> {
 async function stampFacts(db: Kysely<unknown>): Promise<void> {
   await runStatements(db, [
     `create table fact_stamps (subject text primary key, stamp text not null)`,
+  ]);
+}
+
+/** Users of other directories, second factors that cannot be phished, machines, and whoever keeps users in step. */
+async function knowIdentities(db: Kysely<unknown>): Promise<void> {
+  await runStatements(db, [
+    `alter table users add column kind text not null default 'person'`,
+    `alter table users add column provider text`,
+    `alter table users add column subject text`,
+    `alter table users add column external_id text`,
+    `alter table users add column display_name text`,
+    `create unique index users_by_subject on users (provider, subject)`,
+    `alter table groups add column external_id text`,
+    `alter table sessions add column address text not null default ''`,
+    `alter table sessions add column acr text not null default ''`,
+    `create table provided_memberships (
+      user_id text not null references users (id) on delete cascade,
+      group_id text not null references groups (id) on delete cascade,
+      source text not null, created_at_ms bigint not null, primary key (user_id, group_id, source))`,
+    `create index provided_memberships_by_group on provided_memberships (group_id)`,
+    `create table providers (
+      name text primary key, settings_json text not null, sealed_secret text,
+      created_at_ms bigint not null)`,
+    `create table sign_ins (
+      id text primary key, purpose text not null, device_id text, provider text,
+      challenge text not null, loopback_port integer, is_step_up integer not null default 0,
+      state text not null, sealed_state text, sealed_proof text, ticket_hash text unique,
+      error_code text, error_reason text, address text not null, created_at_ms bigint not null,
+      expires_at_ms bigint not null)`,
+    `create index sign_ins_by_end on sign_ins (expires_at_ms)`,
+    `create table provider_grants (
+      session_id text primary key references sessions (id) on delete cascade,
+      user_id text not null references users (id) on delete cascade, provider text not null,
+      subject text not null, sid text, sealed_tokens text not null, next_check_at_ms bigint not null,
+      last_ok_at_ms bigint not null, last_error text, unreachable_since_ms bigint,
+      claimed_until_ms bigint not null default 0)`,
+    `create index provider_grants_by_turn on provider_grants (next_check_at_ms)`,
+    `create index provider_grants_by_subject on provider_grants (provider, subject)`,
+    `create table passkeys (
+      id text primary key, user_id text not null references users (id) on delete cascade,
+      name text not null, public_key text not null, counter bigint not null,
+      transports_json text not null, backed_up integer not null, created_at_ms bigint not null,
+      last_used_at_ms bigint)`,
+    `create index passkeys_by_user on passkeys (user_id)`,
+    `create table recovery_codes (
+      user_id text not null references users (id) on delete cascade, hash text not null,
+      used_at_ms bigint, created_at_ms bigint not null, primary key (user_id, hash))`,
+    `create table browser_sessions (
+      token_hash text primary key, user_id text not null references users (id) on delete cascade,
+      provider text not null, methods_json text not null, address text not null,
+      created_at_ms bigint not null, expires_at_ms bigint not null)`,
+    `create table service_credentials (
+      id text primary key, user_id text not null references users (id) on delete cascade,
+      kind text not null, public_key text, settings_json text not null, created_at_ms bigint not null,
+      last_used_at_ms bigint)`,
+    `create index service_credentials_by_user on service_credentials (user_id)`,
+    `create table scim_tokens (
+      id text primary key, name text not null unique, secret_hash text not null unique,
+      created_at_ms bigint not null, last_used_at_ms bigint)`,
   ]);
 }
 

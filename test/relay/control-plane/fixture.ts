@@ -125,6 +125,11 @@ export async function addUser(store: Store, name: string, row: Partial<User> = {
     passwordHash: null,
     expiresAtMs: null,
     createdAtMs: startMs,
+    kind: 'person',
+    provider: null,
+    subject: null,
+    externalId: null,
+    displayName: null,
     ...row,
   };
   await store.write((tx) => tx.insertInto('users').values(user).execute());

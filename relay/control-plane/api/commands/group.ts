@@ -35,7 +35,12 @@ export const groupCommands: readonly Command[] = [
   defineCommand('group.add', 'change', byName, async ({ store, clock, audit }, { name }, actor) => {
     checkName('group', name);
     return store.write(async (tx) => {
-      const row: Group = { id: newId('group'), name, createdAtMs: clock.nowMs() };
+      const row: Group = {
+        id: newId('group'),
+        name,
+        externalId: null,
+        createdAtMs: clock.nowMs(),
+      };
       const added = await tx
         .insertInto('groups')
         .values(row)

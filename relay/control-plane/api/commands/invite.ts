@@ -194,7 +194,13 @@ export const inviteCommands: readonly Command[] = [
     const rows = await store.db
       .selectFrom('invites')
       .leftJoin('users', (join) => join.onRef('users.id', '=', 'invites.subject' as never))
-      .select(['invites.id', 'kind', 'subject', 'users.name as userName', 'usesLeft'])
+      .select([
+        'invites.id',
+        'invites.kind',
+        'invites.subject',
+        'users.name as userName',
+        'usesLeft',
+      ])
       .select(['invites.expiresAtMs', 'revoked'])
       .orderBy('invites.createdAtMs', 'desc')
       .execute();

@@ -44,7 +44,9 @@ function inWordsOf(engine: PolicyEngine, request: PolicyRequest): PolicyRequest 
   const now = unknownPosture(engine.extraChecks);
   const kept = Object.entries(request.context.posture).filter(([fact]) => fact in now);
   const posture = { ...now, ...Object.fromEntries(kept) };
-  return { ...request, context: { ...request.context, posture } };
+  const since = { phishing_resistant: false, acr: '' };
+  const authentication = Object.assign(since, request.context.authentication);
+  return { ...request, context: { ...request.context, authentication, posture } };
 }
 
 /** States that forbid everything, so that policy is not asked. */

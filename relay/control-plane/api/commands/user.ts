@@ -22,7 +22,14 @@ const changes = v.strictObject({ ...settings.entries, resetOtp: v.optional(v.boo
 type Settings = v.InferOutput<typeof settings>;
 
 /** Adds a user without password or groups. Throws ERR_CONFIG_EXISTS. */
-export async function addUser(tx: Tx, name: string, nowMs: number): Promise<User> {
+export async function addUser(
+  tx: Tx,
+  name: string,
+  nowMs: number,
+  more: Partial<
+    Pick<User, 'kind' | 'provider' | 'subject' | 'externalId' | 'displayName' | 'disabled'>
+  > = {},
+): Promise<User> {
   checkName('user', name);
   const user: User = {
     id: newId('user'),
@@ -32,6 +39,12 @@ export async function addUser(tx: Tx, name: string, nowMs: number): Promise<User
     passwordHash: null,
     expiresAtMs: null,
     createdAtMs: nowMs,
+    kind: 'person',
+    provider: null,
+    subject: null,
+    externalId: null,
+    displayName: null,
+    ...more,
   };
   const added = await tx
     .insertInto('users')

@@ -254,7 +254,11 @@ test.serial('join - refuses a CA that is not valid yet, or not for long', async 
     const directory = await mkdtemp(join(tmpdir(), 'ztna-join-'));
     t.teardown(() => rm(directory, { recursive: true, force: true }));
     const key = Buffer.from(root, 'base64url');
-    return offerKeys(identity, await createAuthority({ directory, nowMs, root: key }));
+    const { bundle } = await offerKeys(
+      identity,
+      await createAuthority({ directory, nowMs, root: key }),
+    );
+    return bundle;
   };
   for (const wrongByMs of [2 * dayMs, -30 * 365 * dayMs]) {
     const error = await t.throwsAsync<ZtnaError>(offer(Date.now() + wrongByMs));

@@ -55,6 +55,7 @@ test.before('a deployment whose verification this file carries out', async (t) =
   rig.version = 3;
   rig.plane.services.schedule.takeDue = () => [];
   await rig.admin('policy.apply', { files: policies });
+  await rig.admin('group.add', { name: 'mentors' });
   t.context.berlin = await rig.connector('berlin', ['wiki']);
   t.context.relay = await rig.relay(t.context.berlin);
 });
@@ -209,9 +210,28 @@ const changes: Readonly<Record<string, Readonly<Record<string, Change>>>> = {
       becomes: 'shortened',
     },
   },
+  provided_memberships: {
+    'is added': {
+      make: async (tx, { user: userId }) => {
+        const { id: groupId } = await tx
+          .selectFrom('groups')
+          .select('id')
+          .where('name', '=', 'mentors')
+          .executeTakeFirstOrThrow();
+        const row = { userId, groupId, source: 'scim', createdAtMs: 1 };
+        return tx.insertInto('providedMemberships').values(row).execute();
+      },
+      becomes: 'recorded',
+    },
+  },
   groups: {
     'is called otherwise': {
-      make: (tx) => tx.updateTable('groups').set({ name: 'former staff' }).execute(),
+      make: (tx) =>
+        tx
+          .updateTable('groups')
+          .set({ name: 'former staff' })
+          .where('name', '=', 'staff')
+          .execute(),
       becomes: 'closed',
     },
   },

@@ -29,6 +29,11 @@ class World {
     passwordHash: null,
     expiresAtMs: null as number | null,
     createdAtMs: startMs,
+    kind: 'person' as const,
+    provider: null,
+    subject: null,
+    externalId: null,
+    displayName: null,
   };
   device = {
     id: newId('device'),
@@ -58,6 +63,8 @@ class World {
     absoluteEndAtMs: startMs + 24 * hourMs,
     endedAtMs: null as number | null,
     endReason: null,
+    address: '',
+    acr: '',
   };
   methods: readonly string[] = ['password'];
   groups: readonly GroupFact[] = [{ name: 'staff', untilMs: null }];

@@ -1,0 +1,100 @@
+import { ZtnaError, type DeviceId, type SessionId } from '../../../protocol/index.ts';
+import { startSession, type Proof } from '../identity/index.ts';
+import type { Services } from '../services.ts';
+import type { Session, Tx } from '../store/index.ts';
+import { endTunnels } from './end-tunnels.ts';
+import { suspendSession } from './suspend-tunnels.ts';
+
+/** A provider is asked again no later than this after a sign-in; its own settings say how often from then on. */
+const firstCheckMs = 60_000;
+
+/**
+ * Opens a session for who proved to be the device's user, and puts that on record. Tunnels of the session before are held until
+ * they are decided on anew. Throws ERR_IDENTITY_SIGN_IN_REFUSED: `device_not_of_user` (another's proof is no better than
+ * none), `user_not_active`.
+ */
+export async function openSession(
+  services: Services,
+  tx: Tx,
+  device: DeviceId,
+  proof: Proof,
+  address: string,
+): Promise<Session> {
+  const { clock, settings, audit, sealer } = services;
+  const nowMs = clock.nowMs();
+  const row = await tx
+    .selectFrom('devices')
+    .select(['userId', 'state'])
+    .where('id', '=', device)
+    .executeTakeFirst();
+  if (row?.userId !== proof.user || row.state !== 'enrolled') {
+    throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'device_not_of_user' });
+  }
+  const user = await tx
+    .selectFrom('users')
+    .selectAll()
+    .where('id', '=', proof.user)
+    .executeTakeFirstOrThrow();
+  if (user.disabled === 1 || (user.expiresAtMs !== null && user.expiresAtMs <= nowMs)) {
+    throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'user_not_active' });
+  }
+  const { provider, methods, acr, authenticatedAtMs, grant } = proof;
+  const { session, replaced } = await startSession(tx, {
+    userId: user.id,
+    deviceId: device,
+    provider,
+    methods,
+    acr,
+    authenticatedAtMs,
+    address,
+    limits: settings.session,
+    notAfterMs: user.expiresAtMs,
+    nowMs,
+  });
+  if (grant) {
+    await tx
+      .insertInto('providerGrants')
+      .values({
+        sessionId: session.id,
+        userId: user.id,
+        provider,
+        subject: grant.subject,
+        sid: grant.sid,
+        sealedTokens: sealer.seal(
+          JSON.stringify({ refreshToken: grant.refreshToken, idToken: grant.idToken }),
+          `tokens ${session.id}`,
+        ),
+        nextCheckAtMs: nowMs + firstCheckMs,
+        lastOkAtMs: nowMs,
+        lastError: null,
+        unreachableSinceMs: null,
+      })
+      .execute();
+  }
+  for (const one of replaced) await holdUntilDecided(services, tx, one);
+  await audit.append(
+    {
+      actor: `device:${device}`,
+      action: 'session.sign_in',
+      subject: session.id,
+      outcome: 'ok',
+      user: user.name,
+      details: {
+        methods,
+        address,
+        ...(provider === 'local' ? {} : { provider }),
+        ...(acr === '' ? {} : { acr }),
+      },
+    },
+    tx,
+  );
+  return session;
+}
+
+/** Tunnels of the session before go on under the new one as soon as they are decided on with it. */
+async function holdUntilDecided(services: Services, tx: Tx, session: SessionId): Promise<void> {
+  const reason = 'signed_in_again';
+  const by = { reason, fix: 'nothing to do: it goes on in a moment' };
+  const others = await suspendSession(services, tx, session, by);
+  await endTunnels(services, tx, others, { reason, code: 'ERR_TUNNEL_REVOKED' });
+}

@@ -1,0 +1,14 @@
+import { ZtnaError, type FromDevice, type ToDevice } from '../../../protocol/index.ts';
+import type { DevicePeer } from '../live/peers.ts';
+import type { Services } from '../services.ts';
+
+type Request = Extract<
+  FromDevice,
+  { type: 'devices' | 'device_revoke' | 'factors' | 'recovery_begin' | 'passkey_remove' }
+>;
+
+export const answerOwn: (
+  services: Services,
+  peer: DevicePeer,
+  request: Request,
+) => Promise<ToDevice> = () => Promise.reject(new ZtnaError('ERR_CONFIG_NOT_AVAILABLE'));
