@@ -8,7 +8,8 @@ import type { Services } from '../services.ts';
 const holdExpired: Ending = { reason: 'hold_expired', code: 'ERR_TUNNEL_PATH_LOST' };
 const notMended: Ending = { reason: 'suspension_over', code: 'ERR_TUNNEL_REVOKED' };
 const stillUnhealthy: Ending = { reason: 'suspension_over', code: 'ERR_POSTURE_UNHEALTHY' };
-const connectorLost: Ending = { reason: 'connector_lost', code: 'ERR_CONNECTOR_OFFLINE' };
+/** Not lost access: whoever is told asks for another connector. */
+export const connectorLost: Ending = { reason: 'connector_lost', code: 'ERR_CONNECTOR_OFFLINE' };
 
 /**
  * Ends tunnels that nobody should wait for any longer: those detached for longer than they are held, and those that

@@ -5,11 +5,12 @@ import {
   type ConnectorId,
   type LeaseBatch,
 } from '../../../protocol/index.ts';
-import { endTunnels } from '../access/end-tunnels.ts';
+import { endTunnels, type Ending } from '../access/end-tunnels.ts';
 import { recordDecision } from '../grant/decide.ts';
 import { touchSession } from '../identity/index.ts';
 import { maxLeaseEntries } from '../limits.ts';
 import { Evaluation, reevaluate, type Evaluated } from './reevaluate.ts';
+import { connectorLost } from './overdue.ts';
 import { isOwn } from '../live/ownership.ts';
 import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
@@ -21,6 +22,8 @@ const openReportMs = 10_000;
 const maxCutAtOnce = 32;
 /** A session in use is noted when this part of its idle time has gone by. */
 const touchPart = 20;
+
+const unused: Ending = { reason: 'lease_expired', code: 'ERR_TUNNEL_LEASE_EXPIRED' };
 
 type Renewal = LeaseBatch['entries'][number];
 
@@ -84,9 +87,11 @@ export async function verifyTunnels(services: Services, ids: readonly string[]):
 
   await decideAnew(); // those that stay held back for the same reason need nothing written
   if (lost.length > 0) {
-    await store.write((tx) =>
-      endTunnels(services, tx, lost, { reason: 'lease_expired', code: 'ERR_TUNNEL_LEASE_EXPIRED' }),
-    );
+    await store.write(async (tx) => {
+      for (const [isUnused, some] of Map.groupBy(lost, ({ state }) => state === 'granted')) {
+        await endTunnels(services, tx, some, isUnused ? unused : connectorLost);
+      }
+    });
   }
   // A changed decision is durable before the bytes that it allows.
   await recordChanges(services, changed, [...sessions.values()], nowMs);

@@ -13,6 +13,7 @@ import {
 import { enrol, type Identity } from '../../../../protocol/host/index.ts';
 import { connectorAwayMs, maxDetachedPerDevice } from '../../../../relay/control-plane/limits.ts';
 import { endOverdue } from '../../../../relay/control-plane/verification/overdue.ts';
+import { verifyTunnels } from '../../../../relay/control-plane/verification/verifier.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer, type RelayPeer } from './rig.ts';
 
 interface Context {
@@ -515,6 +516,28 @@ test.serial(
     t.deepEqual(await statesOf(rig, [detached, asking, quiet]), ['closed', 'closed', 'open']);
     const ended = await device.find((message) =>
       message.type === 'tunnel_ended' && message.tunnel === asking.tunnel ? message : undefined,
+    );
+    t.like(ended, { code: 'ERR_CONNECTOR_OFFLINE', reason: 'connector_lost' });
+  },
+);
+
+test.serial(
+  'lease - of a tunnel whose connector stayed away runs out, and its agent is told to ask for another',
+  async (t) => {
+    const { rig, connector, device } = t.context;
+    const { tunnel: id } = await openTunnel(t.context);
+    const { services } = rig.plane;
+    const { absences, clock, peers, tunnels } = services;
+    connector.channel.close();
+    await until(() => Promise.resolve(peers.connectors.size === 0));
+    const live = tunnels.get(id);
+    if (!live) throw new Error('no tunnel');
+    live.untilMs = clock.nowMs() - 1; // nobody reported that its path is lost
+    absences.restart(clock.nowMs() - 1_000_000);
+    absences.leave(connector.identity.id as never, clock.nowMs() - connectorAwayMs);
+    await verifyTunnels(services, [id]);
+    const ended = await device.find((message) =>
+      message.type === 'tunnel_ended' && message.tunnel === id ? message : undefined,
     );
     t.like(ended, { code: 'ERR_CONNECTOR_OFFLINE', reason: 'connector_lost' });
   },
