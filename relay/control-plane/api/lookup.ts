@@ -159,10 +159,20 @@ export async function getTunnel(db: Db, text: string): Promise<Tunnel> {
   return onlyOne('tunnel', text, rows);
 }
 
+/** A group that nobody is in. */
+export function newGroup(
+  name: string,
+  createdAtMs: number,
+  more: Partial<Pick<Group, 'externalId' | 'provisionedBy' | 'displayName'>> = {},
+): Group {
+  const none = { externalId: null, provisionedBy: null, displayName: null };
+  return { id: newId('group'), name, ...none, createdAtMs, ...more };
+}
+
 /** The group of that name, made when there is none. */
 export async function ensureGroup(tx: Tx, name: string, nowMs: number): Promise<Group> {
   checkName('group', name);
-  const row: Group = { id: newId('group'), name, externalId: null, createdAtMs: nowMs };
+  const row = newGroup(name, nowMs);
   await tx
     .insertInto('groups')
     .values(row)

@@ -1,5 +1,5 @@
 import { revokeSubject } from '../access/end-tunnels.ts';
-import { cutOff } from '../api/commands/user.ts';
+import { cutOff, disableUser } from '../access/cut-off.ts';
 import { endSessions, sessionMethods } from '../identity/index.ts';
 import { knowTunnels } from '../live/replica.ts';
 import { reevaluate } from '../verification/reevaluate.ts';
@@ -113,8 +113,7 @@ export function createSignalEffects(services: Services): SignalEffects {
     reviewRisk: (tx, on) => review(tx, on, 'risk_changed'),
 
     async disableUser(tx, user, reason) {
-      await tx.updateTable('users').set({ disabled: 1 }).where('id', '=', user.id).execute();
-      return cutOff(services, tx, user, reason);
+      return disableUser(services, tx, user, 'signals', reason);
     },
   };
 }

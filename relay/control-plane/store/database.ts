@@ -75,12 +75,16 @@ export interface UsersTable {
   subject: string | null; // what the provider calls it; unique with the provider
   externalId: string | null; // what whoever provisions users calls it
   displayName: string | null;
+  provisionedBy: string | null; // `scim` or `scim PROVIDER`: who adds, changes and removes it
+  disabledByJson: Generated<string>; // who wants it disabled: `admin`, `signals`, `scim`
 }
 
 export interface GroupsTable {
   id: GroupId;
   name: string; // unique
   externalId: string | null;
+  provisionedBy: string | null; // as a user's
+  displayName: string | null; // as whoever provisions it writes it
   createdAtMs: number;
 }
 
@@ -95,7 +99,7 @@ export interface MembershipsTable {
 export interface ProvidedMembershipsTable {
   userId: UserId;
   groupId: GroupId;
-  source: string; // `provider NAME` or `scim`
+  source: string; // `provider NAME`, `scim` or `scim PROVIDER`
   createdAtMs: number;
 }
 
@@ -469,6 +473,7 @@ export interface ScimTokensTable {
   id: string;
   name: string; // unique
   secretHash: string; // SHA-256, hex; unique
+  provider: string | null; // where the users that it adds sign in; null: here
   createdAtMs: number;
   lastUsedAtMs: number | null;
 }

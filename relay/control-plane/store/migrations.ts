@@ -106,6 +106,10 @@ async function knowIdentities(db: Kysely<unknown>): Promise<void> {
     `alter table users add column display_name text`,
     `create unique index users_by_subject on users (provider, subject)`,
     `alter table groups add column external_id text`,
+    `alter table users add column provisioned_by text`,
+    `alter table users add column disabled_by_json text not null default '[]'`,
+    `alter table groups add column provisioned_by text`,
+    `alter table groups add column display_name text`,
     `alter table sessions add column address text not null default ''`,
     `alter table sessions add column acr text not null default ''`,
     `create table provided_memberships (
@@ -151,7 +155,7 @@ async function knowIdentities(db: Kysely<unknown>): Promise<void> {
     `create index service_credentials_by_user on service_credentials (user_id)`,
     `create table scim_tokens (
       id text primary key, name text not null unique, secret_hash text not null unique,
-      created_at_ms bigint not null, last_used_at_ms bigint)`,
+      provider text, created_at_ms bigint not null, last_used_at_ms bigint)`,
   ]);
 }
 

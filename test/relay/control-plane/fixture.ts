@@ -130,6 +130,8 @@ export async function addUser(store: Store, name: string, row: Partial<User> = {
     subject: null,
     externalId: null,
     displayName: null,
+    provisionedBy: null,
+    disabledByJson: '[]',
     ...row,
   };
   await store.write((tx) => tx.insertInto('users').values(user).execute());

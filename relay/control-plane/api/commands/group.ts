@@ -1,8 +1,8 @@
 import * as v from 'valibot';
-import { newId, ZtnaError, type UserId } from '../../../../protocol/index.ts';
+import { ZtnaError, type UserId } from '../../../../protocol/index.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { defineCommand, type Command } from '../command.ts';
-import { alreadyThere, checkName, getGroup, getUser } from '../lookup.ts';
+import { alreadyThere, checkName, getGroup, getUser, newGroup } from '../lookup.ts';
 import { byName, instantMs, none, word } from './schema.ts';
 import { knowTunnels } from '../../live/replica.ts';
 import type { LiveTunnel } from '../../live/tunnel-index.ts';
@@ -35,12 +35,7 @@ export const groupCommands: readonly Command[] = [
   defineCommand('group.add', 'change', byName, async ({ store, clock, audit }, { name }, actor) => {
     checkName('group', name);
     return store.write(async (tx) => {
-      const row: Group = {
-        id: newId('group'),
-        name,
-        externalId: null,
-        createdAtMs: clock.nowMs(),
-      };
+      const row = newGroup(name, clock.nowMs());
       const added = await tx
         .insertInto('groups')
         .values(row)

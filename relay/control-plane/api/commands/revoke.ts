@@ -1,12 +1,12 @@
 import * as v from 'valibot';
 import { ZtnaError, type Subject } from '../../../../protocol/index.ts';
+import { cutOff } from '../../access/cut-off.ts';
 import { revokeSubject } from '../../access/end-tunnels.ts';
 import { endSessions } from '../../identity/index.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { getConnector, getDevice, getSession, getTunnel, getUser } from '../lookup.ts';
 import { removeConnector, revokeDevice } from './object.ts';
 import { word } from './schema.ts';
-import { cutOff } from './user.ts';
 import type { Services } from '../../services.ts';
 import type { Tx } from '../../store/index.ts';
 

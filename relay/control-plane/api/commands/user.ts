@@ -1,9 +1,9 @@
 import * as v from 'valibot';
-import { newId } from '../../../../protocol/index.ts';
-import { closeWhenTold, revokeSubject } from '../../access/end-tunnels.ts';
+import { newId, ZtnaError } from '../../../../protocol/index.ts';
+import { disableUser, enableUser, removeUser } from '../../access/cut-off.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { readGroups } from '../../grant/facts.ts';
-import { endSessions, hasTotp, preparePassword, removeTotp } from '../../identity/index.ts';
+import { hasTotp, preparePassword, removeTotp } from '../../identity/index.ts';
 import { knowTunnels } from '../../live/replica.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { alreadyThere, checkName, ensureGroup, getUser } from '../lookup.ts';
@@ -27,7 +27,10 @@ export async function addUser(
   name: string,
   nowMs: number,
   more: Partial<
-    Pick<User, 'kind' | 'provider' | 'subject' | 'externalId' | 'displayName' | 'disabled'>
+    Pick<
+      User,
+      'kind' | 'provider' | 'subject' | 'externalId' | 'displayName' | 'provisionedBy' | 'disabled'
+    >
   > = {},
 ): Promise<User> {
   checkName('user', name);
@@ -44,6 +47,8 @@ export async function addUser(
     subject: null,
     externalId: null,
     displayName: null,
+    provisionedBy: null,
+    disabledByJson: '[]',
     ...more,
   };
   const added = await tx
@@ -164,8 +169,7 @@ export const userCommands: readonly Command[] = [
   defineCommand('user.disable', 'change', byName, async (services, { name }, actor) =>
     services.store.write(async (tx) => {
       const user = await getUser(tx, name);
-      const tunnelsEnded = await cutOff(services, tx, user, 'user_disabled');
-      await tx.updateTable('users').set({ disabled: 1 }).where('id', '=', user.id).execute();
+      const tunnelsEnded = await disableUser(services, tx, user, 'admin');
       await record(services, tx, actor, 'user.disable', user, { tunnelsEnded });
       return { name: user.name, tunnelsEnded };
     }),
@@ -174,7 +178,13 @@ export const userCommands: readonly Command[] = [
   defineCommand('user.enable', 'change', byName, async (services, { name }, actor) =>
     services.store.write(async (tx) => {
       const user = await getUser(tx, name);
-      await tx.updateTable('users').set({ disabled: 0 }).where('id', '=', user.id).execute();
+      const left = await enableUser(tx, user, 'admin', 'signals');
+      if (left.length > 0) {
+        throw new ZtnaError('ERR_CONFIG_USAGE', {
+          message: `the directory that provisions ${user.name} says that it is not active`,
+          hint: 'activate the user there',
+        });
+      }
       await record(services, tx, actor, 'user.enable', user, {});
       return { name: user.name };
     }),
@@ -183,49 +193,12 @@ export const userCommands: readonly Command[] = [
   defineCommand('user.remove', 'change', byName, async (services, { name }, actor) =>
     services.store.write(async (tx) => {
       const user = await getUser(tx, name);
-      const tunnelsEnded = await cutOff(services, tx, user, 'user_removed');
-      await tx.deleteFrom('sessions').where('userId', '=', user.id).execute();
-      const devices = await tx
-        .deleteFrom('devices')
-        .where('userId', '=', user.id)
-        .returning('id')
-        .execute();
-      services.store.afterCommit(tx, () => {
-        closeWhenTold(services, () => devices.flatMap(({ id }) => services.peers.devices(id)));
-      });
-      await tx
-        .deleteFrom('invites')
-        .where('kind', '=', 'user')
-        .where('subject', '=', user.id)
-        .execute();
-      await tx.deleteFrom('users').where('id', '=', user.id).execute();
+      const tunnelsEnded = await removeUser(services, tx, user);
       await record(services, tx, actor, 'user.remove', user, { tunnelsEnded });
       return { name: user.name, tunnelsEnded };
     }),
   ),
 ];
-
-/** Ends every session and tunnel of a user, at once and everywhere. */
-export async function cutOff(
-  services: Services,
-  tx: Tx,
-  user: User,
-  reason: string,
-): Promise<number> {
-  await endSessions(tx, { userId: user.id }, reason, services.clock.nowMs());
-  const count = await revokeSubject(services, tx, { kind: 'user', id: user.id }, reason);
-  const devices = await tx
-    .selectFrom('devices')
-    .select('id')
-    .where('userId', '=', user.id)
-    .execute();
-  services.store.afterCommit(tx, () => {
-    for (const { id } of devices) {
-      for (const peer of services.peers.devices(id)) peer.send({ type: 'session_ended', reason });
-    }
-  });
-  return count;
-}
 
 async function record(
   services: Services,

@@ -83,6 +83,8 @@ const samples: Readonly<Record<string, Sample>> = {
       subject: null,
       external_id: null,
       display_name: null,
+      provisioned_by: null,
+      disabled_by_json: '[]',
     },
     other: {
       id: 'v',
@@ -97,6 +99,8 @@ const samples: Readonly<Record<string, Sample>> = {
       subject: 's',
       external_id: 'e',
       display_name: 'Ben',
+      provisioned_by: 'scim',
+      disabled_by_json: '["admin"]',
     },
     subjects: (row) => row['id'],
   },

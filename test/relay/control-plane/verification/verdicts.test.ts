@@ -34,6 +34,8 @@ class World {
     subject: null,
     externalId: null,
     displayName: null,
+    provisionedBy: null,
+    disabledByJson: '[]',
   };
   device = {
     id: newId('device'),
