@@ -106,8 +106,22 @@ const samples: Readonly<Record<string, Sample>> = {
   },
   groups: {
     key: ['id'],
-    row: { id: 'g', name: 'staff', external_id: null, created_at_ms: 1 },
-    other: { id: 'h', name: 'guests', external_id: 'e', created_at_ms: 2 },
+    row: {
+      id: 'g',
+      name: 'staff',
+      external_id: null,
+      created_at_ms: 1,
+      provisioned_by: null,
+      display_name: null,
+    },
+    other: {
+      id: 'h',
+      name: 'guests',
+      external_id: 'e',
+      created_at_ms: 2,
+      provisioned_by: 'scim',
+      display_name: 'Guests',
+    },
     subjects: () => '*',
   },
   memberships: {
