@@ -59,3 +59,6 @@ export const complianceEveryMs = 3_600_000;
 
 /** How often one device is held against policy because it says something else. */
 export const complianceChecks = { burst: 6, perMinute: 6 } as const;
+
+/** Pages, and what they send, of one address; a whole office may share one. */
+export const pageRequests = { burst: 300, perMinute: 300 } as const;

@@ -13,7 +13,7 @@ import { ServerCertificate } from './enrolment/own-certificate.ts';
 import { answerEnrolment } from './enrolment/endpoint.ts';
 import { healthMetrics } from './health/metrics.ts';
 import { startHealthServer } from '../health-server.ts';
-import { greetingWaitMs } from './limits.ts';
+import { greetingWaitMs, pageRequests } from './limits.ts';
 import { SignInThrottle } from './identity/index.ts';
 import { PageCertificate } from './listener/page-certificate.ts';
 import { startSecureListener } from './listener/secure-listener.ts';
@@ -310,6 +310,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
       waiting: limits.greetingsWaiting,
       waitMs: greetingWaitMs,
     }),
+    pageThrottle: new Throttle(pageRequests),
     enrolmentThrottle: new Throttle({ burst: 120, perMinute: limits.enrolmentsPerMinute }),
     settings,
     self: { id: selfId },

@@ -67,6 +67,8 @@ export interface Services {
   readonly reportThrottle: Throttle;
   /** By address, IPv6 by its /64. */
   readonly enrolmentThrottle: Throttle;
+  /** Pages asked for; by address, IPv6 by its /64. */
+  readonly pageThrottle: Throttle;
   /** Tunnels that are taken up again. */
   readonly takeUps: TakeUps;
   /** Of devices that are being greeted, from their upgrade to the welcome. */

@@ -7,6 +7,8 @@ export interface Settings {
   readonly url: string;
   readonly adminListen: { readonly host: string; readonly port: number } | null;
   readonly maxDevicesPerUser: number;
+  /** Who may enrol a machine: with a code alone, or by signing in on a page, at once or once it is approved. */
+  readonly enrolmentMode?: EnrolmentMode;
   readonly session: { readonly idleMs: number; readonly absoluteMs: number };
   readonly verification: VerificationSettings;
   /** What devices say of themselves, how old it may be, and what they are asked for beside the usual. */
@@ -20,6 +22,8 @@ export interface Settings {
   /** What browsers and other systems are shown. */
   readonly tls?: PageCertificateFiles | null;
 }
+
+export type EnrolmentMode = 'invite' | 'sso' | 'sso-approve';
 
 export interface VerificationSettings {
   readonly intervalMs: number;

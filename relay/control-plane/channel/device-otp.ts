@@ -1,5 +1,5 @@
 import { ZtnaError, type FromDevice, type ToDevice } from '../../../protocol/index.ts';
-import { beginTotp, confirmTotp, hasTotp, removeTotp, useTotp } from '../identity/index.ts';
+import { beginTotp, confirmTotp, hasTotp, removeTotp, useSecondFactor } from '../identity/index.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import type { Services } from '../services.ts';
 import type { Session, Tx, User } from '../store/index.ts';
@@ -9,7 +9,8 @@ type OtpRequest = Extract<FromDevice, { type: `otp_${string}` }>;
 type Answer<T extends ToDevice['type']> = Extract<ToDevice, { type: T }>;
 
 /**
- * What signed-in users ask about their own one-time passwords; one that is in use is removed only with itself. Throws
+ * What signed-in users ask about their own one-time passwords; one that is in use is removed only with itself or a
+ * recovery code. Throws
  * ERR_IDENTITY_SIGN_IN_NEEDED, ERR_LIMIT_RATE for changes, and what the one-time password itself is refused with.
  */
 export async function answerOtp(
@@ -32,7 +33,7 @@ export async function answerOtp(
     }
     case 'otp_remove':
       return changeOtp(services, peer, id, 'otp.remove', async (tx, user) => {
-        await useTotp(tx, user.id, request.otp, Date.now());
+        await useSecondFactor(tx, user.id, request.otp, Date.now());
         await removeTotp(tx, user.id);
         return false;
       });

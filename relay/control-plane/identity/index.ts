@@ -22,9 +22,14 @@ export {
   touchSession,
   type SessionLimits,
 } from './session.ts';
+export { countRecoveryCodes, makeRecoveryCodes } from './recovery-codes.ts';
+export { useSecondFactor } from './second-factor.ts';
 export {
   findUser,
+  isActive,
   preparePassword,
+  provePassword,
+  proveSecondFactor,
   signIn,
   type AuthenticatedUser,
   type Credentials,

@@ -1,9 +1,10 @@
 import { ZtnaError, type DeviceId, type UserId } from '../../../protocol/index.ts';
 import { checkNewPassword, maxPasswordLength } from './password-rules.ts';
 import { hashPassword, verifyPassword } from './scrypt.ts';
-import { hasTotp, useTotp } from './totp.ts';
+import { useSecondFactor, type TypedFactor } from './second-factor.ts';
+import { hasTotp } from './totp.ts';
 import type { Urgency } from './turnstile.ts';
-import type { SignInThrottle } from './throttle.ts';
+import type { SignInSource, SignInThrottle } from './throttle.ts';
 import type { User } from '../store/database.ts';
 import type { Reader, Store, Tx } from '../store/store.ts';
 
@@ -21,7 +22,7 @@ export interface Credentials {
 export interface AuthenticatedUser {
   readonly __authenticated: unique symbol;
   readonly user: User;
-  readonly methods: readonly string[]; // `password`, `totp`
+  readonly methods: readonly string[]; // `password`, and `totp` or `recovery`
 }
 
 export interface SignInOptions {
@@ -33,49 +34,80 @@ export interface SignInOptions {
 }
 
 /**
- * Checks a local user's password and, where set up, one-time password. Unknown, disabled and expired users
+ * Checks a local user's password and, where set up, one-time password or recovery code. Unknown, disabled and expired users
  * look and cost like a wrong password.
  * Throws ERR_IDENTITY_SIGN_IN_REFUSED, ERR_IDENTITY_OTP_NEEDED once the password is right, or ERR_LIMIT_RATE.
  */
 export async function signIn(
-  { store, throttle, clock, wallMs = Date.now }: SignInOptions,
+  options: SignInOptions,
   credentials: Credentials,
 ): Promise<AuthenticatedUser> {
-  const { password, otp, address, device } = credentials;
+  const { otp } = credentials;
+  const user = await provePassword(options, credentials);
+  const methods = ['password'];
+  if (await hasTotp(options.store.db, user.id)) {
+    if (otp === null) throw new ZtnaError('ERR_IDENTITY_OTP_NEEDED');
+    methods.push(await proveSecondFactor(options, user, otp, credentials));
+  }
+  return { user, methods } as unknown as AuthenticatedUser;
+}
+
+/** The first half of `signIn`: whose password it is. Whether that is enough, the caller asks `hasTotp`. */
+export async function provePassword(
+  { store, throttle, clock }: SignInOptions,
+  credentials: Omit<Credentials, 'otp'>,
+): Promise<User> {
+  const { password } = credentials;
   const named = await findUser(store.db, credentials.user);
   const isOwner = credentials.owner === undefined || named?.id === credentials.owner;
   const found = isOwner ? named : undefined;
-  const isKnown = found !== undefined && (await isKnownDevice(store.db, found, device));
-  const source = { account: credentials.user, address, device, isKnown };
-  const attempt = throttle.begin(source);
+  const attempt = throttle.begin(await sourceOf(store.db, credentials, found));
   const isRight =
     password.length <= maxPasswordLength &&
     (await verifyPassword(password, found?.passwordHash ?? null));
   // Read again: hashing takes long enough for an administrator to disable the user meanwhile.
   const user = found && (await findUser(store.db, credentials.user));
-  const isUsable =
-    user?.disabled === 0 && (user.expiresAtMs === null || user.expiresAtMs > clock.nowMs());
-  if (!isRight || !isUsable || user.passwordHash !== found?.passwordHash) {
+  if (!isRight || !isActive(user, clock.nowMs()) || user.passwordHash !== found?.passwordHash) {
     attempt.fail();
     throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', {
       reason: !isOwner ? 'device_not_of_user' : isRight ? 'user_not_active' : 'password_wrong',
     });
   }
   attempt.succeed();
-  const methods = ['password'];
-  if (await hasTotp(store.db, user.id)) {
-    if (otp === null) throw new ZtnaError('ERR_IDENTITY_OTP_NEEDED');
-    const guess = throttle.begin(source, 'otp');
-    try {
-      await store.write((tx) => useTotp(tx, user.id, otp, wallMs()));
-    } catch (error) {
-      guess.fail();
-      throw error;
-    }
+  return user;
+}
+
+/** The second half, for a user whose password was right. Answers the method. */
+export async function proveSecondFactor(
+  { store, throttle, wallMs = Date.now }: SignInOptions,
+  user: User,
+  otp: string,
+  from: Pick<Credentials, 'device' | 'address'>,
+): Promise<TypedFactor> {
+  const source = await sourceOf(store.db, { ...from, user: user.name }, user);
+  const guess = throttle.begin(source, 'otp');
+  try {
+    const method = await store.write((tx) => useSecondFactor(tx, user.id, otp, wallMs()));
     guess.succeed();
-    methods.push('totp');
+    return method;
+  } catch (error) {
+    guess.fail();
+    throw error;
   }
-  return { user, methods } as unknown as AuthenticatedUser;
+}
+
+/** True for a user whose account is open. */
+export function isActive(user: User | undefined, nowMs: number): user is User {
+  return user?.disabled === 0 && (user.expiresAtMs === null || user.expiresAtMs > nowMs);
+}
+
+async function sourceOf(
+  db: Reader,
+  { user: account, device, address }: Pick<Credentials, 'user' | 'device' | 'address'>,
+  user: User | undefined,
+): Promise<SignInSource> {
+  const isKnown = user !== undefined && (await isKnownDevice(db, user, device));
+  return { account, address, device, isKnown };
 }
 
 /**

@@ -28,13 +28,14 @@ export interface ProvidedGrant {
   readonly idToken: string;
 }
 
-/** Begins a sign-in of a device, or of a machine that is to become one. */
+/** Begins a sign-in of a device, of a machine that is to become one, or of a browser to its user's own page. */
 export async function beginSignIn(
   tx: Tx,
   what: Pick<
     SignIn,
     'purpose' | 'deviceId' | 'provider' | 'challenge' | 'loopbackPort' | 'address'
   > & {
+    readonly loopbackState?: string | null;
     readonly isStepUp: boolean;
     readonly nowMs: number;
   },
@@ -47,6 +48,8 @@ export async function beginSignIn(
   const row: SignIn = {
     ...rest,
     id: randomBytes(16).toString('base64url'),
+    loopbackState: what.loopbackState ?? null,
+    passkeyChallenge: null,
     isStepUp: isStepUp ? 1 : 0,
     state: 'begun',
     sealedState: null,

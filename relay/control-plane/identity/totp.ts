@@ -1,6 +1,7 @@
 import { Secret, TOTP } from 'otpauth';
 import { ZtnaError, type UserId } from '../../../protocol/index.ts';
 import type { Reader, Tx } from '../store/store.ts';
+import { removeRecoveryCodes } from './recovery-codes.ts';
 
 const periodSeconds = 30;
 const digits = 6;
@@ -75,7 +76,7 @@ export async function useTotp(
   const known = await readTotp(tx, userId);
   const step =
     known?.confirmed === state.confirmed ? totpStep(known.secret, code, nowMs) : undefined;
-  if (step === undefined) throw refused('totp_wrong');
+  if (step === undefined) throw refuseTotp('totp_wrong');
   const used = await tx
     .updateTable('totpSecrets')
     .set({ lastUsedStep: step })
@@ -83,7 +84,7 @@ export async function useTotp(
     .where('lastUsedStep', '<', step)
     .returning('userId')
     .executeTakeFirst();
-  if (!used) throw refused('totp_replayed');
+  if (!used) throw refuseTotp('totp_replayed');
 }
 
 /** True when the user's sign-in asks for a one-time password. */
@@ -91,7 +92,9 @@ export async function hasTotp(db: Reader | Tx, userId: UserId): Promise<boolean>
   return (await readTotp(db, userId))?.confirmed === true;
 }
 
+/** Ends them, and with them the recovery codes that stand in for them. */
 export async function removeTotp(tx: Tx, userId: UserId): Promise<void> {
+  await removeRecoveryCodes(tx, userId);
   await tx.deleteFrom('totpSecrets').where('userId', '=', userId).execute();
 }
 
@@ -107,6 +110,7 @@ async function readTotp(
   return row && { secret: row.secret, confirmed: row.confirmed === 1 };
 }
 
-function refused(reason: string): ZtnaError {
+/** How a one-time password that does not fit is refused. */
+export function refuseTotp(reason: string): ZtnaError {
   return new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason });
 }

@@ -394,11 +394,13 @@ export interface ProvidersTable {
 /** Sign-ins under way, each with a browser or at a provider's own page. */
 export interface SignInsTable {
   id: string; // 128 random bits in base64url; not a secret
-  purpose: 'session' | 'enrolment';
+  purpose: 'session' | 'enrolment' | 'account';
   deviceId: DeviceId | null; // null for a machine that is not enrolled yet
   provider: string | null; // null: the person chooses on the page
   challenge: string; // SHA-256 of what only the command that asked knows, base64url
   loopbackPort: number | null; // where that command listens; null where there is no browser beside it
+  loopbackState: string | null; // what that command knows the browser's visit by
+  passkeyChallenge: string | null; // what a passkey is asked to sign; serves once
   isStepUp: Flag; // what an earlier sign-in left at a provider does not count
   state: 'begun' | 'proved' | 'used' | 'refused';
   sealedState: string | null; // of the exchange with a provider
@@ -453,6 +455,7 @@ export interface BrowserSessionsTable {
   provider: string;
   methodsJson: string;
   address: string;
+  challenge: string | null; // what a new passkey is asked to sign; serves once
   createdAtMs: number;
   expiresAtMs: number;
 }

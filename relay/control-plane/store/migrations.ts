@@ -122,7 +122,8 @@ async function knowIdentities(db: Kysely<unknown>): Promise<void> {
       created_at_ms bigint not null)`,
     `create table sign_ins (
       id text primary key, purpose text not null, device_id text, provider text,
-      challenge text not null, loopback_port integer, is_step_up integer not null default 0,
+      challenge text not null, loopback_port integer, loopback_state text, passkey_challenge text,
+      is_step_up integer not null default 0,
       state text not null, sealed_state text, sealed_proof text, ticket_hash text unique,
       error_code text, error_reason text, address text not null, created_at_ms bigint not null,
       expires_at_ms bigint not null)`,
@@ -146,7 +147,7 @@ async function knowIdentities(db: Kysely<unknown>): Promise<void> {
       used_at_ms bigint, created_at_ms bigint not null, primary key (user_id, hash))`,
     `create table browser_sessions (
       token_hash text primary key, user_id text not null references users (id) on delete cascade,
-      provider text not null, methods_json text not null, address text not null,
+      provider text not null, methods_json text not null, address text not null, challenge text,
       created_at_ms bigint not null, expires_at_ms bigint not null)`,
     `create table service_credentials (
       id text primary key, user_id text not null references users (id) on delete cascade,

@@ -146,6 +146,7 @@ export type RelayPeer = Peer<ToRelay, FromRelay>;
 export class Rig {
   readonly logLines: string[] = [];
   readonly #abort = new AbortController();
+  #host = '127.0.0.1';
   readonly #sockets = new Set<Socket>();
   dir = '';
   /** The highest version that its peers offer. */
@@ -157,8 +158,10 @@ export class Rig {
   #front!: Server;
   #dropStore: () => Promise<void> = () => Promise.resolve();
 
-  static async start(changes: Partial<Settings> = {}): Promise<Rig> {
+  /** `host` is of this machine, as devices and browsers dial it. */
+  static async start(changes: Partial<Settings> = {}, host = '127.0.0.1'): Promise<Rig> {
     const rig = new Rig();
+    rig.#host = host;
     if (fileEngine.isPostgres) {
       const database = await newPostgresDatabase();
       rig.storeUrl = database.url;
@@ -223,7 +226,7 @@ export class Rig {
     });
     this.#front.listen(0, '127.0.0.1');
     await new Promise((resolve) => this.#front.once('listening', resolve));
-    this.url = `https://127.0.0.1:${String((this.#front.address() as AddressInfo).port)}`;
+    this.url = `https://${this.#host}:${String((this.#front.address() as AddressInfo).port)}`;
   }
 
   async stop(): Promise<void> {
