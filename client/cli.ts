@@ -109,19 +109,24 @@ function withIdentityCommands(yargs: Global): void {
         .option('user', one('who signs in (default: the enrolled user)'))
         .option('password-stdin', flag('read the password from standard input'))
         .option('otp', one('one-time password'))
-        .option('provider', one('sign in at a provider (not available yet)'))
-        .option('device-code', flag('sign in on another device (not available yet)'))
-        .option('browser', { type: 'boolean', default: true, hidden: true }),
-    async (a) => {
-      if (a.provider !== undefined) notAvailableYet('login --provider');
-      if (a.deviceCode) notAvailableYet('login --device-code');
-      return (await command.signIn()).runLogin({
+        .option('provider', one('where to sign in: a provider of the relay, or local'))
+        .option('device-code', flag('sign in on another machine or phone, at the provider’s page'))
+        .option('browser', {
+          type: 'boolean',
+          describe: 'sign in on the relay’s page; --no-browser: with a browser of another machine',
+        })
+        .option('code-stdin', flag('with --no-browser: read the code from standard input')),
+    async (a) =>
+      (await command.signIn()).runLogin({
         ...globalOf(a),
         user: optional('user', a.user),
         isPasswordOnStdin: a.passwordStdin,
         otp: optional('otp', a.otp),
-      });
-    },
+        provider: optional('provider', a.provider),
+        isDeviceCode: a.deviceCode,
+        isBrowser: a.browser,
+        isCodeOnStdin: a.codeStdin,
+      }),
   );
   yargs.command(
     'logout',

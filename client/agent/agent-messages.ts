@@ -1,9 +1,14 @@
-import { ZtnaError, type FromDevice, type ToDevice } from '../../protocol/index.ts';
+import {
+  identityVersion,
+  ZtnaError,
+  type FromDevice,
+  type ToDevice,
+} from '../../protocol/index.ts';
 
 /** Requests an agent makes, and the type of the answer to each. `done` answers those that have nothing to tell. */
 interface AnswerTypes {
   sign_in: 'signed_in';
-  sign_out: 'done';
+  sign_out: 'done' | 'signed_out';
   status: 'status';
   apps: 'apps';
   grant: 'permit';
@@ -14,6 +19,16 @@ interface AnswerTypes {
   otp_confirm: 'done' | 'otp_state';
   otp_list: 'otp_state';
   otp_remove: 'done' | 'otp_state';
+  providers: 'providers';
+  sign_in_begin: 'sign_in_started';
+  sign_in_finish: 'signed_in';
+  service_challenge: 'service_nonce';
+  service_sign_in: 'signed_in';
+  devices: 'devices';
+  device_revoke: 'done';
+  factors: 'factors';
+  recovery_begin: 'recovery_codes';
+  passkey_remove: 'done';
 }
 export type RequestType = keyof AnswerTypes;
 
@@ -28,7 +43,7 @@ export type Answer<T extends RequestType> = Extract<ToDevice, { type: AnswerType
 
 const answerTypes: Readonly<Record<RequestType, readonly ToDevice['type'][]>> = {
   sign_in: ['signed_in'],
-  sign_out: ['done'],
+  sign_out: ['done', 'signed_out'],
   status: ['status'],
   apps: ['apps'],
   grant: ['permit'],
@@ -39,7 +54,42 @@ const answerTypes: Readonly<Record<RequestType, readonly ToDevice['type'][]>> = 
   otp_confirm: ['done', 'otp_state'],
   otp_list: ['otp_state'],
   otp_remove: ['done', 'otp_state'],
+  providers: ['providers'],
+  sign_in_begin: ['sign_in_started'],
+  sign_in_finish: ['signed_in'],
+  service_challenge: ['service_nonce'],
+  service_sign_in: ['signed_in'],
+  devices: ['devices'],
+  device_revoke: ['done'],
+  factors: ['factors'],
+  recovery_begin: ['recovery_codes'],
+  passkey_remove: ['done'],
 };
+
+/** What control planes before `identityVersion` do not know, and must not be sent. */
+const identityRequests: ReadonlySet<RequestType> = new Set<RequestType>([
+  'providers',
+  'sign_in_begin',
+  'sign_in_finish',
+  'service_challenge',
+  'service_sign_in',
+  'devices',
+  'device_revoke',
+  'factors',
+  'recovery_begin',
+  'passkey_remove',
+]);
+
+/** Throws ERR_RELAY_UNAVAILABLE (`version_old`) where a control plane of that version does not know such a request. */
+export function checkIsKnown(type: RequestType, version: number): void {
+  if (version >= identityVersion || !identityRequests.has(type)) return;
+  throw new ZtnaError('ERR_RELAY_UNAVAILABLE', {
+    message: 'the relay is older than this command and does not know it',
+    hint: 'have the relay upgraded; with a password: ztna login --password-stdin',
+    hop: 'relay',
+    reason: 'version_old',
+  });
+}
 
 /** True when `message` is the kind of answer that the request asks for. */
 export function isAnswerTo<T extends RequestType>(

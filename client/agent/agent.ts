@@ -1,5 +1,6 @@
 import {
   ByteBudget,
+  identityVersion,
   signingKey,
   suspendableVersion,
   ZtnaError,
@@ -15,7 +16,7 @@ import {
   type Identity,
   type Logger,
 } from '../../protocol/host/index.ts';
-import type { Answer, Request, RequestType } from './agent-messages.ts';
+import { checkIsKnown, type Answer, type Request, type RequestType } from './agent-messages.ts';
 import { askOn } from './device-channel.ts';
 import { DeviceLink } from './device-link.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
@@ -180,6 +181,11 @@ export class Agent {
     return this.#link.current?.welcome.session ?? null;
   }
 
+  /** True where the control plane knows sign-in elsewhere than on this terminal, and what is the user's own. */
+  get knowsIdentity(): boolean {
+    return (this.#link.current?.welcome.version ?? 0) >= identityVersion;
+  }
+
   /** Why this agent can go on no more, such as a revoked device; undefined after `stop`. Never rejects. */
   get ended(): Promise<ZtnaError | undefined> {
     return this.#link.ended;
@@ -190,9 +196,10 @@ export class Agent {
     return this.#tunnels.heldBackFor;
   }
 
-  /** Asks the control plane. Throws its refusal, or why it cannot be asked. */
+  /** Asks the control plane. Throws its refusal, why it cannot be asked, and ERR_RELAY_UNAVAILABLE where it is too old for that. */
   async request<T extends RequestType>(message: Request<T>): Promise<Answer<T>> {
     const channel = await this.#link.channel();
+    checkIsKnown(message.type, channel.welcome.version);
     // These answer by what the device has said of itself.
     const isByPosture = ['apps', 'why', 'posture_needs'].includes(message.type);
     if (isByPosture && channel.welcome.version >= suspendableVersion) await this.#posture.said();

@@ -51,7 +51,7 @@ export async function requireIdentity(
 /** Runs `work` with a connected agent of this process and stops the agent whatever happens. */
 export async function withAgent<T>(
   options: GlobalOptions,
-  work: (agent: Agent) => Promise<T>,
+  work: (agent: Agent, profile: Profile) => Promise<T>,
 ): Promise<T> {
   const { profile, identity } = await requireIdentity(options);
   const agent = await Agent.start({
@@ -61,7 +61,7 @@ export async function withAgent<T>(
     posture: new MachinePosture(),
   });
   try {
-    return await work(agent);
+    return await work(agent, profile);
   } finally {
     await agent.stop();
   }

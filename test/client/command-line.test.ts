@@ -42,6 +42,10 @@ const usageErrors: readonly (readonly string[])[] = [
   ['status', '--profile', '../other'],
   ['posture', '--profile', '../other'],
   ['enroll', 'no-code', '--password-stdin'],
+  ['login', '--provider', 'corp', '--password-stdin'],
+  ['login', '--device-code', '--browser'],
+  ['login', '--code-stdin'],
+  ['login', '--browser'],
 ];
 
 for (const args of usageErrors) {
@@ -85,8 +89,6 @@ test('ztna ssh - answers that it is not available yet, whatever follows', async 
 });
 
 for (const args of [
-  ['login', '--provider', 'corp', '--password-stdin'],
-  ['login', '--device-code'],
   ['enroll', 'https://relay.example.com'],
   ['connect', 'wiki', '--listen', '0.0.0.0:5432', '--listen-anywhere'],
 ]) {

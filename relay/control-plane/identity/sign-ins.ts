@@ -6,8 +6,8 @@ import type { Reader, Tx } from '../store/store.ts';
 
 /** How long a person has to sign in in a browser. */
 export const signInLifeMs = 600_000;
-/** How long the command then has to fetch the result. */
-const ticketLifeMs = 60_000;
+/** How long the command then has to fetch the result, where a person carries the ticket there by hand. */
+const ticketLifeMs = 300_000;
 
 /** Who somebody proved to be, and how. */
 export interface Proof {
@@ -127,7 +127,7 @@ export async function refuseSignIn(
 
 /**
  * Takes the result of a sign-in, once: with the verifier of whoever began it, on the device that began it, and where a browser was
- * beside the command, with what that browser brought. Throws ERR_IDENTITY_SIGN_IN_PENDING while the person is at it, and
+ * beside the command, with what that browser brought. Throws ERR_IDENTITY_SIGN_IN_PENDING while the person is at it and, without a ticket, until there is one, and
  * ERR_IDENTITY_SIGN_IN_REFUSED or what the sign-in was refused with.
  */
 export async function redeemSignIn(
@@ -151,15 +151,19 @@ export async function redeemSignIn(
   const challenge = createHash('sha256').update(given.verifier).digest('base64url');
   if (!isEqual(challenge, row.challenge)) throw refused('verifier_wrong');
   if (row.state === 'refused') {
+    const reason = row.errorReason ?? 'refused';
     throw new ZtnaError(row.errorCode ?? 'ERR_IDENTITY_SIGN_IN_REFUSED', {
-      reason: row.errorReason ?? 'refused',
+      message: `the sign-in was refused: ${reason.replaceAll('_', ' ')}`,
+      reason,
     });
   }
   if (row.state === 'used') throw refused('ticket_used');
   if (row.expiresAtMs <= given.nowMs) throw refused('sign_in_over');
   if (row.state === 'begun') throw new ZtnaError('ERR_IDENTITY_SIGN_IN_PENDING');
-  if (row.ticketHash !== null && !isEqual(hashOf(given.ticket ?? ''), row.ticketHash)) {
-    throw refused('ticket_wrong');
+  if (row.ticketHash !== null) {
+    // The command only asks whether it is over: the browser is on its way there.
+    if (given.ticket === null) throw new ZtnaError('ERR_IDENTITY_SIGN_IN_PENDING');
+    if (!isEqual(hashOf(given.ticket), row.ticketHash)) throw refused('ticket_wrong');
   }
   const used = await tx
     .updateTable('signIns')
@@ -186,5 +190,9 @@ function isEqual(a: string, b: string): boolean {
 }
 
 function refused(reason: string): ZtnaError {
-  return new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason });
+  return new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', {
+    message: 'this sign-in is over, or was begun elsewhere',
+    hint: 'begin again: ztna login',
+    reason,
+  });
 }
