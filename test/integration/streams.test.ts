@@ -28,8 +28,13 @@ test.before('an app whose behaviour each test sets', async (t) => {
   await once(server, 'listening');
   const deployment = await Deployment.start({
     apps: [
-      { name: 'app', target: `tcp://127.0.0.1:${(server.address() as AddressInfo).port}` },
-      { name: 'closed', target: `tcp://127.0.0.1:${await freePort()}` },
+      // No checks: one would be the next connection that a test waits for.
+      {
+        name: 'app',
+        target: `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`,
+        health: 'off',
+      },
+      { name: 'closed', target: `tcp://127.0.0.1:${await freePort()}`, health: 'off' },
     ],
   });
   t.context.deployment = deployment;
