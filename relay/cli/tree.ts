@@ -19,6 +19,7 @@ import {
   tunnelLeaves,
 } from './object.ts';
 import { policyLeaves } from './policy.ts';
+import { providerLeaves } from './provider.ts';
 import { riskLeaves } from './risk.ts';
 import { runLeaf } from './run.ts';
 import { signalLeaves } from './signal.ts';
@@ -62,6 +63,7 @@ export function buildRelayCommands(y: Argv): Argv {
   const withStarts = addLeaf(addLeaf(global, initLeaf), runLeaf);
   const groups: readonly (readonly [string, string, Parameters<typeof addGroup>[3]])[] = [
     ['user', 'users', userLeaves],
+    ['provider', 'where users sign in', providerLeaves],
     ['site', 'sites', siteLeaves],
     ['app', 'private apps', appLeaves],
     ['connector', 'connectors', connectorLeaves],

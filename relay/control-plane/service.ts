@@ -15,6 +15,7 @@ import { healthMetrics } from './health/metrics.ts';
 import { startHealthServer } from '../health-server.ts';
 import { greetingWaitMs, pageRequests } from './limits.ts';
 import { SignInThrottle } from './identity/index.ts';
+import { ProviderBook } from './identity/oidc/provider-book.ts';
 import { PageCertificate } from './listener/page-certificate.ts';
 import { startSecureListener } from './listener/secure-listener.ts';
 import { Throttle } from './listener/throttle.ts';
@@ -281,6 +282,7 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
       for (const { id } of tunnels.about('user', user)) schedule.hasten(id, clock.nowMs());
     },
   });
+  const sealer = await openSealer(directory);
   const services: Services = {
     store,
     clock,
@@ -288,7 +290,8 @@ async function createServices(options: ControlPlaneOptions, store: Store): Promi
     audit,
     refusals: new Refusals({ audit, clock, logger }),
     authority,
-    sealer: await openSealer(directory),
+    sealer,
+    providers: new ProviderBook(store, sealer),
     bundle: await ensureBundle(store, authority, clock),
     relayList: await readRelayList({ authority }, store.db),
     onRelaysChanged: () => undefined,

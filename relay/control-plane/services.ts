@@ -5,6 +5,7 @@ import type { Authority, Sealer } from './authority/index.ts';
 import type { Turns } from './turns.ts';
 import type { SignedBundle } from './enrolment/bundle.ts';
 import type { SignInThrottle } from './identity/index.ts';
+import type { ProviderBook } from './identity/oidc/provider-book.ts';
 import type { Throttle } from './listener/throttle.ts';
 import type { Compliance } from './posture/compliance.ts';
 import type { Absences } from './live/absences.ts';
@@ -53,6 +54,8 @@ export interface Services {
   policy: PolicyEngine;
   readonly revocations: RevocationLog;
   readonly signInThrottle: SignInThrottle;
+  /** Where else users sign in. */
+  readonly providers: ProviderBook;
   /** By device. */
   readonly grantThrottle: Throttle;
   /** Other paths for tunnels that are there; by device. */

@@ -8,6 +8,7 @@ import { inviteCommands } from './commands/invite.ts';
 import { objectCommands } from './commands/object.ts';
 import { policyCommands } from './commands/policy.ts';
 import { policyHistoryCommands } from './commands/policy-history.ts';
+import { providerCommands } from './commands/provider.ts';
 import { relayCommands } from './commands/relay.ts';
 import { revokeCommands } from './commands/revoke.ts';
 import { signalCommands } from './commands/signal.ts';
@@ -22,6 +23,7 @@ const all = [
   ...objectCommands,
   ...inviteCommands,
   ...relayCommands,
+  ...providerCommands,
   ...revokeCommands,
   ...policyCommands,
   ...signalCommands,

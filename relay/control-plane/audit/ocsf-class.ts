@@ -48,6 +48,8 @@ const activities: Readonly<Record<number, Readonly<Record<string, number>>>> = {
     'user.disable': 5, // Disable
     'user.remove': 6, // Delete
     'user.set': other,
+    'user.link': other,
+    'user.groups': other,
     'user.revoke': other,
     'otp.begin': other,
     'otp.confirm': 10, // MFA Factor Enable
@@ -67,7 +69,7 @@ const activities: Readonly<Record<number, Readonly<Record<string, number>>>> = {
 /** What is managed: the first word of an action, and what its verbs do. */
 const managed: ReadonlySet<string> = new Set([
   ...['device', 'connector', 'relay', 'control_plane', 'site', 'app', 'group', 'policy', 'invite'],
-  ...['certificate', 'bundle', 'audit', 'store', 'signal'],
+  ...['certificate', 'bundle', 'audit', 'store', 'signal', 'provider'],
 ]);
 const create = new Set(['add', 'enrol', 'join', 'user', 'connector', 'relay']); // `invite.user` makes an invitation
 const remove = new Set(['remove', 'revoke', 'prune']);

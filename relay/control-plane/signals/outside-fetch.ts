@@ -19,6 +19,8 @@ export interface OutsideRequest {
 
 export interface OutsideAnswer {
   readonly status: number;
+  /** Empty where the answer does not say. */
+  readonly contentType: string;
   readonly text: string;
 }
 
@@ -57,7 +59,7 @@ export function checkUrl(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol === 'https:' && url.username === '' && url.password === '') return url;
   throw new ZtnaError('ERR_CONFIG_INVALID', {
-    message: 'an URL of signals must begin with https:// and hold no password',
+    message: 'an URL must begin with https:// and hold no password',
     reason: 'outside_url_refused',
   });
 }
@@ -114,6 +116,7 @@ function exchange(url: URL, request: OutsideRequest, signal: AbortSignal): Promi
         response.on('end', () => {
           resolve({
             status: response.statusCode ?? 0,
+            contentType: response.headers['content-type'] ?? '',
             text: Buffer.concat(chunks).toString('utf8'),
           });
         });
@@ -141,7 +144,7 @@ async function lookUp(url: URL, hostname: string, allowPrivate: boolean): Promis
 function addressRefused(url: URL): ZtnaError {
   return new ZtnaError('ERR_RELAY_UNAVAILABLE', {
     message: `${url.hostname} is at an address that may not be asked`,
-    hint: 'where a private address is meant, say allowPrivate: true',
+    hint: 'where a private address is meant, say so: allowPrivate: true, or --allow-private',
     reason: 'outside_address_refused',
   });
 }

@@ -1,6 +1,6 @@
-import { toZtnaError, type SessionId, type ZtnaError } from '../../../protocol/index.ts';
-import { endTunnels, flushConfirmations } from '../access/end-tunnels.ts';
-import { suspendSession } from '../access/suspend-tunnels.ts';
+import { toZtnaError, type ZtnaError } from '../../../protocol/index.ts';
+import { holdSession } from '../access/end-session.ts';
+import { flushConfirmations } from '../access/end-tunnels.ts';
 import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
 import { pruneEveryMs } from '../limits.ts';
@@ -10,7 +10,6 @@ import { endOverdue } from './overdue.ts';
 import { adoptTunnels, beat } from '../live/ownership.ts';
 import { verifyTunnels } from './verifier.ts';
 import type { Services } from '../services.ts';
-import type { Tx } from '../store/index.ts';
 
 const verifyEveryMs = 200;
 const heartbeatEveryMs = 5_000;
@@ -204,18 +203,6 @@ async function sweep(services: Services): Promise<void> {
       });
     }
   });
-}
-
-/** A new sign-in mends a session that has run out: tunnels that can wait for it do. */
-async function holdSession(
-  services: Services,
-  tx: Tx,
-  session: SessionId,
-  reason: string,
-): Promise<void> {
-  const by = { reason: 'sign_in_needed', fix: 'sign in again: ztna login' };
-  const others = await suspendSession(services, tx, session, by);
-  await endTunnels(services, tx, others, { reason, code: 'ERR_TUNNEL_REVOKED' });
 }
 
 async function keepBooks(services: Services): Promise<void> {

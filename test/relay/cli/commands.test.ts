@@ -104,7 +104,7 @@ test('usage - unknown words and flags, and what is not there yet, end with exit 
     ['nonsense'],
     ['revoke', 'planet', 'x', '--reason', 'y'],
     ['policy', 'diff', 'x'],
-    ['provider', 'list'],
+    ['provider', 'add', 'idp'],
     ['backup', 'file'],
     ['audit', 'prune'],
     ['audit', 'prune', '--before', 'once'],
@@ -114,7 +114,7 @@ test('usage - unknown words and flags, and what is not there yet, end with exit 
     t.is(code, 2, `${args.join(' ')}: ${stderr}`);
     t.is(stdout, '');
   }
-  const { stderr } = await t.context.run('provider', 'list', '--json');
+  const { stderr } = await t.context.run('backup', 'file', '--json');
   const [answer] = lines(stderr);
   t.is((answer?.['error'] as Record<string, unknown>)['code'], 'ERR_CONFIG_NOT_AVAILABLE');
 });

@@ -65,7 +65,7 @@ test('fetchOutside - asks a private address where that is meant', async (t) => {
       allowPrivate: true,
       ca: server.caPem,
     }),
-    { status: 200, text: 'yes' },
+    { status: 200, contentType: '', text: 'yes' },
   );
 });
 
