@@ -20,6 +20,14 @@ export function canInterrupt(): boolean {
   return canAsk() && process.stderr.isTTY && isInForeground();
 }
 
+/**
+ * True when a person is there to be shown something, be it that standard input belongs to an app: standard error is a terminal, and
+ * ZTNA_NO_INPUT does not say that nobody sits there.
+ */
+export function canShow(): boolean {
+  return process.stderr.isTTY && process.env['ZTNA_NO_INPUT'] !== '1';
+}
+
 function isInForeground(): boolean {
   if (process.platform === 'win32') return true;
   try {

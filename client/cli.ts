@@ -13,6 +13,7 @@ import { environment } from './environment.ts';
 const command = {
   apps: () => import('./command/apps.ts'),
   connect: () => import('./command/connect.ts'),
+  devices: () => import('./command/devices.ts'),
   enroll: () => import('./command/enroll.ts'),
   mfa: () => import('./command/mfa.ts'),
   posture: () => import('./command/posture.ts'),
@@ -24,7 +25,6 @@ const command = {
 
 /** Commands of the contract that answer `not available yet`, with what they will be for. */
 const laterCommands: Readonly<Record<string, string>> = {
-  devices: 'list and revoke your own devices',
   open: 'open an app in the browser',
   ssh: 'run ssh through an app',
   'ssh-config': 'print or write a block for ssh',
@@ -131,8 +131,8 @@ function withIdentityCommands(yargs: Global): void {
   yargs.command(
     'logout',
     'sign out; tunnels end',
-    (y) => y,
-    async (a) => (await command.signIn()).runLogout(globalOf(a)),
+    (y) => y.option('browser', browserFlag),
+    async (a) => (await command.signIn()).runLogout({ ...globalOf(a), isBrowser: a.browser }),
   );
   yargs.command(
     'status',
@@ -146,32 +146,83 @@ function withIdentityCommands(yargs: Global): void {
     (y) => y,
     async (a) => (await command.posture()).runPosture(globalOf(a)),
   );
-  yargs.command('mfa', 'one-time passwords', (y) =>
+  yargs.command('devices', 'your own devices', (y) =>
+    y
+      .command(
+        'list',
+        'show them',
+        (d) => d,
+        async (a) => (await command.devices()).runDevicesList(globalOf(a)),
+      )
+      .command(
+        'revoke <id>',
+        'end one for good, such as a laptop that was lost',
+        (d) =>
+          d
+            .positional('id', { type: 'string', demandOption: true })
+            .option('yes', flag('also where it is this machine')),
+        async (a) =>
+          (await command.devices()).runDevicesRevoke({
+            ...globalOf(a),
+            device: single('id', a.id),
+            isSure: a.yes,
+          }),
+      )
+      .demandCommand(1, 'say what to do: list or revoke'),
+  );
+  withFactorCommands(yargs);
+}
+
+function withFactorCommands(yargs: Global): void {
+  yargs.command('mfa', 'what you prove a sign-in with, besides a password', (y) =>
     y
       .command(
         'add',
-        'turn them on',
+        'turn one-time passwords on, or add a passkey',
         (m) =>
-          m.option(
-            'otp-stdin',
-            flag('print the secret on standard output and read a code from standard input'),
-          ),
-        async (a) => (await command.mfa()).runMfaAdd({ ...globalOf(a), isOtpOnStdin: a.otpStdin }),
+          m
+            .option('passkey', flag('add a passkey, on the relay’s account page'))
+            .option('browser', browserFlag)
+            .option(
+              'otp-stdin',
+              flag('print the secret on standard output and read a code from standard input'),
+            ),
+        async (a) =>
+          (await command.mfa()).runMfaAdd({
+            ...globalOf(a),
+            isOtpOnStdin: a.otpStdin,
+            isPasskey: a.passkey,
+            isBrowser: a.browser,
+          }),
       )
       .command(
         'list',
-        'show whether they are on',
+        'show one-time passwords, recovery codes and passkeys',
         (m) => m,
         async (a) => (await command.mfa()).runMfaList(globalOf(a)),
       )
       .command(
         'remove',
-        'turn them off',
+        'turn one-time passwords off, or remove a passkey',
+        (m) =>
+          m
+            .option('otp', one('a present one-time password'))
+            .option('passkey', one('the passkey to remove: its name, or how its id begins')),
+        async (a) =>
+          (await command.mfa()).runMfaRemove({
+            ...globalOf(a),
+            otp: optional('otp', a.otp),
+            passkey: optional('passkey', a.passkey),
+          }),
+      )
+      .command(
+        'recovery',
+        'print new recovery codes, in place of those of before',
         (m) => m.option('otp', one('a present one-time password')),
         async (a) =>
-          (await command.mfa()).runMfaRemove({ ...globalOf(a), otp: optional('otp', a.otp) }),
+          (await command.mfa()).runMfaRecovery({ ...globalOf(a), otp: optional('otp', a.otp) }),
       )
-      .demandCommand(1, 'say what to do: add, list or remove'),
+      .demandCommand(1, 'say what to do: add, list, remove or recovery'),
   );
 }
 
@@ -231,6 +282,12 @@ function globalOf(parsed: Parsed): GlobalOptions {
 const one = (describe: string) => ({ type: 'string', describe }) as const;
 
 const flag = (describe: string) => ({ type: 'boolean', default: false, describe }) as const;
+
+const browserFlag = {
+  type: 'boolean',
+  default: true,
+  describe: 'open the page; --no-browser only says where it is',
+} as const;
 
 const single = (name: string, value: unknown): string => oneValue('ztna', name, value);
 

@@ -12,7 +12,7 @@ import {
   type SignInWay,
 } from '../sign-in/choose-way.ts';
 import { recallProvider, rememberProvider } from '../sign-in/last-provider.ts';
-import { findBrowser } from '../sign-in/open-browser.ts';
+import { findBrowser, showPage } from '../sign-in/open-browser.ts';
 import { showInvitation } from '../sign-in/show-invitation.ts';
 import { signInElsewhere, type SignInInvitation } from '../sign-in/sign-in-elsewhere.ts';
 import { say, withAgent, type GlobalOptions } from './context.ts';
@@ -168,8 +168,13 @@ async function signInThere(
   });
 }
 
+export interface LogoutOptions extends GlobalOptions {
+  /** Show the provider's own page, too, where it has one. */
+  readonly isBrowser: boolean;
+}
+
 /** Ends the session of this machine; its tunnels end with it. */
-export async function runLogout(options: GlobalOptions): Promise<void> {
+export async function runLogout(options: LogoutOptions): Promise<void> {
   await withAgent(options, async (agent) => {
     const answer = await agent.request({ type: 'sign_out' });
     const logoutUrl = answer.type === 'signed_out' ? answer.logoutUrl : null;
@@ -177,9 +182,12 @@ export async function runLogout(options: GlobalOptions): Promise<void> {
       printJsonLine({ signedIn: false, logoutUrl });
       return;
     }
-    say('signed out');
+    say('signed out; the tunnels of this machine have ended');
     if (logoutUrl === null) return;
-    say('to end the session at your provider, too, open:');
+    const isShown = options.isBrowser && (await showPage(logoutUrl));
+    say(
+      `to end the session at your provider, too, ${isShown ? 'go on in the browser, or ' : ''}open:`,
+    );
     say(logoutUrl);
   });
 }

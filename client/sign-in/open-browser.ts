@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { canShow } from '../ask.ts';
 import { withoutSecrets } from '../environment.ts';
 
 /** The program that shows a page to the person, with what stands before the page's address. */
@@ -51,6 +52,12 @@ export async function openInBrowser({ file, args }: Browser, url: string): Promi
       resolve(true);
     });
   });
+}
+
+/** Has this machine's browser show a page, where a person sits at this terminal. Answers whether it was started. */
+export async function showPage(url: string): Promise<boolean> {
+  const browser = canShow() ? findBrowser() : undefined;
+  return browser !== undefined && openInBrowser(browser, url);
 }
 
 /** True for the address of a page as the URL standard writes it: nothing in it can be taken for an option. */

@@ -39,6 +39,8 @@ const usageErrors: readonly (readonly string[])[] = [
   ['run', 'wiki'],
   ['why', '-rf'],
   ['mfa', 'frob'],
+  ['devices'],
+  ['devices', 'revoke', 'no-id'],
   ['status', '--profile', '../other'],
   ['posture', '--profile', '../other'],
   ['enroll', 'no-code', '--password-stdin'],
@@ -58,16 +60,7 @@ for (const args of usageErrors) {
 }
 
 test('laterCommandOf - knows the commands that are not there yet, wherever options stand', (t) => {
-  for (const name of [
-    'devices',
-    'open',
-    'ssh',
-    'ssh-config',
-    'proxy',
-    'agent',
-    'doctor',
-    'completion',
-  ]) {
+  for (const name of ['open', 'ssh', 'ssh-config', 'proxy', 'agent', 'doctor', 'completion']) {
     t.is(laterCommandOf([name, 'list']), name);
     t.is(laterCommandOf(['--json', '--profile', 'acme', name]), name);
   }
