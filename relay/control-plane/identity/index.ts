@@ -22,6 +22,18 @@ export {
   touchSession,
   type SessionLimits,
 } from './session.ts';
+export { freshForMs, readFactors, whyNotChange, type Factors } from './factors.ts';
+export {
+  addPasskey,
+  listPasskeys,
+  newPasskeyOptions,
+  passkeyOptions,
+  provePasskey,
+  relyingPartyOf,
+  removePasskey,
+  verifyNewPasskey,
+  type RelyingParty,
+} from './passkeys.ts';
 export { countRecoveryCodes, makeRecoveryCodes } from './recovery-codes.ts';
 export { useSecondFactor } from './second-factor.ts';
 export {

@@ -1,7 +1,7 @@
 import { ZtnaError } from '../../../../protocol/index.ts';
 import { closeWhenTold, revokeSubject } from '../../access/end-tunnels.ts';
 import { isHealthyAt } from '../../grant/choose-connector.ts';
-import { endSessions, isSessionLive, sessionEndMs, sessionMethods } from '../../identity/index.ts';
+import { isSessionLive, sessionEndMs, sessionMethods } from '../../identity/index.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { getConnector, getDevice, getSession, getTunnel } from '../lookup.ts';
 import { byId, none } from './schema.ts';
@@ -162,22 +162,6 @@ export async function removeConnector(
   const count = await revokeSubject(services, tx, { kind: 'connector', id: row.id }, reason);
   services.store.afterCommit(tx, () => {
     closeWhenTold(services, () => services.peers.connectors.get(row.id));
-  });
-  return count;
-}
-
-/** Revokes a device for good, with its sessions and tunnels. */
-export async function revokeDevice(
-  services: Services,
-  tx: Tx,
-  row: Device,
-  reason: string,
-): Promise<number> {
-  await tx.updateTable('devices').set({ state: 'revoked' }).where('id', '=', row.id).execute();
-  await endSessions(tx, { deviceId: row.id }, reason, services.clock.nowMs());
-  const count = await revokeSubject(services, tx, { kind: 'device', id: row.id }, reason);
-  services.store.afterCommit(tx, () => {
-    closeWhenTold(services, () => services.peers.devices(row.id));
   });
   return count;
 }
