@@ -22,6 +22,7 @@ import { policyLeaves } from './policy.ts';
 import { providerLeaves } from './provider.ts';
 import { riskLeaves } from './risk.ts';
 import { runLeaf } from './run.ts';
+import { scimTokenLeaves } from './scim-token.ts';
 import { signalLeaves } from './signal.ts';
 import { appLeaves, siteLeaves } from './site.ts';
 import { userLeaves } from './user.ts';
@@ -74,6 +75,7 @@ export function buildRelayCommands(y: Argv): Argv {
     ['decision', 'policy decisions', decisionLeaves],
     ['invite', 'one-time enrolment codes', inviteLeaves],
     ['policy', 'who may reach what', policyLeaves],
+    ['scim-token', 'tokens of directories that provision users', scimTokenLeaves],
     ['signal', 'events from and for other systems', signalLeaves],
     ['audit', 'the audit log', auditLeaves],
     ['risk', 'what is unusual for a user', riskLeaves],

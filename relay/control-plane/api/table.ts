@@ -11,6 +11,7 @@ import { policyHistoryCommands } from './commands/policy-history.ts';
 import { providerCommands } from './commands/provider.ts';
 import { relayCommands } from './commands/relay.ts';
 import { revokeCommands } from './commands/revoke.ts';
+import { scimTokenCommands } from './commands/scim-token.ts';
 import { signalCommands } from './commands/signal.ts';
 import { siteCommands } from './commands/site.ts';
 import { userCommands } from './commands/user.ts';
@@ -26,6 +27,7 @@ const all = [
   ...providerCommands,
   ...revokeCommands,
   ...policyCommands,
+  ...scimTokenCommands,
   ...signalCommands,
   ...policyHistoryCommands,
   ...auditCommands,

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { toZtnaError } from '../../../protocol/index.ts';
+import { scimRoute } from '../scim/route.ts';
 import type { Services } from '../services.ts';
 import { assetRoute } from './assets.ts';
 import { landingRoute } from './landing.ts';
@@ -7,7 +8,7 @@ import { reply, type WebRoute } from './request.ts';
 import { signInRoute } from './sign-in-page.ts';
 
 /** The first whose prefix fits answers. */
-const routes: readonly WebRoute[] = [assetRoute, signInRoute, landingRoute];
+const routes: readonly WebRoute[] = [assetRoute, signInRoute, scimRoute, landingRoute];
 
 /** Answers a request of a browser or of another system; false for one that nobody here knows. */
 export function answerWeb(
