@@ -4,11 +4,12 @@ import { scimRoute } from '../scim/route.ts';
 import type { Services } from '../services.ts';
 import { assetRoute } from './assets.ts';
 import { landingRoute } from './landing.ts';
+import { oidcRoute } from './oidc-route.ts';
 import { reply, type WebRoute } from './request.ts';
 import { signInRoute } from './sign-in-page.ts';
 
 /** The first whose prefix fits answers. */
-const routes: readonly WebRoute[] = [assetRoute, signInRoute, scimRoute, landingRoute];
+const routes: readonly WebRoute[] = [assetRoute, signInRoute, oidcRoute, scimRoute, landingRoute];
 
 /** Answers a request of a browser or of another system; false for one that nobody here knows. */
 export function answerWeb(

@@ -1,5 +1,8 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { SessionFacts, ToDevice } from '../../../../../protocol/index.ts';
 import { OidcServer, type OidcServerOptions } from '../../../../support/oidc-server.ts';
-import type { Rig } from '../../service/rig.ts';
+import type { ScriptedBrowser, Visit } from '../../../../support/scripted-browser.ts';
+import { Rig, type DevicePeer } from '../../service/rig.ts';
 
 /** What `provider add` is given for a provider of tests. */
 export function settingsOf(
@@ -28,4 +31,117 @@ export async function providerFor(
 ): Promise<OidcServer> {
   const redirectUris = names.map((name) => `${rig.url}/oidc/${name}/callback`);
   return OidcServer.start({ redirectUris, ...options });
+}
+
+/** A sign-in as a command begins it, with what that command alone knows. */
+export interface Asked {
+  readonly signIn: string;
+  readonly url: string;
+  readonly userCode: string | null;
+  readonly verifier: string;
+}
+
+/** Where the command listens, as far as tests of the relay go: nobody is there. */
+export const loopbackPort = 40_123;
+
+/** A relay with a provider, and what people and their commands do there. */
+export class OidcRig {
+  readonly rig: Rig;
+  readonly server: OidcServer;
+
+  private constructor(rig: Rig, server: OidcServer) {
+    this.rig = rig;
+    this.server = server;
+  }
+
+  static async start(
+    options: OidcServerOptions = {},
+    settings: Readonly<Record<string, unknown>> = {},
+  ): Promise<OidcRig> {
+    const rig = await Rig.start({ maxDevicesPerUser: 50 });
+    rig.version = 4;
+    const server = await providerFor(rig, options);
+    await rig.admin('provider.add', settingsOf(server, settings));
+    return new OidcRig(rig, server);
+  }
+
+  async stop(): Promise<void> {
+    await this.server.stop();
+    await this.rig.stop();
+  }
+
+  /** A device of a user that signs in at the provider, known there by nothing but its name yet. */
+  async device(name: string, provider: string | null = 'idp'): Promise<DevicePeer> {
+    const device = await this.rig.device(name, []);
+    await this.rig.plane.services.store.write((tx) =>
+      tx.updateTable('users').set({ provider }).where('name', '=', name).execute(),
+    );
+    return device;
+  }
+
+  async begin(
+    device: DevicePeer,
+    more: Partial<{
+      method: 'browser' | 'device_code';
+      provider: string | null;
+      loopbackPort: number | null;
+      isStepUp: boolean;
+    }> = {},
+  ): Promise<Asked> {
+    const verifier = randomBytes(32).toString('base64url');
+    const started = await device.channel.request({
+      type: 'sign_in_begin',
+      method: 'browser',
+      provider: 'idp',
+      challenge: createHash('sha256').update(verifier).digest('base64url'),
+      loopbackPort,
+      isStepUp: false,
+      ...more,
+    });
+    if (started.type !== 'sign_in_started') throw new Error(`no sign-in but ${started.type}`);
+    return { ...started, verifier };
+  }
+
+  /** Has a person go through the sign-in, up to the command or a page that ends it. */
+  visit(asked: Pick<Asked, 'url'>, browser: ScriptedBrowser): Promise<Visit> {
+    return browser.follow(asked.url, ({ hostname, port }) => {
+      return hostname === '127.0.0.1' && port === String(loopbackPort);
+    });
+  }
+
+  /** Goes as far as the provider's answer, which is not brought to the relay. */
+  visitProvider(asked: Pick<Asked, 'url'>, browser: ScriptedBrowser): Promise<Visit> {
+    return browser.follow(asked.url, ({ pathname }) => pathname.endsWith('/callback'));
+  }
+
+  finish(
+    device: DevicePeer,
+    { signIn, verifier }: Asked,
+    ticket: string | null,
+  ): Promise<ToDevice> {
+    return device.channel.request({ type: 'sign_in_finish', signIn, ticket, verifier });
+  }
+
+  /** Signs the device's user in with a browser beside it. */
+  async signIn(
+    device: DevicePeer,
+    person: string,
+    more: Parameters<OidcRig['begin']>[1] = {},
+  ): Promise<SessionFacts> {
+    const asked = await this.begin(device, more);
+    const { url, text } = await this.visit(asked, this.server.browserOf(person));
+    const ticket = url.searchParams.get('ticket');
+    if (ticket === null) throw new Error(`no ticket: ${url.href} ${text}`);
+    const finished = await this.finish(device, asked, ticket);
+    if (finished.type !== 'signed_in') throw new Error(`no session but ${finished.type}`);
+    return finished.session;
+  }
+
+  /** Reasons for which sign-ins were refused, by the audit log, in order. */
+  async refusals(): Promise<string[]> {
+    const rows = await this.rig.plane.services.audit.read();
+    return rows
+      .filter(({ action, outcome }) => action === 'session.sign_in' && outcome === 'refused')
+      .map(({ detailsJson }) => String((JSON.parse(detailsJson) as { reason?: unknown }).reason));
+  }
 }

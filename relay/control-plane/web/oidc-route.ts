@@ -1,0 +1,108 @@
+import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
+import { limitKeyOf } from '../../data-plane/address.ts';
+import { findOpenSignIn, refuseSignIn } from '../identity/index.ts';
+import { beginCode, finishCode, takeUp } from '../identity/oidc/code-flow.ts';
+import { refusal } from '../identity/oidc/failure.ts';
+import type { Services } from '../services.ts';
+import type { SignIn } from '../store/index.ts';
+import { finishInBrowser } from './finish.ts';
+import { goTo } from './layout.ts';
+import { pageRoute } from './page-route.ts';
+import { refuseOnPage } from './refuse.ts';
+import type { WebRequest, WebRoute } from './request.ts';
+
+const prefix = '/oidc/';
+
+/** What a browser holds while its person is at a provider: whoever brings the answer has to be the one that was sent. */
+const cookieName = '__Host-ztna-oidc';
+const cookieAttributes = 'Path=/; Secure; HttpOnly; SameSite=Lax';
+const cookieLifeS = 600;
+
+/** `/oidc/NAME/begin` sends a person to a provider, `/oidc/NAME/callback` is where that person comes back to. */
+export const oidcRoute: WebRoute = pageRoute(prefix, async (services, web) => {
+  const [name = '', verb = '', ...rest] = web.url.pathname.slice(prefix.length).split('/');
+  if (rest.length > 0) throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
+  const isGet = web.request.method === 'GET';
+  if (!services.providers.throttle.take(limitKeyOf(web.address), services.clock.nowMs())) {
+    throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'pages_throttled' });
+  }
+  if (verb === 'begin' && isGet) await begin(services, web, name);
+  else if (verb === 'callback' && isGet) await callback(services, web, name);
+  else throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
+});
+
+async function begin(services: Services, web: WebRequest, name: string): Promise<void> {
+  const id = web.url.searchParams.get('sign_in') ?? '';
+  const signIn = await findOpenSignIn(services.store.db, id, services.clock.nowMs());
+  if (!signIn) throw withAdvice(refusal('sign_in_over'));
+  try {
+    const { url, browser } = await beginCode(services, signIn, name);
+    const cookie = `${cookieName}=${browser}; ${cookieAttributes}; Max-Age=${String(cookieLifeS)}`;
+    goTo(web, url.href, { 'set-cookie': cookie });
+  } catch (error) {
+    await refuseOnPage(services, web, signIn, error);
+    throw withAdvice(error);
+  }
+}
+
+async function callback(services: Services, web: WebRequest, name: string): Promise<void> {
+  const query = web.url.searchParams;
+  const taken = await takeUp(services, query, cookieOf(web)).catch(async (error: unknown) => {
+    await refuseOnPage(services, web, { purpose: 'session', deviceId: null }, error);
+    throw withAdvice(error);
+  });
+  const { signIn } = taken;
+  let proof;
+  try {
+    proof = await finishCode(services, name, taken, query);
+  } catch (error) {
+    await refuseOnPage(services, web, signIn, error);
+    await tellCommand(services, signIn, error);
+    throw withAdvice(error);
+  }
+  try {
+    await finishInBrowser(services, web, signIn, proof);
+  } catch (error) {
+    await tellCommand(services, signIn, error);
+    throw error;
+  }
+}
+
+/** The command that waits learns why at once. */
+async function tellCommand({ store }: Services, { id }: SignIn, error: unknown): Promise<void> {
+  const { reason } = toZtnaError(error);
+  await store.write((tx) =>
+    refuseSignIn(tx, id, 'ERR_IDENTITY_SIGN_IN_REFUSED', reason ?? 'sign_in_failed'),
+  );
+}
+
+function cookieOf({ request }: WebRequest): string | undefined {
+  const pairs = (request.headers.cookie ?? '').split(';').map((pair) => pair.trim());
+  const found = pairs.find((pair) => pair.startsWith(`${cookieName}=`));
+  return found?.slice(cookieName.length + 1);
+}
+
+const advice: Readonly<Record<string, string>> = {
+  sign_in_over: 'this sign-in is over: begin again where you began it',
+  callback_replayed: 'this sign-in was used already: begin again where you began it',
+  browser_other: 'come back in the browser in which you began',
+  denied_by_provider:
+    'the provider said no: ask whoever runs it whether you may use this application',
+  identity_name_taken: 'somebody else has that name here: ask your administrator',
+  user_unknown: 'nobody of that name is known here: ask your administrator',
+  user_not_active: 'your access is switched off: ask your administrator',
+  domain_not_allowed: 'sign in with the address of your organisation',
+  email_not_verified: 'have the provider verify your address first',
+  groups_left_out:
+    'you are in too many groups: ask your administrator to assign some to this application',
+  not_fresh: 'the provider did not ask you anew: sign out there, and try again',
+};
+
+/** The same refusal, with what the person can do. */
+function withAdvice(error: unknown): ZtnaError {
+  const known = toZtnaError(error);
+  const hint = known.hint ?? advice[known.reason ?? ''];
+  if (hint === undefined || known.hint !== undefined) return known;
+  const { code, message, reason } = known;
+  return new ZtnaError(code, { message, hint, cause: error, ...(reason ? { reason } : {}) });
+}

@@ -1,0 +1,172 @@
+import anyTest, { type TestFn } from 'ava';
+import { OidcRig } from './oidc-rig.ts';
+
+const test = anyTest as TestFn<{ all: OidcRig }>;
+
+const alice = 'alice@example.com';
+const people = {
+  alice: {
+    claims: { email: alice, email_verified: true, name: 'Alice A.', groups: ['/Eng', 'ops team'] },
+    amr: ['pwd', 'otp'],
+    acr: '1',
+  },
+  bob: { claims: { email: 'bob@example.com', groups: ['ops'] }, amr: ['hwk'], acr: 'phr' },
+  eve: { claims: { email: 'local-eve@example.com' } },
+  mallory: { claims: { email: alice, email_verified: false } },
+};
+
+test.before(async (t) => {
+  t.context.all = await OidcRig.start({ people });
+});
+test.after.always(async (t) => {
+  await t.context.all.stop();
+});
+
+test.serial('sign_in_begin - a browser beside the command signs the device in', async (t) => {
+  const { all } = t.context;
+  const { store, audit } = all.rig.plane.services;
+  const device = await all.device(alice);
+  const providers = await device.channel.request({ type: 'providers' });
+  t.like(providers, {
+    isLocal: true,
+    providers: [{ name: 'idp', title: 'The test directory', hasDeviceCode: true }],
+  });
+  const session = await all.signIn(device, 'alice');
+  t.like(session, { user: alice, methods: ['pwd', 'otp'] });
+  const row = await store.db
+    .selectFrom('sessions')
+    .selectAll()
+    .where('id', '=', session.session)
+    .executeTakeFirstOrThrow();
+  t.like(row, { provider: 'idp', acr: '1' });
+  const user = await store.db
+    .selectFrom('users')
+    .selectAll()
+    .where('name', '=', alice)
+    .executeTakeFirstOrThrow();
+  t.like(user, { provider: 'idp', subject: 'alice' });
+  t.deepEqual((await all.rig.admin('user.show', { name: alice }))['groups'], ['eng']);
+  const kept = await store.db.selectFrom('providerGrants').selectAll().executeTakeFirstOrThrow();
+  t.like(kept, { sessionId: session.session, provider: 'idp', subject: 'alice' });
+  t.false(kept.sealedTokens.includes('eyJhbGciOi'), 'tokens lie sealed in the store');
+  const record = (await audit.read({ user: alice })).findLast(
+    ({ action }) => action === 'session.sign_in',
+  );
+  t.like(JSON.parse(record?.detailsJson ?? '') as object, { provider: 'idp', acr: '1' });
+});
+
+test.serial(
+  'sign_in_begin - without a browser beside the command a page shows the ticket',
+  async (t) => {
+    const { all } = t.context;
+    const device = await all.device(alice);
+    const asked = await all.begin(device, { loopbackPort: null });
+    const { status, text } = await all.visit(asked, all.server.browserOf('alice'));
+    t.is(status, 200);
+    const ticket = /id="ticket"[^>]*value="([^"]+)"/.exec(text)?.[1] ?? '';
+    t.is((await all.finish(device, asked, ticket)).type, 'signed_in');
+  },
+);
+
+test.serial('sign_in_begin - a step-up asks the provider anew, and has what it says', async (t) => {
+  const { all } = t.context;
+  const device = await all.device('bob@example.com');
+  const browser = all.server.browserOf('bob');
+  const asked = await all.begin(device, { isStepUp: true });
+  const { url } = await all.visit(asked, browser);
+  const authorization = browser.visited.find((one) => new URL(one).pathname === '/auth') ?? '';
+  const query = new URL(authorization).searchParams;
+  t.is(query.get('prompt'), 'login');
+  t.is(query.get('max_age'), '0');
+  t.is(query.get('code_challenge_method'), 'S256');
+  const done = await all.finish(device, asked, url.searchParams.get('ticket'));
+  if (done.type !== 'signed_in') throw new Error('not signed in');
+  t.deepEqual(done.session.methods, ['hwk', 'phr']);
+});
+
+test.serial(
+  'openid - a user of this deployment is not taken over by one of a provider',
+  async (t) => {
+    const { all } = t.context;
+    const device = await all.device('local-eve@example.com', null);
+    const asked = await all.begin(device);
+    const { status, text } = await all.visit(asked, all.server.browserOf('eve'));
+    t.is(status, 403);
+    t.regex(text, /somebody else has that name here/i);
+    await t.throwsAsync(all.finish(device, asked, null), { code: 'ERR_IDENTITY_SIGN_IN_REFUSED' });
+    t.is((await all.refusals()).at(-1), 'identity_name_taken');
+  },
+);
+
+test.serial('openid - an address that nobody verified names nobody', async (t) => {
+  const { all } = t.context;
+  const device = await all.device('new@example.com');
+  const asked = await all.begin(device);
+  t.is((await all.visit(asked, all.server.browserOf('mallory'))).status, 403);
+  t.is((await all.refusals()).at(-1), 'email_not_verified');
+});
+
+test.serial('openid - a sign-in link sent to another person signs nobody in', async (t) => {
+  const { all } = t.context;
+  // Mallory begins one on her own device, and has Alice open it.
+  const device = await all.device('mallory2@example.com');
+  const asked = await all.begin(device);
+  const { status } = await all.visit(asked, all.server.browserOf('alice'));
+  t.is(status, 403);
+  t.is((await all.refusals()).at(-1), 'device_not_of_user');
+  const error = await t.throwsAsync(all.finish(device, asked, null), {
+    code: 'ERR_IDENTITY_SIGN_IN_REFUSED',
+  });
+  t.truthy(error);
+});
+
+test.serial('openid - who says no at the provider is told, and so is the command', async (t) => {
+  const { all } = t.context;
+  const device = await all.device(alice);
+  const asked = await all.begin(device);
+  const { status } = await all.visit(asked, all.server.browserOf('nobody'));
+  t.is(status, 403);
+  t.is((await all.refusals()).at(-1), 'denied_by_provider');
+  await t.throwsAsync(all.finish(device, asked, null), { code: 'ERR_IDENTITY_SIGN_IN_REFUSED' });
+});
+
+test.serial(
+  'device code - a machine without a browser signs in once its code was typed',
+  async (t) => {
+    const { all } = t.context;
+    const device = await all.device(alice);
+    const asked = await all.begin(device, {
+      method: 'device_code',
+      provider: null,
+      loopbackPort: null,
+    });
+    t.truthy(asked.userCode);
+    t.true(asked.url.startsWith(all.server.issuer));
+    await all.server.confirmDevice(asked.url, 'alice');
+    t.like(await all.finish(device, asked, null), {
+      type: 'signed_in',
+      session: { user: alice, methods: ['pwd', 'otp'] },
+    });
+  },
+);
+
+test.serial('device code - waits, and asks the provider no more often than it may', async (t) => {
+  const { all } = t.context;
+  const device = await all.device(alice);
+  const asked = await all.begin(device, { method: 'device_code', loopbackPort: null });
+  const tokens = () => all.server.requests.filter((one) => one === 'POST /token').length;
+  const before = tokens();
+  for (let count = 0; count < 3; count++) {
+    await t.throwsAsync(all.finish(device, asked, null), { code: 'ERR_IDENTITY_SIGN_IN_PENDING' });
+  }
+  t.is(tokens(), before + 1);
+});
+
+test.serial('device code - one that another person typed signs nobody in', async (t) => {
+  const { all } = t.context;
+  const device = await all.device('mallory3@example.com');
+  const asked = await all.begin(device, { method: 'device_code', loopbackPort: null });
+  await all.server.confirmDevice(asked.url, 'alice');
+  await t.throwsAsync(all.finish(device, asked, null), { code: 'ERR_IDENTITY_SIGN_IN_REFUSED' });
+  t.is((await all.refusals()).at(-1), 'device_not_of_user');
+});
