@@ -115,7 +115,10 @@ function withIdentityCommands(yargs: Global): void {
           type: 'boolean',
           describe: 'sign in on the relay’s page; --no-browser: with a browser of another machine',
         })
-        .option('code-stdin', flag('with --no-browser: read the code from standard input')),
+        .option(
+          'ticket-stdin',
+          flag('with --no-browser: read the ticket that the page shows from standard input'),
+        ),
     async (a) =>
       (await command.signIn()).runLogin({
         ...globalOf(a),
@@ -125,7 +128,7 @@ function withIdentityCommands(yargs: Global): void {
         provider: optional('provider', a.provider),
         isDeviceCode: a.deviceCode,
         isBrowser: a.browser,
-        isCodeOnStdin: a.codeStdin,
+        isTicketOnStdin: a.ticketStdin,
       }),
   );
   yargs.command(

@@ -1,12 +1,13 @@
 import { ZtnaError } from '../../protocol/index.ts';
-import { askHidden, shutdownSignal } from '../../protocol/host/index.ts';
+import { shutdownSignal } from '../../protocol/host/index.ts';
 import { Agent } from '../agent/agent.ts';
+import type { Permit } from '../agent/permit.ts';
 import type { Profile } from '../agent/profile.ts';
+import type { Tunnel } from '../agent/tunnel.ts';
 import { explainEnd } from '../agent/tunnel-end.ts';
 import { toIsoTime, type TunnelReporter } from '../agent/tunnel-event.ts';
 import { watchFor } from '../agent/tunnel-report.ts';
 import { parseAppName } from '../app-name.ts';
-import { askLine, canInterrupt, cannotAsk } from '../ask.ts';
 import { withAppListener, type AppListenerOptions } from '../front-end/app-listener.ts';
 import {
   formatAddress,
@@ -14,10 +15,11 @@ import {
   parseListenAddress,
   type ListenAddress,
 } from '../front-end/listen-address.ts';
+import { promptAt } from '../front-end/person.ts';
 import { bindFirst, candidatePorts } from '../front-end/port-choice.ts';
 import { recallPort, rememberPort, type RememberedPort } from '../front-end/port-memory.ts';
 import { warnOfSessionEnd } from '../front-end/session-warning.ts';
-import { SignInPrompt, type Person } from '../front-end/sign-in-prompt.ts';
+import type { SignInPrompt } from '../front-end/sign-in-prompt.ts';
 import { openStdioOutput } from '../front-end/stdio-output.ts';
 import { carryStdio } from '../front-end/stdio.ts';
 import { startPatiently } from '../front-end/patient-start.ts';
@@ -78,15 +80,19 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
       },
       signal,
     });
-    if (!options.json && !options.isStdio && canInterrupt()) {
-      prompt = new SignInPrompt(agent, personAt(reporter), signal);
-    }
+    const person = { agent, profile, reporter, isInputTaken: options.isStdio };
+    prompt = options.json ? undefined : promptAt(person, signal);
     return agent;
+  };
+  const requestPermit = async (agent: Agent, name: string): Promise<Permit> => {
+    const ask = () => agent.requestPermit(name);
+    return prompt ? prompt.retry(name, ask) : ask();
   };
   if (options.isStdio) {
     const agent = await startAgent();
     try {
-      await unlessAborted(connectStdio(agent, app, reporter), signal);
+      const opening = requestPermit(agent, app).then((permit) => agent.openTunnel(permit));
+      await unlessAborted(carryTunnel(agent, opening, reporter), signal);
     } finally {
       await agent.stop(signal.aborted ? 'interrupted' : 'done');
     }
@@ -96,10 +102,7 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
   const chosen = memory.chosen === null ? undefined : checkListen(memory.chosen, false);
   const listener: AppListenerOptions = {
     startAgent,
-    requestPermit: async (agent, name) => {
-      const ask = () => agent.requestPermit(name);
-      return prompt ? prompt.retry(ask) : ask();
-    },
+    requestPermit,
     app,
     reporter,
     fixed: asked ?? chosen,
@@ -111,26 +114,6 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
     const error = await unlessAborted(ended, signal);
     if (error) throw error;
   });
-}
-
-/** Who sits at the terminal. Asked each time whether that is so still: the command may be behind its shell by then. */
-function personAt(reporter: TunnelReporter): Person {
-  const mustBeThere = (): void => {
-    if (!canInterrupt()) throw cannotAsk('run: ztna login');
-  };
-  return {
-    askHidden: async (question, signal) => {
-      mustBeThere();
-      return askHidden(question, signal);
-    },
-    askLine: async (question, signal) => {
-      mustBeThere();
-      return askLine(question, undefined, signal);
-    },
-    say: (line) => {
-      reporter.say(line);
-    },
-  };
 }
 
 /** Reads --listen and refuses what others than this machine could reach. */
@@ -173,8 +156,12 @@ function bindOf(
   };
 }
 
-async function connectStdio(agent: Agent, app: string, reporter: TunnelReporter): Promise<void> {
-  const tunnel = await agent.openTunnel(await agent.requestPermit(app));
+async function carryTunnel(
+  agent: Agent,
+  opening: Promise<Tunnel>,
+  reporter: TunnelReporter,
+): Promise<void> {
+  const tunnel = await opening;
   tunnel.accepted.then(
     () => reporter.report({ event: 'open', tunnel: tunnel.id, until: toIsoTime(tunnel.untilMs) }),
     () => undefined, // the stream is reset with it

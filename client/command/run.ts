@@ -6,6 +6,8 @@ import { parseAppName } from '../app-name.ts';
 import { withAppListener } from '../front-end/app-listener.ts';
 import { childEnvironment, fillCommand } from '../front-end/child-command.ts';
 import { loopbackHost, type ListenAddress } from '../front-end/listen-address.ts';
+import { promptAt } from '../front-end/person.ts';
+import type { SignInPrompt } from '../front-end/sign-in-prompt.ts';
 import { startPatiently } from '../front-end/patient-start.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
 import { MachinePosture } from '../posture/machine-posture.ts';
@@ -31,8 +33,10 @@ export async function runRun(options: RunOptions): Promise<void> {
   }
   const { profile, identity } = await requireIdentity(options);
   const reporter = createReporter({ isJson: options.json, isDataTaken: true });
-  const start = (): Promise<Agent> =>
-    startPatiently({
+  let prompt: SignInPrompt | undefined;
+  const ended = new AbortController(); // signals are the child's; it ends, and then so do we
+  const start = async (): Promise<Agent> => {
+    const agent = await startPatiently({
       start: () => {
         const posture = new MachinePosture();
         return Agent.start({ profile, identity, logger: openLogger(), app, posture });
@@ -40,22 +44,34 @@ export async function runRun(options: RunOptions): Promise<void> {
       // Whoever starts this from a script may well sign in to the network meanwhile.
       passing: ['ERR_LIMIT_RATE', 'ERR_NETWORK_CAPTIVE_PORTAL'],
       say,
-      signal: new AbortController().signal,
+      signal: ended.signal,
     });
+    const person = { agent, profile, reporter, isInputTaken: true };
+    prompt = options.json ? undefined : promptAt(person, ended.signal);
+    return agent;
+  };
   await withAppListener(
     {
       startAgent: start,
+      requestPermit: async (agent, name) => {
+        const ask = () => agent.requestPermit(name);
+        return prompt ? prompt.retry(name, ask) : ask();
+      },
       app,
       reporter,
       bind: async (_, listen) => listen({ host: loopbackHost, port: 0 }),
-      signal: new AbortController().signal, // signals are the child's; it ends, and then so do we
+      signal: ended.signal,
     },
-    async (address, ended) => {
+    async (address, lost) => {
       // The child may have more to do than this app, so an end of access is told, not forced on it.
-      void ended.then((error) => {
+      void lost.then((error) => {
         if (error) say(`${app}: ${error.message} [${error.code}]`);
       });
-      process.exitCode = await runChild(options.command, address);
+      try {
+        process.exitCode = await runChild(options.command, address);
+      } finally {
+        ended.abort();
+      }
     },
   );
 }

@@ -25,8 +25,8 @@ export interface LoginOptions extends GlobalOptions {
   readonly isDeviceCode: boolean;
   /** False: no browser of this machine; true: the sign-in page; undefined: as it suits. */
   readonly isBrowser: boolean | undefined;
-  /** The code that the sign-in page ends with comes on standard input. */
-  readonly isCodeOnStdin: boolean;
+  /** The ticket that the sign-in page ends with comes on standard input. */
+  readonly isTicketOnStdin: boolean;
 }
 
 /** Signs a user in on this machine. Asks for what was not given, on a terminal only. */
@@ -67,8 +67,8 @@ function isByPassword({ user, isPasswordOnStdin, otp }: LoginOptions): boolean {
 }
 
 function checkFlags(options: LoginOptions): void {
-  const { isDeviceCode, isBrowser, isCodeOnStdin } = options;
-  const isElsewhere = isDeviceCode || isBrowser !== undefined || isCodeOnStdin;
+  const { isDeviceCode, isBrowser, isTicketOnStdin } = options;
+  const isElsewhere = isDeviceCode || isBrowser !== undefined || isTicketOnStdin;
   const provider = options.provider ?? 'local';
   if (isByPassword(options) && (isElsewhere || provider !== 'local')) {
     throw usage(
@@ -76,11 +76,11 @@ function checkFlags(options: LoginOptions): void {
       'leave them out, or --provider, --device-code, --browser and --no-browser',
     );
   }
-  if (isDeviceCode && (isBrowser === true || isCodeOnStdin)) {
-    throw usage('--device-code opens no browser and asks for no code', 'leave one of them out');
+  if (isDeviceCode && (isBrowser === true || isTicketOnStdin)) {
+    throw usage('--device-code opens no browser and asks for no ticket', 'leave one of them out');
   }
-  if (isCodeOnStdin && isBrowser !== false) {
-    throw usage('--code-stdin is for a browser of another machine', 'add --no-browser');
+  if (isTicketOnStdin && isBrowser !== false) {
+    throw usage('--ticket-stdin is for a browser of another machine', 'add --no-browser');
   }
   if (isBrowser === true && !findBrowser()) {
     throw usage(
@@ -141,8 +141,8 @@ async function signInThere(
 ): Promise<SessionFacts> {
   const browser = options.isBrowser === false ? undefined : findBrowser();
   const isHere = method === 'browser' && browser !== undefined;
-  if (method === 'browser' && !isHere && !options.isCodeOnStdin && !canAsk()) {
-    throw cannotAsk('give the code with which the sign-in page ends with --code-stdin');
+  if (method === 'browser' && !isHere && !options.isTicketOnStdin && !canAsk()) {
+    throw cannotAsk('give the ticket with which the sign-in page ends with --ticket-stdin');
   }
   const invite = (invitation: SignInInvitation): void => {
     if (options.json) {
@@ -160,9 +160,9 @@ async function signInThere(
     browser,
     invite,
     askTicket: async (signal) =>
-      options.isCodeOnStdin
+      options.isTicketOnStdin
         ? ((await readStdinLines())[0] ?? '')
-        : askLine('the code with which the page ends', undefined, signal),
+        : askLine('the ticket that the page shows at the end', undefined, signal),
     say,
     signal: new AbortController().signal,
   });

@@ -13,7 +13,7 @@ const maxAttempts = 3;
 
 const ticketPattern = /^[A-Za-z0-9_-]{43}$/;
 
-/** What the person has to do now, to be shown: `userCode` is typed at `url`; without a browser here the page ends with a code. */
+/** What the person has to do now, to be shown: `userCode` is typed at `url`; without a browser here the page ends with a ticket. */
 export interface SignInInvitation {
   readonly url: string;
   readonly userCode: string | null;
@@ -28,10 +28,10 @@ export interface ElsewhereOptions {
   readonly provider: string | null; // null: the person chooses on the page
   /** Whether a fresh sign-in with all that the user has is asked for. */
   readonly isStepUp: boolean;
-  /** This machine's browser; without one the person uses another machine's, and types the code that the page ends with. */
+  /** This machine's browser; without one the person uses another machine's, and types the ticket that the page ends with. */
   readonly browser: Browser | undefined;
   readonly invite: (invitation: SignInInvitation) => void;
-  /** Asks for the code that the page ends with. */
+  /** Asks for the ticket that the page ends with. */
   readonly askTicket: (signal: AbortSignal) => Promise<string>;
   readonly say: (line: string) => void;
   readonly signal: AbortSignal;
@@ -129,7 +129,7 @@ async function finishTyped(attempt: Attempt, options: ElsewhereOptions): Promise
       attempt.polling.abort();
       return redeem(attempt, typed);
     }
-    const message = 'that is not the code with which the page ends';
+    const message = 'that is not the ticket that the page shows at the end';
     if (left === 0) throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { message, hop: 'client' });
     options.say(message);
   }

@@ -46,7 +46,7 @@ const usageErrors: readonly (readonly string[])[] = [
   ['enroll', 'no-code', '--password-stdin'],
   ['login', '--provider', 'corp', '--password-stdin'],
   ['login', '--device-code', '--browser'],
-  ['login', '--code-stdin'],
+  ['login', '--ticket-stdin'],
   ['login', '--browser'],
 ];
 

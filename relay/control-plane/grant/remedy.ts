@@ -11,6 +11,7 @@ export interface Remedy {
     | 'posture_unhealthy'
     | 'posture_stale'
     | 'step_up_needed'
+    | 'passkey_needed'
     | 'sign_in_needed'
     | 'risk_high'
     | 'device_restricted';
@@ -28,14 +29,14 @@ export interface Remedy {
  */
 export function remedyOf(
   { verdict, remedies, conditions }: PolicyExplanation,
-  about: Pick<SubjectFacts, 'posture' | 'nowMs'>,
+  about: Pick<SubjectFacts, 'posture' | 'nowMs' | 'session'>,
 ): Remedy | null {
   if (verdict === 'allow' || remedies.length === 0) return null;
   const isUsersOwn = !remedies.includes('risk');
   const steps: string[] = [];
-  if (remedies.includes('step_up')) {
-    steps.push('sign in with a one-time password: ztna login (set one up with: ztna mfa add)');
-  } else if (remedies.includes('sign_in')) steps.push('sign in again: ztna login');
+  const isPasskey = conditions.some(({ what }) => what === 'authentication.phishing_resistant');
+  if (remedies.includes('step_up')) steps.push(stepUpFix(isPasskey, about.session.provider));
+  else if (remedies.includes('sign_in')) steps.push('sign in again: ztna login');
   const facts = conditions.filter(({ what }) => what.startsWith('posture.'));
   const silence = silenceOf(about);
   if (remedies.includes('posture')) {
@@ -54,9 +55,10 @@ export function remedyOf(
     return { code, reason: 'posture_unhealthy', message, fix, isUsersOwn };
   }
   if (remedies.includes('step_up')) {
-    const message = 'a second factor is needed';
+    const message = isPasskey ? 'a passkey is needed' : 'a second factor is needed';
     const code = 'ERR_IDENTITY_OTP_NEEDED';
-    return { code, reason: 'step_up_needed', message, fix, isUsersOwn };
+    const reason = isPasskey ? 'passkey_needed' : 'step_up_needed';
+    return { code, reason, message, fix, isUsersOwn };
   }
   if (remedies.includes('sign_in')) {
     const message = 'a fresh sign-in is needed';
@@ -65,6 +67,17 @@ export function remedyOf(
   }
   const message = 'the risk score is too high';
   return { code: 'ERR_POLICY_DENIED', reason: 'risk_high', message, fix, isUsersOwn };
+}
+
+/** How to sign in with more: factors are set up where the user's password is, here or at a provider. */
+function stepUpFix(isPasskey: boolean, provider: string): string {
+  if (provider !== 'local') {
+    const what = isPasskey ? 'a passkey or security key' : 'a second factor';
+    return `sign in with ${what} at ${provider}: ztna login --provider ${provider}`;
+  }
+  return isPasskey
+    ? 'sign in with a passkey: ztna login --browser (add one with: ztna mfa add --passkey)'
+    : 'sign in with a one-time password: ztna login (set one up with: ztna mfa add)';
 }
 
 /** What to do about a device that says nothing of itself; null for one that does. */

@@ -113,6 +113,7 @@ const byReason: Readonly<Record<string, string>> = {
   risk_high: 'risk',
   device_restricted: 'signal',
   step_up_needed: 'step_up',
+  passkey_needed: 'step_up',
   sign_in_needed: 'session',
   signed_in_again: 'session',
 };

@@ -58,8 +58,8 @@ async function finishSession(
     title: 'Signed in',
     body: markup`<section class="card">
 <h1>One more step</h1>
-<p>Paste this into the terminal on <strong>${device.hostname}</strong> where you ran <code>ztna login</code>, within a
-minute.</p>
+<p>Paste this into the terminal on <strong>${device.hostname}</strong> where you ran <code>ztna login</code>, within five
+minutes.</p>
 ${handOver('ticket', 'Ticket', ticket)}
 <p class="note">Nobody else needs it. Whoever asks you for it wants to sign in as you.</p>
 </section>`,

@@ -18,6 +18,15 @@ class Scene {
   readonly refusals: ErrorCode[] = [];
   readonly stopping = new AbortController();
   hasOtp = true;
+  passkeys: string[] = [];
+  canType = true;
+  /** Of the session, or of the last one where there is none. */
+  provider: string | undefined;
+  hasSession = true;
+  needsPasskey = false;
+  /** What the person was to do on a page, and whether he or she does. */
+  readonly pages: { readonly isStepUp: boolean; readonly provider: string }[] = [];
+  doesBrowse = true;
   readonly prompt: SignInPrompt;
   readonly #agent: ConstructorParameters<typeof SignInPrompt>[0];
   #waiting: (() => void) | undefined;
@@ -25,7 +34,19 @@ class Scene {
   constructor() {
     const request = async (message: { type: string; password?: string; otp?: string | null }) => {
       await Promise.resolve();
-      if (message.type === 'otp_list') return { type: 'otp_state', enabled: this.hasOtp };
+      const { provider, hasOtp, passkeys } = this;
+      switch (message.type) {
+        case 'otp_list':
+          return { type: 'otp_state', enabled: hasOtp };
+        case 'factors':
+          return { type: 'factors', otp: hasOtp, passkeys };
+        case 'status':
+          return { type: 'status', session: this.hasSession ? { provider } : null };
+        case 'why': {
+          const what = 'authentication.phishing_resistant';
+          return { type: 'why', conditions: this.needsPasskey ? [{ what, met: false }] : [] };
+        }
+      }
       const { password = '', otp = null } = message;
       this.signIns.push({ password, otp });
       const code = this.refusals.shift();
@@ -37,6 +58,7 @@ class Scene {
       heldBackFor: this.held,
       onHeldBack: () => undefined,
       identity: { profile: { user: 'alice' } } as never,
+      knowsIdentity: true,
     };
     const ask: Person['askHidden'] = async (text, signal) =>
       new Promise((resolve, reject) => {
@@ -48,7 +70,17 @@ class Scene {
     const say = (line: string) => void this.said.push(line);
     this.prompt = new SignInPrompt(
       this.#agent,
-      { askHidden: ask, askLine: ask, say },
+      {
+        canType: () => this.canType,
+        askHidden: ask,
+        askLine: ask,
+        say,
+        usualProvider: () => Promise.resolve(this.provider),
+        browse: (what) => {
+          this.pages.push(what);
+          return Promise.resolve(this.doesBrowse);
+        },
+      },
       this.stopping.signal,
     );
   }
@@ -101,7 +133,7 @@ test('SignInPrompt - asks nothing for what a sign-in does not mend', async (t) =
   const scene = new Scene();
   scene.hold('posture_unhealthy', 'risk_high', 'signed_in_again');
   await t.throwsAsync(
-    scene.prompt.retry(() => Promise.reject(new ZtnaError('ERR_POSTURE_UNHEALTHY'))),
+    scene.prompt.retry('wiki', () => Promise.reject(new ZtnaError('ERR_POSTURE_UNHEALTHY'))),
     { code: 'ERR_POSTURE_UNHEALTHY' },
   );
   t.deepEqual(scene.questions, []);
@@ -126,7 +158,7 @@ test('SignInPrompt - who gives up is not asked again before something else is wa
   t.regex(scene.said.join('\n'), /to sign in later: ztna login/);
   scene.hold('sign_in_needed', 'posture_stale');
   await t.throwsAsync(
-    scene.prompt.retry(() => Promise.reject(new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED'))),
+    scene.prompt.retry('wiki', () => Promise.reject(new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED'))),
     { code: 'ERR_IDENTITY_SIGN_IN_NEEDED' },
   );
   t.is(scene.questions.length, 1);
@@ -136,7 +168,7 @@ test('SignInPrompt - a refused request waits for the question that is open, and 
   const scene = new Scene();
   scene.hold('sign_in_needed');
   const answers = [new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED'), 'permit'];
-  const retried = scene.prompt.retry(async () => {
+  const retried = scene.prompt.retry('wiki', async () => {
     await Promise.resolve();
     const answer = answers.shift();
     if (answer instanceof ZtnaError) throw answer;
@@ -188,4 +220,62 @@ test('SignInPrompt - asks nothing any more once the command ends', async (t) => 
   scene.hold('sign_in_needed');
   await settled();
   t.is(scene.questions.length, 1);
+});
+
+const needsStepUp = new ZtnaError('ERR_IDENTITY_OTP_NEEDED');
+
+/** An app that is refused until it was asked for again. */
+function refusedOnce(error: ZtnaError): () => Promise<string> {
+  let count = 0;
+  return () => (count++ === 0 ? Promise.reject(error) : Promise.resolve('permit'));
+}
+
+for (const [what, change, page] of [
+  ['whose session is of a provider', { provider: 'corp' }, { isStepUp: true, provider: 'corp' }],
+  [
+    'of whom a passkey is wanted',
+    { needsPasskey: true, passkeys: ['k'] },
+    { isStepUp: true, provider: 'local' },
+  ],
+  [
+    'who has a passkey alone',
+    { hasOtp: false, passkeys: ['k'] },
+    { isStepUp: true, provider: 'local' },
+  ],
+  ['whose terminal belongs to an app', { canType: false }, { isStepUp: true, provider: 'local' }],
+] as const) {
+  test(`SignInPrompt - a person ${what} steps up on a page, and is asked nothing here`, async (t) => {
+    const scene = new Scene();
+    Object.assign(scene, change);
+    t.is(await scene.prompt.retry('wiki', refusedOnce(needsStepUp)), 'permit');
+    t.deepEqual(scene.pages, [page]);
+    t.deepEqual(scene.questions, []);
+  });
+}
+
+test('SignInPrompt - whoever signed in at a provider the last time does so again on a page', async (t) => {
+  const scene = Object.assign(new Scene(), { hasSession: false, provider: 'corp' });
+  scene.hold('sign_in_needed');
+  await settled();
+  t.deepEqual(scene.pages, [{ isStepUp: false, provider: 'corp' }]);
+  t.deepEqual(scene.questions, []);
+});
+
+test('SignInPrompt - one page serves all tunnels that wait, and is not opened again for who gave up', async (t) => {
+  const scene = Object.assign(new Scene(), { provider: 'corp', doesBrowse: false });
+  scene.hold('sign_in_needed');
+  scene.hold('sign_in_needed', 'step_up_needed');
+  await settled();
+  scene.hold('step_up_needed');
+  await settled();
+  t.is(scene.pages.length, 1);
+  t.regex(scene.said.join('\n'), /ztna login/);
+});
+
+test('SignInPrompt - whoever has no passkey is told how to get one, and no page is opened', async (t) => {
+  const scene = new Scene();
+  scene.hold('passkey_needed');
+  await settled();
+  t.deepEqual([scene.pages.length, scene.questions.length], [0, 0]);
+  t.regex(scene.said.join('\n'), /ztna mfa add --passkey/);
 });
