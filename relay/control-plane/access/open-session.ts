@@ -64,7 +64,7 @@ export async function openSession(
           JSON.stringify({ refreshToken: grant.refreshToken, idToken: grant.idToken }),
           `tokens ${session.id}`,
         ),
-        nextCheckAtMs: nowMs + firstCheckMs,
+        nextCheckAtMs: nowMs + Math.min(firstCheckMs, grant.recheckMs),
         lastOkAtMs: nowMs,
         lastError: null,
         unreachableSinceMs: null,

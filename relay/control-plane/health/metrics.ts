@@ -41,6 +41,7 @@ export async function healthMetrics(services: Services): Promise<Metric[]> {
       values: services.receipts.seconds.rows(),
     },
     ...(await appMetrics(services)),
+    await providerMetric(services),
     ...(services.dataPlaneCounts ? dataPlaneMetrics(services.dataPlaneCounts) : []),
   ];
 }
@@ -75,4 +76,24 @@ async function appMetrics(services: Services): Promise<Metric[]> {
       values: healthy,
     },
   ];
+}
+
+/** Sessions of each provider about which it could not be asked again. */
+async function providerMetric({ store }: Services): Promise<Metric> {
+  const providers = await store.db.selectFrom('providers').select('name').orderBy('name').execute();
+  const counts = await store.db
+    .selectFrom('providerGrants')
+    .select((eb) => ['provider', eb.fn.countAll<number | string>().as('count')])
+    .where('unreachableSinceMs', 'is not', null)
+    .groupBy('provider')
+    .execute();
+  return {
+    name: 'ztna_provider_unreachable_sessions',
+    help: 'Sessions that go on although their identity provider cannot be asked about them.',
+    type: 'gauge',
+    values: providers.map(({ name }) => ({
+      labels: { provider: name },
+      value: Number(counts.find(({ provider }) => provider === name)?.count ?? 0),
+    })),
+  };
 }

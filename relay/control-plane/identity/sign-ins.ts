@@ -25,6 +25,8 @@ export interface ProvidedGrant {
   readonly subject: string;
   readonly sid: string | null;
   readonly refreshToken: string | null;
+  /** How often it is asked. */
+  readonly recheckMs: number;
   readonly idToken: string;
 }
 

@@ -274,6 +274,7 @@ export const ranOutReasons: readonly string[] = [
   'session_expired',
   'session_idle',
   'signed_in_again',
+  'provider_refused',
 ];
 
 function isSignal(reason: string): boolean {

@@ -3,6 +3,7 @@ import { holdSession } from '../access/end-session.ts';
 import { flushConfirmations } from '../access/end-tunnels.ts';
 import { renewBundle } from '../enrolment/bundle.ts';
 import { endExpiredSessions } from '../identity/index.ts';
+import { recheckSessions } from '../identity/oidc/recheck.ts';
 import { pruneEveryMs } from '../limits.ts';
 import { pruneStore, readCounter } from '../store/index.ts';
 import { markClock } from '../time/open-clock.ts';
@@ -18,6 +19,7 @@ const overdueEveryMs = 500;
 const clockLearnEveryMs = 5_000;
 const lifeEveryMs = 1_000;
 const sweepEveryMs = 2_000;
+const providersEveryMs = 1_000;
 const bookkeepingEveryMs = 60_000;
 const bundleCheckEveryMs = 3_600_000;
 const keepMarksEveryMs = 10_000;
@@ -67,6 +69,9 @@ export function startTimers(services: Services, registeredAtMs: number): { stop(
       await adoptTunnels(services, performance.now() - aliveSinceMs);
     }),
     startLoop(sweepEveryMs, () => sweep(services)),
+    startLoop(providersEveryMs, async () => {
+      if (!isStoreAway) await recheckSessions(services);
+    }),
     startLoop(bookkeepingEveryMs, () => keepBooks(services)),
     startLoop(keepMarksEveryMs, () => services.keepMarks()),
     startLoop(riskKeepEveryMs, () => services.risk.keep()),

@@ -10,6 +10,7 @@ import {
   type ServerMetadata,
 } from 'openid-client';
 import * as v from 'valibot';
+import type { Logger } from '../../../../protocol/host/index.ts';
 import { ZtnaError } from '../../../../protocol/index.ts';
 import type { Sealer } from '../../authority/index.ts';
 import { Throttle } from '../../listener/throttle.ts';
@@ -68,12 +69,23 @@ export class ProviderBook {
   readonly #store: Store;
   readonly #sealer: Sealer;
   readonly #entries = new Map<string, Entry>();
+  readonly #unreachable = new Set<string>();
   /** Sign-ins begun and answered, by address: each asks a provider. */
   readonly throttle = new Throttle({ burst: 60, perMinute: 60 });
 
   constructor(store: Store, sealer: Sealer) {
     this.#store = store;
     this.#sealer = sealer;
+  }
+
+  /** Notes whether a provider could be asked again, and says so when that has changed. */
+  noteReachable(name: string, failure: string | undefined, logger: Logger): void {
+    if (failure === undefined) {
+      if (this.#unreachable.delete(name)) logger.info('provider_reachable', { provider: name });
+    } else if (!this.#unreachable.has(name)) {
+      this.#unreachable.add(name);
+      logger.warn('provider_unreachable', { provider: name, reason: failure });
+    }
   }
 
   /**

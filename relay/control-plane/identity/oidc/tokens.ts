@@ -69,6 +69,7 @@ export async function proofOf(
         sid: typeof sid === 'string' && sid.length <= 256 ? sid : null,
         refreshToken: tokens.refresh_token ?? null,
         idToken: tokens.id_token ?? '',
+        recheckMs: settings.recheckMs,
       },
     },
   };

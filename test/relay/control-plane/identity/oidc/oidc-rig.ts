@@ -1,8 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto';
-import type { SessionFacts, ToDevice } from '../../../../../protocol/index.ts';
+import { setImmediate } from 'node:timers/promises';
+import {
+  grantSchema,
+  verifyStatement,
+  type Grant,
+  type SessionFacts,
+  type ToDevice,
+} from '../../../../../protocol/index.ts';
 import { OidcServer, type OidcServerOptions } from '../../../../support/oidc-server.ts';
 import type { ScriptedBrowser, Visit } from '../../../../support/scripted-browser.ts';
-import { Rig, type DevicePeer } from '../../service/rig.ts';
+import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer } from '../../service/rig.ts';
 
 /** What `provider add` is given for a provider of tests. */
 export function settingsOf(
@@ -144,4 +151,35 @@ export class OidcRig {
       .filter(({ action, outcome }) => action === 'session.sign_in' && outcome === 'refused')
       .map(({ detailsJson }) => String((JSON.parse(detailsJson) as { reason?: unknown }).reason));
   }
+}
+
+/** Lets everyone of group `staff` use every app, and gives `wiki` a connector and a data plane. */
+export async function publishWiki({ rig }: OidcRig): Promise<ConnectorPeer> {
+  await rig.admin('policy.apply', { files: staffPolicy });
+  const connector = await rig.connector('berlin', ['wiki']);
+  await rig.relay(connector);
+  return connector;
+}
+
+/** A tunnel that is open, as far as the control plane is told. */
+export async function openTunnel(
+  { rig }: OidcRig,
+  connector: ConnectorPeer,
+  device: DevicePeer,
+): Promise<Grant['tunnel']> {
+  await rig.untilRouted('wiki', device);
+  const permit = await device.channel.request({ type: 'grant', app: 'wiki' });
+  if (permit.type !== 'permit') throw new Error(`no permit but ${permit.type}`);
+  const keys = device.identity.bundle.grantKeys;
+  const { tunnel } = verifyStatement('grant', grantSchema, permit.grant, keys);
+  connector.channel.send({ type: 'tunnel_opened', tunnel });
+  while (rig.plane.services.tunnels.get(tunnel)?.state !== 'open') await setImmediate();
+  return tunnel;
+}
+
+/** Makes it the turn of everybody to be asked about. */
+export async function hastenChecks({ rig }: OidcRig): Promise<void> {
+  await rig.plane.services.store.write((tx) =>
+    tx.updateTable('providerGrants').set({ nextCheckAtMs: 0, claimedUntilMs: 0 }).execute(),
+  );
 }

@@ -1,0 +1,142 @@
+import anyTest, { type TestFn } from 'ava';
+import { healthMetrics } from '../../../../../relay/control-plane/health/metrics.ts';
+import type { ConnectorPeer } from '../../service/rig.ts';
+import { hastenChecks, OidcRig, openTunnel, publishWiki } from './oidc-rig.ts';
+
+const test = anyTest as TestFn<{ all: OidcRig; connector: ConnectorPeer }>;
+
+const personOf = (name: string, groups: readonly string[] = ['staff']) => ({
+  claims: { email: `${name}@example.com`, groups },
+});
+const people = {
+  ann: personOf('ann'),
+  ben: personOf('ben'),
+  cat: personOf('cat'),
+  dan: personOf('dan'),
+};
+
+test.before(async (t) => {
+  t.context.all = await OidcRig.start({ people });
+  t.context.connector = await publishWiki(t.context.all);
+});
+test.after.always(async (t) => {
+  await t.context.all.stop();
+});
+
+async function grantOf({ rig }: OidcRig, name: string) {
+  return rig.plane.services.store.db
+    .selectFrom('providerGrants')
+    .innerJoin('users', 'users.id', 'providerGrants.userId')
+    .selectAll('providerGrants')
+    .where('users.name', '=', `${name}@example.com`)
+    .executeTakeFirst();
+}
+
+/** Resolves once the provider was asked about the user, and what came of it is written down. */
+async function untilAsked(all: OidcRig, name: string) {
+  for (;;) {
+    const grant = await grantOf(all, name);
+    if (grant && grant.nextCheckAtMs > 0 && grant.claimedUntilMs === 0) return grant;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+test.serial(
+  'recheck - the refresh token is another one each time, and the session goes on',
+  async (t) => {
+    const { all } = t.context;
+    const device = await all.device('ann@example.com');
+    await all.signIn(device, 'ann');
+    const before = await grantOf(all, 'ann');
+    for (let count = 0; count < 2; count++) {
+      await hastenChecks(all);
+      t.is((await untilAsked(all, 'ann')).lastError, null);
+    }
+    t.not((await grantOf(all, 'ann'))?.sealedTokens, before?.sealedTokens);
+    const status = await device.channel.request({ type: 'status' });
+    t.true(status.type === 'status' && status.session !== null);
+  },
+);
+
+test.serial('recheck - a group that was lost at the provider ends what it allowed', async (t) => {
+  const { all, connector } = t.context;
+  const device = await all.device('ben@example.com');
+  await all.signIn(device, 'ben');
+  const tunnel = await openTunnel(all, connector, device);
+  all.server.people.set('ben', personOf('ben', []));
+  await hastenChecks(all);
+  const reason = await device.find((message) =>
+    message.type === 'tunnel_ended' && message.tunnel === tunnel ? message.reason : undefined,
+  );
+  t.is(reason, 'group_changed');
+  t.deepEqual((await all.rig.admin('user.show', { name: 'ben@example.com' }))['groups'], []);
+});
+
+test.serial('recheck - a refused refresh ends the session and freezes its tunnels', async (t) => {
+  const { all, connector } = t.context;
+  const device = await all.device('cat@example.com');
+  await all.signIn(device, 'cat');
+  const tunnel = await openTunnel(all, connector, device);
+  const cat = all.server.people.get('cat');
+  all.server.people.delete('cat'); // disabled there
+  await hastenChecks(all);
+  const reason = await device.find((message) =>
+    message.type === 'session_ended' ? message.reason : undefined,
+  );
+  t.is(reason, 'provider_refused');
+  const held = await device.find((message) =>
+    message.type === 'tunnel_suspended' && message.tunnel === tunnel ? message : undefined,
+  );
+  t.like(held, { reason: 'sign_in_needed', fix: 'sign in again: ztna login' });
+  const record = (await all.rig.plane.services.audit.read({ user: 'cat@example.com' })).find(
+    ({ action }) => action === 'session.end',
+  );
+  t.is(record?.actor, 'provider:idp');
+
+  // Enabled again, a sign-in is all that it takes.
+  if (cat) all.server.people.set('cat', cat);
+  await all.signIn(device, 'cat');
+  await device.find((message) =>
+    message.type === 'tunnel_ready' && message.tunnel === tunnel ? true : undefined,
+  );
+});
+
+test.serial(
+  'recheck - a provider that cannot be asked is no refusal, and that is visible',
+  async (t) => {
+    const { all } = t.context;
+    const { rig } = all;
+    const device = await all.device('dan@example.com');
+    await all.signIn(device, 'dan');
+    all.server.isDown = true;
+    await hastenChecks(all);
+    const grant = await untilAsked(all, 'dan');
+    t.is(grant.lastError, 'provider_unreachable');
+    t.true((grant.unreachableSinceMs ?? 0) > 0);
+    const status = await device.channel.request({ type: 'status' });
+    t.true(status.type === 'status' && status.session !== null);
+    const [row] = await rig.admin<Record<string, unknown>[]>('provider.list');
+    t.like(row, { lastError: 'provider_unreachable' });
+    const metric = (await healthMetrics(rig.plane.services)).find(
+      ({ name }) => name === 'ztna_provider_unreachable_sessions',
+    );
+    t.true(metric?.type === 'gauge' && Number(metric.values[0]?.value) >= 1);
+    const said = () => rig.logLines.filter((line) => line.includes('provider_unreachable')).length;
+    t.is(said(), 1);
+
+    all.server.isDown = false;
+    await hastenChecks(all);
+    t.like(await untilAsked(all, 'dan'), { lastError: null, unreachableSinceMs: null });
+    t.is(said(), 1);
+  },
+);
+
+test.serial('recheck - what was sealed for one session opens for no other', async (t) => {
+  const { all } = t.context;
+  const { store, sealer } = all.rig.plane.services;
+  const rows = await store.db.selectFrom('providerGrants').selectAll().execute();
+  const [one, other] = rows;
+  if (!one || !other) throw new Error('two sessions are needed');
+  t.notThrows(() => sealer.open(one.sealedTokens, `tokens ${one.sessionId}`));
+  t.throws(() => sealer.open(one.sealedTokens, `tokens ${other.sessionId}`));
+});
