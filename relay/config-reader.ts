@@ -121,10 +121,6 @@ export class ConfigReader {
     );
   }
 
-  notAvailable(value: ConfigValue, what: string): ZtnaError {
-    return this.#error('ERR_CONFIG_NOT_AVAILABLE', value.line, `${what} is not available yet`);
-  }
-
   #error(code: ErrorCode, line: number, what: string, hint?: string): ZtnaError {
     return new ZtnaError(code, {
       message: `${this.#file}:${line}: ${what}`,

@@ -24,6 +24,8 @@ export interface RelayConfig {
   readonly listen: ListenAddress;
   /** Where probes and metrics are served; loopback only. */
   readonly adminListen: ListenAddress | null;
+  /** Who may enrol a machine: with an administrator's code alone, or by signing in, at once or once it is approved. */
+  readonly enrolmentMode: 'invite' | 'sso' | 'sso-approve';
   readonly maxDevicesPerUser: number;
   readonly session: { readonly idleMs: number; readonly absoluteMs: number };
   readonly verification: { readonly intervalMs: number; readonly holdMs: number };
@@ -104,11 +106,6 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
   if (!top.url) throw reader.invalid(root, 'must have a url', 'add: url: https://HOST:PORT');
   const url = readUrl(reader, top.url);
   const enrolment = reader.members(top.enrolment, ['mode', 'maxDevicesPerUser']);
-  if (enrolment.mode && reader.text(enrolment.mode) !== 'invite') {
-    const mode = reader.text(enrolment.mode);
-    if (/^sso(?:-approve)?$/.test(mode)) throw reader.notAvailable(enrolment.mode, `mode: ${mode}`);
-    throw reader.invalid(enrolment.mode, 'must be invite');
-  }
   const storeUrl = top.store ? readStore(reader, top.store) : null;
   const session = reader.members(top.session, ['idle', 'absolute']);
   const idleMs = readDuration(reader, session.idle, defaults.idleMs, 60_000, 400 * 24 * hourMs);
@@ -119,6 +116,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       ? readListen(reader, top.listen)
       : { host: '0.0.0.0', port: Number(new URL(url).port || 443) },
     adminListen: top.adminListen ? readAdminListen(reader, top.adminListen) : null,
+    enrolmentMode: enrolment.mode ? readEnrolmentMode(reader, enrolment.mode) : 'invite',
     maxDevicesPerUser: readCount(reader, enrolment.maxDevicesPerUser, defaults.maxDevicesPerUser),
     session: {
       idleMs,
@@ -142,6 +140,12 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
     signals: readSignals(reader, top.signals),
     tls: readTls(reader, top.tls, dirname(file)),
   };
+}
+
+function readEnrolmentMode(reader: ConfigReader, value: ConfigValue): RelayConfig['enrolmentMode'] {
+  const mode = reader.text(value);
+  if (mode === 'invite' || mode === 'sso' || mode === 'sso-approve') return mode;
+  throw reader.invalid(value, 'must be invite, sso or sso-approve');
 }
 
 /** `sqlite` or the URL of a PostgreSQL server, which no error repeats: it may hold a password. */

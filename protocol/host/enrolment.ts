@@ -82,6 +82,8 @@ export async function enrol(options: {
   readonly expectRole: 'device' | 'connector' | 'data-plane';
   /** What a relay is to be: a code for the other is refused before it is used up. */
   readonly relay?: 'data-plane' | 'control-plane';
+  /** With a code that came from a sign-in in a browser: what that sign-in was begun with, so that the code is no one else's. */
+  readonly verifier?: string;
 }): Promise<{ identity: Identity; answer: EnrolAnswer }> {
   const { code, expectRole } = options;
   const bundle = await fetchBundle(code.url, code.rootId);
@@ -112,6 +114,7 @@ export async function enrol(options: {
     platform: options.platform,
     password: options.password,
     ...(options.relay && { relay: options.relay }),
+    ...(options.verifier !== undefined && { verifier: options.verifier }),
   });
   const text = await requestEnrolment(
     { url: code.url, trust: controlPlane(bundle) },

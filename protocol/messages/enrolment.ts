@@ -31,6 +31,7 @@ export const enrolRequest = v.strictObject({
   platform: text(64),
   password: v.nullable(v.pipe(v.string(), v.maxLength(1024))), // a user's first password, or the present one
   relay: v.exactOptional(v.picklist(['data-plane', 'control-plane'])), // what a relay enrols to be; others leave it out
+  verifier: v.exactOptional(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{43}$/))), // with a code of a browser's sign-in
 });
 export type EnrolRequest = v.InferOutput<typeof enrolRequest>;
 
@@ -41,6 +42,7 @@ export const enrolAnswer = v.variant('role', [
     id: idSchema('device'),
     user: text(64),
     signedIn: v.boolean(),
+    pending: v.exactOptional(v.literal(true)), // it opens nothing until an administrator approves it
     certificate: pem,
     bundle: statementText,
   }),

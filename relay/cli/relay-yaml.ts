@@ -13,6 +13,8 @@ url: ${url}
 # postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE. This file is for its owner alone.
 store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 
+# How machines are enrolled: by an administrator's code alone (invite), or also by their users themselves, who sign in at
+# ${url}/enrol, at once (sso) or once an administrator approves each (sso-approve).
 #enrolment:
 #  mode: invite
 #  maxDevicesPerUser: 3

@@ -9,11 +9,12 @@ import { defaultLimits } from './settings.ts';
 /** The control plane's process. */
 async function start(settings: ChildSettings, logger: Logger): Promise<RunningChild> {
   const config = await readRelayConfig(settings.dir);
-  const { url, maxDevicesPerUser, session, verification, posture } = config;
+  const { url, enrolmentMode, maxDevicesPerUser, session, verification, posture } = config;
   const plane = await startControlPlane({
     dir: settings.dir,
     settings: {
       url,
+      enrolmentMode,
       maxDevicesPerUser,
       session,
       verification,

@@ -20,6 +20,7 @@ test('parseRelayConfig - fills in what the file leaves out', (t) => {
     storeUrl: null,
     listen: { host: '0.0.0.0', port: 8443 },
     adminListen: null,
+    enrolmentMode: 'invite',
     maxDevicesPerUser: 3,
     session: { idleMs: 43_200_000, absoluteMs: 86_400_000 },
     verification: { intervalMs: 20_000, holdMs: 300_000 },
@@ -152,7 +153,7 @@ url: https://relay.example.com:443/
 listen: "[::]:443"
 adminListen: 127.0.0.1:9080
 store: sqlite
-enrolment: { mode: invite, maxDevicesPerUser: 5 }
+enrolment: { mode: sso-approve, maxDevicesPerUser: 5 }
 session: { idle: 30m, absolute: 400d }
 verification: { interval: 5s, holdFor: 10m }
 drainFor: 1m
@@ -163,6 +164,7 @@ apps:
   t.is(config.url, 'https://relay.example.com:443');
   t.deepEqual(config.listen, { host: '::', port: 443 });
   t.deepEqual(config.adminListen, { host: '127.0.0.1', port: 9080 });
+  t.is(config.enrolmentMode, 'sso-approve');
   t.is(config.maxDevicesPerUser, 5);
   t.deepEqual(config.session, { idleMs: 1_800_000, absoluteMs: 34_560_000_000 });
   t.deepEqual(config.verification, { intervalMs: 5_000, holdMs: 600_000 });
@@ -255,11 +257,7 @@ test('parseRelayConfig - refuses posture checks that it cannot mean, naming thei
 });
 
 test('parseRelayConfig - says of keys without a part behind them that they are not available yet', (t) => {
-  for (const line of [
-    'proxyProtocol: { from: [10.0.0.0/8] }',
-    'audit: { keep: 400d }',
-    'enrolment: { mode: sso }',
-  ]) {
+  for (const line of ['proxyProtocol: { from: [10.0.0.0/8] }', 'audit: { keep: 400d }']) {
     const { code, message } = refusal(`url: https://a:1\n${line}\n`);
     t.is(code, 'ERR_CONFIG_NOT_AVAILABLE', line);
     t.regex(message, /^relay\.yaml:2: .+ is not available yet$/);
@@ -285,6 +283,7 @@ test('parseRelayConfig - refuses values that it cannot mean', (t) => {
     'verification: { holdFor: 2h }',
     'drainFor: 0s',
     'drainFor: 1h',
+    'enrolment: { mode: open }',
     'enrolment: { maxDevicesPerUser: 0 }',
     'enrolment: { maxDevicesPerUser: }',
     'apps: { "no spaces": { verification: { interval: 1s } } }',

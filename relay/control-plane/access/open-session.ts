@@ -11,7 +11,7 @@ const firstCheckMs = 60_000;
 /**
  * Opens a session for who proved to be the device's user, and puts that on record. Tunnels of the session before are held until
  * they are decided on anew. Throws ERR_IDENTITY_SIGN_IN_REFUSED: `device_not_of_user` (another's proof is no better than
- * none), `user_not_active`.
+ * none), `user_not_active`; ERR_IDENTITY_DEVICE_PENDING.
  */
 export async function openSession(
   services: Services,
@@ -27,6 +27,9 @@ export async function openSession(
     .select(['userId', 'state'])
     .where('id', '=', device)
     .executeTakeFirst();
+  if (row?.userId === proof.user && row.state === 'pending') {
+    throw new ZtnaError('ERR_IDENTITY_DEVICE_PENDING', { reason: 'device_pending' });
+  }
   if (row?.userId !== proof.user || row.state !== 'enrolled') {
     throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'device_not_of_user' });
   }

@@ -4,6 +4,7 @@ import {
   type EnrolRequest,
   type UserId,
 } from '../../../protocol/index.ts';
+import { openSession } from '../access/open-session.ts';
 import { verifyCertificateRequest } from '../authority/index.ts';
 import {
   addConnector,
@@ -15,6 +16,7 @@ import {
 import { hasTotp, preparePassword, signIn, startSession } from '../identity/index.ts';
 import type { Services } from '../services.ts';
 import type { Invite, Tx, User } from '../store/index.ts';
+import { readBrowserSignIn, type BrowserSignIn } from './browser-sign-in.ts';
 import { issueFor } from './certificate.ts';
 import { enrolRelay } from './enrol-relay.ts';
 
@@ -40,15 +42,16 @@ export async function enrolIdentity(
   verifyCertificateRequest(request.certificateRequest);
   const secret = Buffer.from(request.secret, 'base64url');
   const invite = await store.write((tx) => findInvite(tx, secret));
+  const browser = invite && readBrowserSignIn(services, invite, request.verifier);
   const password: Password =
-    invite?.kind === 'user' && isOpen(invite, clock.nowMs())
+    invite?.kind === 'user' && !browser && isOpen(invite, clock.nowMs())
       ? await checkPassword(services, invite, request.password, address)
       : { kind: 'none' };
   return store.write(async (tx) => {
     const claimed = await claimInvite(tx, secret, clock.nowMs());
     switch (claimed.kind) {
       case 'user':
-        return enrolDevice(services, tx, claimed, request, password, address);
+        return enrolDevice(services, tx, claimed, request, { password, browser, address });
       case 'connector':
         return enrolConnector(services, tx, claimed, request, address);
       case 'relay':
@@ -69,6 +72,7 @@ async function checkPassword(
 ): Promise<Password> {
   const { store, clock, signInThrottle: throttle } = services;
   const user = await readUser(store.db, invite.subject);
+  if (user.provider !== null) return { kind: 'none' }; // who signs in there has no password here
   if (user.passwordHash === null) {
     if (password === null) {
       throw new ZtnaError('ERR_IDENTITY_PASSWORD_WEAK', {
@@ -108,9 +112,13 @@ async function enrolDevice(
   tx: Tx,
   invite: Invite,
   request: EnrolRequest,
-  password: Password,
-  address: string,
+  by: {
+    readonly password: Password;
+    readonly browser: BrowserSignIn | undefined;
+    readonly address: string;
+  },
 ): Promise<EnrolAnswer> {
+  const { password, browser, address } = by;
   const { authority, clock, settings, audit } = services;
   const nowMs = clock.nowMs();
   const user = await readUser(tx, invite.subject);
@@ -134,7 +142,7 @@ async function enrolDevice(
     platform: request.platform,
     signingKey: request.signingKey,
     noiseKey: request.noiseKey,
-    state: 'enrolled',
+    state: browser?.isHeld === true ? 'pending' : 'enrolled',
     maxPerUser: settings.maxDevicesPerUser,
     nowMs,
   });
@@ -148,8 +156,10 @@ async function enrolDevice(
     })
     .where('id', '=', device.id)
     .execute();
-  const signedIn = password.kind !== 'none' && !(await hasTotp(tx, user.id));
-  if (signedIn) {
+  const isPending = device.state === 'pending';
+  const hasPassword = password.kind !== 'none' && !(await hasTotp(tx, user.id));
+  const signedIn = hasPassword || (browser !== undefined && !isPending);
+  if (hasPassword) {
     await startSession(tx, {
       userId: user.id,
       deviceId: device.id,
@@ -168,15 +178,28 @@ async function enrolDevice(
       outcome: 'ok',
       ref: invite.id,
       user: user.name,
-      details: { hostname: device.hostname, platform: device.platform, address, signedIn },
+      details: {
+        hostname: device.hostname,
+        platform: device.platform,
+        address,
+        signedIn,
+        ...(isPending ? { pending: true } : {}),
+      },
     },
     tx,
   );
+  if (browser && signedIn) {
+    await openSession(services, tx, device.id, browser.proof, address);
+    services.store.afterCommit(tx, () => {
+      services.risk.note({ kind: 'sign_in', user: user.id, device: device.id, app: null, address });
+    });
+  }
   return {
     role: 'device',
     id: device.id,
     user: user.name,
     signedIn,
+    ...(isPending ? { pending: true as const } : {}),
     certificate: certificate.pem,
     bundle: services.bundle.statement,
   };

@@ -7,6 +7,8 @@ export {
   proveSignIn,
   redeemSignIn,
   refuseSignIn,
+  keepPasskeyChallenge,
+  takePasskeyChallenge,
   signInLifeMs,
   type Proof,
   type ProvidedGrant,
@@ -22,6 +24,16 @@ export {
   touchSession,
   type SessionLimits,
 } from './session.ts';
+export {
+  browserSessionLifeMs,
+  endBrowserSession,
+  findBrowserSession,
+  formTokenOf,
+  keepChallenge,
+  startBrowserSession,
+  takeChallenge,
+  type SignedInBrowser,
+} from './browser-session.ts';
 export { freshForMs, readFactors, whyNotChange, type Factors } from './factors.ts';
 export {
   addPasskey,

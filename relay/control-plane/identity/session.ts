@@ -1,4 +1,5 @@
 import { newId, type DeviceId, type SessionId, type UserId } from '../../../protocol/index.ts';
+import { endBrowserSessions } from './browser-session.ts';
 import type { Session } from '../store/database.ts';
 import type { Reader, Tx } from '../store/store.ts';
 
@@ -94,7 +95,7 @@ export async function touchSession(tx: Tx, session: Session, nowMs: number): Pro
   return { ...session, lastSeenAtMs: nowMs };
 }
 
-/** Ends the sessions that `which` names and are not over. Answers their ids, for revocation and audit. */
+/** Ends the sessions that `which` names and are not over; a user's on the pages, too. Answers their ids, for revocation and audit. */
 export async function endSessions(
   tx: Tx,
   which: { readonly id: SessionId } | { readonly userId: UserId } | { readonly deviceId: DeviceId },
@@ -108,6 +109,7 @@ export async function endSessions(
   if ('id' in which) update = update.where('id', '=', which.id);
   else if ('userId' in which) update = update.where('userId', '=', which.userId);
   else update = update.where('deviceId', '=', which.deviceId);
+  if ('userId' in which) await endBrowserSessions(tx, which.userId);
   const ended = await update.returning('id').execute();
   return ended.map((row) => row.id);
 }

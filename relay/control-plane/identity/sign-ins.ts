@@ -112,6 +112,35 @@ export async function proveSignIn(
   return ticket;
 }
 
+/** Keeps what a passkey is asked to sign, in place of what one was asked before. */
+export async function keepPasskeyChallenge(tx: Tx, id: string, challenge: string): Promise<void> {
+  await tx
+    .updateTable('signIns')
+    .set({ passkeyChallenge: challenge })
+    .where('id', '=', id)
+    .where('state', '=', 'begun')
+    .execute();
+}
+
+/** Takes it, once: what was signed serves no second time, whether or not it was right. */
+export async function takePasskeyChallenge(tx: Tx, id: string): Promise<string | undefined> {
+  const row = await tx
+    .selectFrom('signIns')
+    .select('passkeyChallenge')
+    .where('id', '=', id)
+    .executeTakeFirst();
+  const challenge = row?.passkeyChallenge ?? undefined;
+  if (challenge === undefined) return undefined;
+  const taken = await tx
+    .updateTable('signIns')
+    .set({ passkeyChallenge: null })
+    .where('id', '=', id)
+    .where('passkeyChallenge', '=', challenge)
+    .returning('id')
+    .executeTakeFirst();
+  return taken && challenge;
+}
+
 /** Notes that it came to nothing, and why; the command that asked is told. */
 export async function refuseSignIn(
   tx: Tx,

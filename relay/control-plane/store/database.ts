@@ -483,6 +483,7 @@ export interface ScimTokensTable {
 
 export type SignIn = Selectable<SignInsTable>;
 export type Provider = Selectable<ProvidersTable>;
+export type BrowserSession = Selectable<BrowserSessionsTable>;
 export type Passkey = Selectable<PasskeysTable>;
 export type ServiceCredential = Selectable<ServiceCredentialsTable>;
 export type ScimToken = Selectable<ScimTokensTable>;

@@ -3,7 +3,7 @@ import { limitKeyOf } from '../../data-plane/address.ts';
 import type { Services } from '../services.ts';
 import { markup } from './markup.ts';
 import { replyPage } from './layout.ts';
-import type { WebRequest, WebRoute } from './request.ts';
+import { reply, type WebRequest, type WebRoute } from './request.ts';
 
 /** A route of pages: what it throws is told on a page, too. */
 export function pageRoute(prefix: string, answer: WebRoute['answer']): WebRoute {
@@ -30,6 +30,11 @@ export function replyError(services: Services, web: WebRequest, error: unknown):
     services.logger.error('page_failed', { path: web.url.pathname, error: detail });
   }
   const advice = hint === undefined ? null : sentence(hint.replace(/^fix: /, ''));
+  if (web.request.headers.accept === 'application/json') {
+    const text = advice ?? sentence(errorRow(code).publicText); // our script shows it
+    reply(web.response, statusOf(error), 'text/plain; charset=utf-8', text);
+    return;
+  }
   replyPage(services, web, statusOf(error), {
     title: 'That did not work',
     body: markup`<section class="card">
@@ -42,7 +47,9 @@ ${advice === null ? null : markup`<p>${advice}</p>`}
 
 /** The HTTP status of an error: close codes are made after them. */
 export function statusOf(error: unknown): number {
-  const status = errorRow(toZtnaError(error).code).closeCode - 4_000;
+  const { code } = toZtnaError(error);
+  if (code === 'ERR_CONFIG_NOT_FOUND') return 404;
+  const status = errorRow(code).closeCode - 4_000;
   if (status === 401) return 403; // a browser would ask for a password itself
   return status >= 400 && status < 600 ? status : 400;
 }

@@ -2,14 +2,24 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { toZtnaError } from '../../../protocol/index.ts';
 import { scimRoute } from '../scim/route.ts';
 import type { Services } from '../services.ts';
+import { accountRoute } from './account-page.ts';
 import { assetRoute } from './assets.ts';
+import { enrolRoute } from './enrol-page.ts';
 import { landingRoute } from './landing.ts';
 import { oidcRoute } from './oidc-route.ts';
 import { reply, type WebRoute } from './request.ts';
 import { signInRoute } from './sign-in-page.ts';
 
 /** The first whose prefix fits answers. */
-const routes: readonly WebRoute[] = [assetRoute, signInRoute, oidcRoute, scimRoute, landingRoute];
+const routes: readonly WebRoute[] = [
+  assetRoute,
+  signInRoute,
+  accountRoute,
+  enrolRoute,
+  oidcRoute,
+  scimRoute,
+  landingRoute,
+];
 
 /** Answers a request of a browser or of another system; false for one that nobody here knows. */
 export function answerWeb(

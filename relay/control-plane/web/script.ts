@@ -66,7 +66,7 @@ for (const form of document.querySelectorAll('form[data-passkey]')) {
     try {
       const asked = await fetch(form.dataset.options, {
         method: 'POST',
-        headers: { 'content-type': 'application/x-www-form-urlencoded' },
+        headers: { accept: 'application/json' },
         body: new URLSearchParams(new FormData(form)),
       });
       if (!asked.ok) throw new Error(await asked.text());
@@ -78,7 +78,7 @@ for (const form of document.querySelectorAll('form[data-passkey]')) {
       const isOver = error.name === 'NotAllowedError' || error.name === 'AbortError';
       const isKnown = error.name === 'InvalidStateError';
       tell(form, isOver ? 'No passkey was used. Try again, or sign in another way.'
-        : isKnown ? 'That passkey is here already.' : 'The passkey did not work: ' + error.message);
+        : isKnown ? 'That passkey is here already.' : error.message);
       button.disabled = false;
     }
   });

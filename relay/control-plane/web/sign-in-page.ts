@@ -1,6 +1,5 @@
-import { isIP } from 'node:net';
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
-import { findOpenSignIn, type Proof } from '../identity/index.ts';
+import { findOpenSignIn, relyingPartyOf, type Proof } from '../identity/index.ts';
 import type { Services } from '../services.ts';
 import type { SignIn, User } from '../store/index.ts';
 import { providerPath, readProviderChoices } from './choices.ts';
@@ -9,6 +8,7 @@ import { readForm } from './form.ts';
 import { goTo, replyPage } from './layout.ts';
 import { markup } from './markup.ts';
 import { provePasswordOnPage, proveOtpOnPage } from './password-steps.ts';
+import { provePasskeyOnPage, replyPasskeyOptions } from './passkey-step.ts';
 import { pageRoute, sentence, statusOf } from './page-route.ts';
 import { refuseOnPage } from './refuse.ts';
 import type { WebRequest, WebRoute } from './request.ts';
@@ -25,8 +25,10 @@ export const signInRoute: WebRoute = pageRoute(prefix, async (services, web) => 
     return;
   }
   const { method } = web.request;
-  if (rest.length > 0) throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
-  if (method === 'POST') await answerStep(services, web, signIn);
+  const isPasskey = rest.length === 1 && rest[0] === 'passkey' && method === 'POST';
+  if (isPasskey) await replyPasskeyOptions(services, web, signIn);
+  else if (rest.length > 0) throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
+  else if (method === 'POST') await answerStep(services, web, signIn);
   else if (signIn.provider !== null && signIn.provider !== 'local') {
     goTo(web, providerPath(signIn.provider, signIn.id));
   } else await replySignIn(services, web, signIn, 200, { user: '', said: null });
@@ -59,6 +61,14 @@ async function answerStep(services: Services, web: WebRequest, signIn: SignIn): 
     }
     case 'otp':
       return answerOtpStep(services, web, signIn, form);
+    case 'passkey': {
+      const credential = form.get('credential') ?? '';
+      const proved = await attempt(services, web, signIn, '', () =>
+        provePasskeyOnPage(services, signIn, credential),
+      );
+      if (proved) await finishInBrowser(services, web, signIn, localProof(services, proved));
+      return;
+    }
     default:
       throw new ZtnaError('ERR_MESSAGE_MALFORMED', { reason: 'step_unknown' });
   }
@@ -99,7 +109,9 @@ async function attempt<T>(
     return await run();
   } catch (error) {
     await refuseOnPage(services, web, signIn, error, user);
-    const said = wordsFor(error, 'User name or password is not right.');
+    const refused =
+      user === '' ? 'That passkey does not fit.' : 'User name or password is not right.';
+    const said = wordsFor(error, refused);
     await replySignIn(services, web, signIn, statusOf(error), { user, said });
     return undefined;
   }
@@ -126,7 +138,7 @@ async function replySignIn(
     signIn,
     device: await deviceOf(services, signIn),
     providers: signIn.provider === 'local' ? [] : await readProviderChoices(services),
-    hasPasskeys: isIP(new URL(services.settings.url).hostname.replace(/^\[|\]$/g, '')) === 0,
+    hasPasskeys: relyingPartyOf(services.settings.url) !== null,
     user,
     said,
   };
