@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { exportJWK } from 'jose';
 import { Provider, type ClientMetadata, type Configuration } from 'oidc-provider';
 import { TestCa } from './pki.ts';
-import { ScriptedBrowser } from './scripted-browser.ts';
+import { ScriptedBrowser, type Visit } from './scripted-browser.ts';
 
 /** What a provider says of a person; how it was signed in comes from `amr` and `acr`. */
 export interface Person {
@@ -20,6 +20,8 @@ export interface Person {
 export interface OidcServerOptions {
   /** Where the relay has its people come back to: `https://RELAY/oidc/NAME/callback`. More can be added later. */
   readonly redirectUris?: readonly string[];
+  /** Where it tells the relay of logouts: `https://RELAY/oidc/NAME/logout`; nowhere unless given. */
+  readonly logoutUri?: string;
   readonly people?: Readonly<Record<string, Person>>;
   /** Claims of an ID token beyond `sub` and those of a session. */
   readonly claims?: readonly string[];
@@ -95,15 +97,31 @@ export class OidcServer {
   /** Lets a person confirm a device code, at the URL that the machine without a browser shows. */
   async confirmDevice(url: string, person: string): Promise<void> {
     const browser = this.browserOf(person);
-    let visit = await browser.follow(url);
+    await this.#submit(browser, await browser.follow(url));
+  }
+
+  /** Lets a person end the provider's own session, at the URL that signing out answers. */
+  async logOut(url: string, browser: ScriptedBrowser): Promise<void> {
+    await this.#submit(browser, await browser.follow(url));
+  }
+
+  /** Says yes to whatever the provider's own pages ask. */
+  async #submit(browser: ScriptedBrowser, first: Visit): Promise<void> {
+    let visit = first;
     for (let count = 0; count < 4; count++) {
       const action = /<form[^>]*action="([^"]+)"/.exec(visit.text)?.[1];
       if (action === undefined) return;
       const fields = [...visit.text.matchAll(/<input[^>]*name="([^"]+)"[^>]*value="([^"]*)"/g)];
       const form = Object.fromEntries(fields.map(([, name = '', value = '']) => [name, value]));
       if (visit.text.includes('op.deviceConfirmForm')) form['confirm'] = 'yes';
+      if (visit.text.includes('op.logoutForm')) form['logout'] = 'yes';
       visit = await browser.follow(new URL(action, visit.url), undefined, form);
     }
+  }
+
+  /** Resolves once it was asked so: `POST /token/revocation`. */
+  async untilAsked(request: string): Promise<void> {
+    while (!this.requests.includes(request)) await once(this.#server, 'request');
   }
 
   async stop(): Promise<void> {
@@ -132,6 +150,12 @@ export class OidcServer {
               'urn:ietf:params:oauth:grant-type:device_code',
             ],
             response_types: ['code'],
+            ...(options.logoutUri === undefined
+              ? {}
+              : {
+                  backchannel_logout_uri: options.logoutUri,
+                  backchannel_logout_session_required: true,
+                }),
           },
         ]),
       ],
@@ -157,6 +181,7 @@ export class OidcServer {
         devInteractions: { enabled: false },
         deviceFlow: { enabled: true },
         revocation: { enabled: true },
+        backchannelLogout: { enabled: true },
         rpInitiatedLogout: { enabled: true },
       },
       findAccount: (_ctx, sub) => {
@@ -176,7 +201,7 @@ export class OidcServer {
         return grant;
       },
       interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
-      ...options.configuration,
+      fetch: (url, request) => postUnchecked(url as string | URL, request?.body as string),
     });
     const answer = this.#provider.callback();
     this.#server.on('request', (request: IncomingMessage, response: ServerResponse) => {
@@ -204,4 +229,11 @@ export class OidcServer {
       mergeWithLastSubmission: true,
     });
   }
+}
+
+/** The provider's own messages to the relay, whose certificate is of an authority that nobody knows. */
+async function postUnchecked(url: string | URL, body: string): Promise<Response> {
+  const form = Object.fromEntries(new URLSearchParams(body));
+  const { status } = await new ScriptedBrowser().ask(url, form);
+  return new Response(null, { status });
 }

@@ -1,4 +1,4 @@
-import type { FromDevice, ToDevice } from '../../../protocol/index.ts';
+import { identityVersion, type FromDevice, type ToDevice } from '../../../protocol/index.ts';
 import { findLiveSession } from '../identity/index.ts';
 import type { ControlPeer } from '../listener/secure-listener.ts';
 import type { DevicePeer } from '../live/peers.ts';
@@ -31,8 +31,7 @@ export async function answerDevice(
     case 'sign_in':
       return { type: 'signed_in', id, session: await handleSignIn(services, peer, request) };
     case 'sign_out':
-      await handleSignOut(services, peer);
-      return { type: 'done', id };
+      return signOut(services, peer, id);
     case 'status':
       return handleStatus(services, peer, dialler, id);
     case 'apps':
@@ -67,6 +66,17 @@ export async function answerDevice(
     case 'passkey_remove':
       return answerOwn(services, peer, request);
   }
+}
+
+async function signOut(
+  services: Services,
+  peer: DevicePeer,
+  id: number,
+): Promise<Extract<ToDevice, { type: 'signed_out' | 'done' }>> {
+  const logoutUrl = await handleSignOut(services, peer);
+  return peer.version >= identityVersion
+    ? { type: 'signed_out', id, logoutUrl }
+    : { type: 'done', id };
 }
 
 /** Who is signed in at the device, and how long its certificate lasts. */

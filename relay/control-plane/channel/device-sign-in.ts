@@ -2,6 +2,7 @@ import { ZtnaError, type FromDevice, type SessionFacts } from '../../../protocol
 import { revokeSubject } from '../access/end-tunnels.ts';
 import { openSession } from '../access/open-session.ts';
 import { endSessions, signIn, type Proof } from '../identity/index.ts';
+import { leaveProvider, takeLeft } from '../identity/oidc/logout.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import type { Services } from '../services.ts';
 import { verifyDevice } from './device-posture.ts';
@@ -76,10 +77,14 @@ async function noteRefusedSignIn(
   if (user) risk.note({ kind: 'sign_in_refused', user: user.id, device: id, app: null, address });
 }
 
-/** Ends the sessions of the device, and with them their tunnels. */
-export async function handleSignOut(services: Services, peer: DevicePeer): Promise<void> {
+/**
+ * Ends the sessions of the device, and with them their tunnels. Answers where the person ends the session at a provider, where there
+ * is such a page.
+ */
+export async function handleSignOut(services: Services, peer: DevicePeer): Promise<string | null> {
   const { store, clock, audit } = services;
-  await store.write(async (tx) => {
+  const left = await store.write(async (tx) => {
+    const grant = await takeLeft(services, tx, peer.id);
     const ended = await endSessions(tx, { deviceId: peer.id }, 'signed_out', clock.nowMs());
     for (const session of ended) {
       await revokeSubject(services, tx, { kind: 'session', id: session }, 'signed_out');
@@ -93,5 +98,7 @@ export async function handleSignOut(services: Services, peer: DevicePeer): Promi
         tx,
       );
     }
+    return grant;
   });
+  return left && leaveProvider(services, left);
 }

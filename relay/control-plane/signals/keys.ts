@@ -9,7 +9,7 @@ import {
 } from 'jose';
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import { keyCacheMs, keyCoolDownMs, maxOutsideBytes, outsideTimeoutMs } from './limits.ts';
-import { checkUrl, fetchOutside } from './outside-fetch.ts';
+import { checkUrl, fetchOutside, type OutsideRequest } from './outside-fetch.ts';
 import type { ReceiveSettings } from '../../signal-settings.ts';
 
 /** Finds the key that a token names. Throws jose's errors, or ERR_RELAY_UNAVAILABLE while keys cannot be fetched. */
@@ -32,7 +32,19 @@ export async function openKeys(settings: ReceiveSettings['keys']): Promise<KeyFi
     }
   }
   const { url, allowPrivate, caFile } = settings;
-  const ca = caFile === null ? null : await readSmallFile(caFile);
+  return servedKeys({
+    url,
+    allowPrivate,
+    ca: caFile === null ? null : await readSmallFile(caFile),
+  });
+}
+
+/** Keys from where they are served. Throws ERR_CONFIG_INVALID for an URL that may not be asked. */
+export function servedKeys({
+  url,
+  allowPrivate,
+  ca,
+}: Required<Pick<OutsideRequest, 'url' | 'allowPrivate' | 'ca'>>): KeyFinder {
   // What failed is remembered for a while too: who sends tokens must not make us ask again and again.
   let failedAtMs = -Infinity;
   const remote = createRemoteJWKSet(checkUrl(url), {

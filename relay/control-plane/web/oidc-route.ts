@@ -3,13 +3,14 @@ import { limitKeyOf } from '../../data-plane/address.ts';
 import { findOpenSignIn, refuseSignIn } from '../identity/index.ts';
 import { beginCode, finishCode, takeUp } from '../identity/oidc/code-flow.ts';
 import { refusal } from '../identity/oidc/failure.ts';
+import { logOutByProvider } from '../identity/oidc/logout.ts';
 import type { Services } from '../services.ts';
 import type { SignIn } from '../store/index.ts';
 import { finishInBrowser } from './finish.ts';
 import { goTo } from './layout.ts';
 import { pageRoute } from './page-route.ts';
 import { refuseOnPage } from './refuse.ts';
-import type { WebRequest, WebRoute } from './request.ts';
+import { readBody, reply, type WebRequest, type WebRoute } from './request.ts';
 
 const prefix = '/oidc/';
 
@@ -18,7 +19,13 @@ const cookieName = '__Host-ztna-oidc';
 const cookieAttributes = 'Path=/; Secure; HttpOnly; SameSite=Lax';
 const cookieLifeS = 600;
 
-/** `/oidc/NAME/begin` sends a person to a provider, `/oidc/NAME/callback` is where that person comes back to. */
+/** Of what a provider tells of a logout. */
+const maxLogoutBytes = 32_768;
+
+/**
+ * `/oidc/NAME/begin` sends a person to a provider, `/oidc/NAME/callback` is where that person comes back to, and at
+ * `/oidc/NAME/logout` the provider itself tells whose sessions are over.
+ */
 export const oidcRoute: WebRoute = pageRoute(prefix, async (services, web) => {
   const [name = '', verb = '', ...rest] = web.url.pathname.slice(prefix.length).split('/');
   if (rest.length > 0) throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
@@ -28,6 +35,7 @@ export const oidcRoute: WebRoute = pageRoute(prefix, async (services, web) => {
   }
   if (verb === 'begin' && isGet) await begin(services, web, name);
   else if (verb === 'callback' && isGet) await callback(services, web, name);
+  else if (verb === 'logout' && web.request.method === 'POST') await logOut(services, web, name);
   else throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
 });
 
@@ -65,6 +73,31 @@ async function callback(services: Services, web: WebRequest, name: string): Prom
   } catch (error) {
     await tellCommand(services, signIn, error);
     throw error;
+  }
+}
+
+async function logOut(services: Services, web: WebRequest, name: string): Promise<void> {
+  const { request, response, address } = web;
+  const type = 'application/json';
+  try {
+    const contentType = request.headers['content-type'] ?? '';
+    if (!/^application\/x-www-form-urlencoded(?:;|$)/.test(contentType)) {
+      throw new ZtnaError('ERR_MESSAGE_MALFORMED', { reason: 'form_type' });
+    }
+    const form = new URLSearchParams((await readBody(request, maxLogoutBytes)).toString('utf8'));
+    await logOutByProvider(services, name, form.get('logout_token') ?? '');
+    reply(response, 200, type, '');
+  } catch (error) {
+    const { code, reason } = toZtnaError(error);
+    await services.refusals.record(address, {
+      actor: `address:${address}`,
+      action: 'session.end',
+      subject: address,
+      details: { code, reason: reason ?? null, address, provider: name.slice(0, 64) },
+    });
+    // Whoever sends them tries again only where that is worth it.
+    const status = code === 'ERR_RELAY_UNAVAILABLE' || code === 'ERR_INTERNAL' ? 503 : 400;
+    reply(response, status, type, JSON.stringify({ error: 'invalid_request' }));
   }
 }
 

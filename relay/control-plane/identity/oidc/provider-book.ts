@@ -14,6 +14,7 @@ import type { Logger } from '../../../../protocol/host/index.ts';
 import { ZtnaError } from '../../../../protocol/index.ts';
 import type { Sealer } from '../../authority/index.ts';
 import { Throttle } from '../../listener/throttle.ts';
+import { servedKeys, type KeyFinder } from '../../signals/keys.ts';
 import { checkUrl, fetchOutside } from '../../signals/outside-fetch.ts';
 import type { Store } from '../../store/index.ts';
 import {
@@ -56,6 +57,8 @@ const metadataSchema = v.looseObject({
 export interface OpenProvider extends StoredProvider {
   readonly config: Configuration;
   readonly metadata: ServerMetadata;
+  /** Its keys, for tokens that it sends by itself. */
+  readonly keys: KeyFinder;
 }
 
 interface Entry {
@@ -118,7 +121,7 @@ export class ProviderBook {
 export async function discover(
   settings: ProviderSettings,
   secret: string | null,
-): Promise<Pick<OpenProvider, 'config' | 'metadata'>> {
+): Promise<Pick<OpenProvider, 'config' | 'metadata' | 'keys'>> {
   const { issuer, clientId } = settings;
   const ask = fetchFor(settings);
   const url = `${bare(issuer)}/.well-known/openid-configuration`;
@@ -163,7 +166,8 @@ export async function discover(
   );
   config[customFetch] = ask;
   enableNonRepudiationChecks(config); // the signature counts, not only where the token came from
-  return { config, metadata };
+  const { allowPrivate, ca } = settings;
+  return { config, metadata, keys: servedKeys({ url: said.jwks_uri, allowPrivate, ca }) };
 }
 
 /** Throws ERR_CONFIG_INVALID where a provider's keys cannot be read as such. */

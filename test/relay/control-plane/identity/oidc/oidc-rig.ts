@@ -64,10 +64,14 @@ export class OidcRig {
   static async start(
     options: OidcServerOptions = {},
     settings: Readonly<Record<string, unknown>> = {},
+    { hasLogout = false }: { readonly hasLogout?: boolean } = {},
   ): Promise<OidcRig> {
     const rig = await Rig.start({ maxDevicesPerUser: 50 });
     rig.version = 4;
-    const server = await providerFor(rig, options);
+    const server = await providerFor(rig, {
+      ...options,
+      ...(hasLogout ? { logoutUri: `${rig.url}/oidc/idp/logout` } : {}),
+    });
     await rig.admin('provider.add', settingsOf(server, settings));
     return new OidcRig(rig, server);
   }
