@@ -72,6 +72,7 @@ button:disabled { opacity: .6; cursor: default; }
 }
 .or::before, .or::after { content: ""; flex: 1; border-top: 1px solid var(--line); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+input:focus-visible { outline-width: 2px; outline-offset: 0; }
 .alert, .good { padding: .75rem .875rem; border-radius: .625rem; margin: 0 0 1rem; font-size: .9375rem; }
 .alert { color: var(--bad); background: var(--bad-soft); }
 .good { color: var(--good); background: var(--good-soft); }
@@ -91,7 +92,7 @@ pre code { font-size: 1em; }
 .rows > li:first-child { border-top: 0; padding-top: .25rem; }
 .rows > li:last-child { padding-bottom: 0; }
 .rows .what { min-width: 0; flex: 1 1 14rem; overflow-wrap: anywhere; }
-.rows .what span { display: block; color: var(--quiet); font-size: .875rem; }
+.rows .what > span:not(.tag) { display: block; color: var(--quiet); font-size: .875rem; }
 .tag {
   display: inline-block; margin-left: .375rem; padding: 0 .5rem; border-radius: 1rem; font-size: .75rem; font-weight: 600;
   color: var(--quiet); background: var(--code); border: 1px solid var(--line); vertical-align: .1em;
@@ -101,6 +102,7 @@ pre code { font-size: 1em; }
 .rows details[open] { flex-basis: 100%; }
 .inline { display: flex; flex-wrap: wrap; gap: .5rem; align-items: end; margin-top: .75rem; }
 .inline .field { flex: 1 1 12rem; margin: 0; }
+.inline .small { min-height: 2.75rem; padding-inline: 1.25rem; }
 .codes {
   list-style: none; margin: 0 0 1rem; padding: .875rem; columns: 2; background: var(--code);
   border: 1px solid var(--line); border-radius: .625rem;
