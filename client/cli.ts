@@ -18,6 +18,7 @@ const command = {
   mfa: () => import('./command/mfa.ts'),
   posture: () => import('./command/posture.ts'),
   run: () => import('./command/run.ts'),
+  serviceLogin: () => import('./command/service-login.ts'),
   signIn: () => import('./command/sign-in.ts'),
   status: () => import('./command/status.ts'),
   why: () => import('./command/why.ts'),
@@ -82,6 +83,9 @@ export function buildCommandLine(yargs: Argv): Argv {
   return global;
 }
 
+/** Ways to sign in that do not go with `--service`. */
+const loginOfPersons = ['user', 'otp', 'provider', 'browser'];
+
 type Global = Argv<{ profile: string | undefined; json: boolean }>;
 
 function withIdentityCommands(yargs: Global): void {
@@ -92,13 +96,15 @@ function withIdentityCommands(yargs: Global): void {
       y
         .positional('code', { type: 'string', demandOption: true })
         .option('replace', flag('give up the present enrolment'))
-        .option('password-stdin', flag('read the password from standard input')),
+        .option('password-stdin', flag('read the password from standard input'))
+        .option('service', flag('the code is a service’s: no password is asked')),
     async (a) =>
       (await command.enroll()).runEnroll({
         ...globalOf(a),
         code: single('code', a.code),
         isReplacing: a.replace,
         isPasswordOnStdin: a.passwordStdin,
+        isService: a.service,
       }),
   );
   yargs.command(
@@ -118,9 +124,26 @@ function withIdentityCommands(yargs: Global): void {
         .option(
           'ticket-stdin',
           flag('with --no-browser: read the ticket that the page shows from standard input'),
-        ),
-    async (a) =>
-      (await command.signIn()).runLogin({
+        )
+        .option('service', one('sign a service in, which stays so by itself; nothing is asked'))
+        .option('key-file', one('with --service: its Ed25519 private key in PEM'))
+        .option('token-file', one('with --service: a token of an issuer that is trusted for it'))
+        .implies({ 'key-file': 'service', 'token-file': 'service' })
+        .conflicts('service', loginOfPersons),
+    async (a) => {
+      const { runLogin, tellSession } = await command.signIn();
+      const service = optional('service', a.service);
+      if (service !== undefined) {
+        const { runServiceLogin } = await command.serviceLogin();
+        const files = {
+          keyFile: optional('key-file', a.keyFile),
+          tokenFile: optional('token-file', a.tokenFile),
+        };
+        return runServiceLogin({ ...globalOf(a), service, ...files }, (session) => {
+          tellSession(session, globalOf(a));
+        });
+      }
+      return runLogin({
         ...globalOf(a),
         user: optional('user', a.user),
         isPasswordOnStdin: a.passwordStdin,
@@ -129,7 +152,8 @@ function withIdentityCommands(yargs: Global): void {
         isDeviceCode: a.deviceCode,
         isBrowser: a.browser,
         isTicketOnStdin: a.ticketStdin,
-      }),
+      });
+    },
   );
   yargs.command(
     'logout',

@@ -132,6 +132,7 @@ export {
   maxAvoidedRelays,
   maxExplainedConditions,
   maxExplainedRules,
+  serviceProofSchema,
   type SessionFacts,
   toDevice,
   type ToDevice,

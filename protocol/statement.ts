@@ -23,6 +23,7 @@ export type StatementKind =
   | 'relays' // grant key: where relays are
   | 'posture' // device's own key: facts about the device
   | 'receipt' // connector's or relay's own key: that a tunnel was cut, and when
+  | 'service' // service's own key: signs it in on one device
   | 'enrolment' // new identity's own key: proves the keys it asks a certificate for
   | 'renewal' // identity's own key: asks for a new certificate
   | 'control-planes' // root key: every control plane and its keys

@@ -29,6 +29,8 @@ import type { Profile } from './profile.ts';
 import { PostureSender, type PostureSource } from './posture-sender.ts';
 import { RelayBook } from './relay-book.ts';
 import { TunnelNotices } from './tunnel-notices.ts';
+import { readServiceAccount } from './service-account.ts';
+import { ServiceKeeper } from './service-keeper.ts';
 import { Tunnel } from './tunnel.ts';
 
 /** How long the end of a tunnel may take when the agent stops. */
@@ -74,6 +76,7 @@ export class Agent {
   readonly #paths: PathOpener;
   readonly #link: DeviceLink;
   readonly #permits: PermitRequests;
+  #service: ServiceKeeper | undefined;
 
   /** Connects. Throws ERR_RELAY_UNREACHABLE, or what the relay refused this machine with. */
   static async start(options: AgentOptions): Promise<Agent> {
@@ -90,6 +93,7 @@ export class Agent {
     if (signal?.aborted === true) giveUp();
     try {
       await agent.#connect(options.app);
+      await agent.#keepService(profile);
     } catch (error) {
       agent.#keeper.stop();
       agent.#posture.stop();
@@ -123,6 +127,7 @@ export class Agent {
         this.#notices.enforce();
       },
       onHeldBack: () => {
+        if (this.heldBackFor.has('sign_in_needed')) this.#service?.renew();
         this.onHeldBack();
       },
       onKeptElsewhere: (tunnel, reason) => {
@@ -186,6 +191,11 @@ export class Agent {
     return (this.#link.current?.welcome.version ?? 0) >= identityVersion;
   }
 
+  /** True on a machine of a service: it signs in by itself, and nobody is there to be asked. */
+  get isService(): boolean {
+    return this.#service !== undefined;
+  }
+
   /** Why this agent can go on no more, such as a revoked device; undefined after `stop`. Never rejects. */
   get ended(): Promise<ZtnaError | undefined> {
     return this.#link.ended;
@@ -217,7 +227,8 @@ export class Agent {
 
   /** Asks for a tunnel to the app. Throws the refusal, or ERR_STATEMENT_REFUSED for a permit that does not hold. */
   async requestPermit(app: string): Promise<Permit> {
-    const permit = await this.#permits.forTunnel(app);
+    const ask = () => this.#permits.forTunnel(app);
+    const permit = await (this.#service?.retry(ask) ?? ask());
     this.#permitted.add(permit.verified.grant.tunnel);
     return permit;
   }
@@ -306,6 +317,22 @@ export class Agent {
     this.#keeper.start();
   }
 
+  /** On a machine of a service: has it signed in, and stay so. */
+  async #keepService(profile: Profile): Promise<void> {
+    const account = await readServiceAccount(profile, this.identity.id);
+    if (!account) return;
+    const { clock } = this;
+    const signal = this.#stopping.signal;
+    this.#service = new ServiceKeeper({
+      account,
+      agent: this,
+      clock,
+      logger: this.#logger,
+      signal,
+    });
+    await this.#service.start(this.session);
+  }
+
   #onMessage(message: ToDevice): void {
     if (this.#notices.take(message)) return;
     if (message.type === 'relays') {
@@ -314,6 +341,7 @@ export class Agent {
       this.#posture.wanted(message);
     } else if (message.type === 'session_ended') {
       this.#logger.info('session_ended', { reason: message.reason });
+      this.#service?.renew();
     } else {
       throw new ZtnaError('ERR_MESSAGE_UNEXPECTED', { hop: 'relay' });
     }

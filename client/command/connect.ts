@@ -71,15 +71,16 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
       },
       signal,
     });
-    void warnOfSessionEnd({
-      session: agent.session,
-      ask: async () => (await agent.request({ type: 'status' })).session,
-      nowMs: () => agent.clock.nowMs(),
-      say: (line) => {
-        reporter.say(line);
-      },
-      signal,
-    });
+    if (!agent.isService)
+      void warnOfSessionEnd({
+        session: agent.session,
+        ask: async () => (await agent.request({ type: 'status' })).session,
+        nowMs: () => agent.clock.nowMs(),
+        say: (line) => {
+          reporter.say(line);
+        },
+        signal,
+      });
     const person = { agent, profile, reporter, isInputTaken: options.isStdio };
     prompt = options.json ? undefined : promptAt(person, signal);
     return agent;

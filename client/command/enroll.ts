@@ -16,6 +16,8 @@ export interface EnrollOptions extends GlobalOptions {
   readonly code: string;
   readonly isReplacing: boolean;
   readonly isPasswordOnStdin: boolean;
+  /** The code is a service's, which has no password. */
+  readonly isService: boolean;
 }
 
 /** Enrols this machine with a one-time code, sets the user's password and signs in. */
@@ -41,7 +43,7 @@ export async function runEnroll(options: EnrollOptions): Promise<void> {
   const { identity, answer } = await enrol({
     code,
     ...machineFacts(),
-    password: secrets.password ?? (await askNewPassword()),
+    password: options.isService ? null : (secrets.password ?? (await askNewPassword())),
     expectRole: 'device',
   });
   if (answer.role !== 'device') throw new ZtnaError('ERR_IDENTITY_ROLE');
@@ -57,7 +59,10 @@ export async function runEnroll(options: EnrollOptions): Promise<void> {
   }
   print(answer.id);
   say(`enrolled this machine for ${answer.user} at ${identity.relayUrl}`);
-  say(answer.signedIn ? `signed in as ${answer.user}` : 'not signed in; next, run: ztna login');
+  const next = options.isService
+    ? `ztna login --service ${answer.user} --key-file FILE`
+    : 'ztna login';
+  say(answer.signedIn ? `signed in as ${answer.user}` : `not signed in; next, run: ${next}`);
   say('see what you may reach: ztna apps');
 }
 
@@ -66,7 +71,7 @@ async function readSecrets(
   options: EnrollOptions,
 ): Promise<{ readonly code: string; readonly password: string | undefined }> {
   if (!options.isPasswordOnStdin) {
-    if (!canAsk()) throw cannotAsk('give the password with --password-stdin');
+    if (!options.isService && !canAsk()) throw cannotAsk('give the password with --password-stdin');
     return { code: await readSecretArgument(options.code), password: undefined };
   }
   if (options.code !== '-') {

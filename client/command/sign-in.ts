@@ -1,6 +1,8 @@
 import { ZtnaError, type SessionFacts } from '../../protocol/index.ts';
 import { askHidden, printJsonLine } from '../../protocol/host/index.ts';
 import type { Agent } from '../agent/agent.ts';
+import { openProfile } from '../agent/profile.ts';
+import { forgetServiceAccount } from '../agent/service-account.ts';
 import { signIn } from '../agent/sign-in.ts';
 import { toIsoTime } from '../agent/tunnel-event.ts';
 import { askLine, canAsk, cannotAsk, readStdinLines } from '../ask.ts';
@@ -44,7 +46,7 @@ export async function runLogin(options: LoginOptions): Promise<void> {
 }
 
 /** Says who is signed in now, and until when. */
-function tellSession(session: SessionFacts, { json }: GlobalOptions): void {
+export function tellSession(session: SessionFacts, { json }: GlobalOptions): void {
   const { user, untilMs, provider, methods } = session;
   const until = toIsoTime(untilMs);
   if (json) {
@@ -175,6 +177,7 @@ export interface LogoutOptions extends GlobalOptions {
 
 /** Ends the session of this machine; its tunnels end with it. */
 export async function runLogout(options: LogoutOptions): Promise<void> {
+  await forgetServiceAccount(await openProfile(options.profile)); // else it would sign in again
   await withAgent(options, async (agent) => {
     const answer = await agent.request({ type: 'sign_out' });
     const logoutUrl = answer.type === 'signed_out' ? answer.logoutUrl : null;

@@ -21,6 +21,7 @@ export interface PersonOptions {
 
 /** What asks whoever sits at this command to sign in; undefined where nobody does. */
 export function promptAt(options: PersonOptions, signal: AbortSignal): SignInPrompt | undefined {
+  if (options.agent.isService) return undefined;
   if (!canShow() || (options.isInputTaken && !options.agent.knowsIdentity)) return undefined;
   return new SignInPrompt(options.agent, personAt(options), signal);
 }

@@ -98,6 +98,13 @@ const signInFinish = v.strictObject({
 /** Asks for a nonce that a service signs. */
 const serviceChallenge = v.strictObject({ type: v.literal('service_challenge'), id: natural });
 
+/** Signed by the service's own Ed25519 key (kind `service`): it signs in there, on a channel that it was given the nonce on. */
+export const serviceProofSchema = v.strictObject({
+  service: text(64),
+  device: idSchema('device'),
+  nonce: bytes(32),
+});
+
 /** Signs a service in: by a signature of its own key over the nonce, or by a token of an issuer that is trusted for it. */
 const serviceSignIn = v.strictObject({
   type: v.literal('service_sign_in'),

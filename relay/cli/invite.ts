@@ -7,6 +7,7 @@ import {
   table,
   talk,
   textOf,
+  type Arguments,
   type Leaf,
   type Show,
 } from './command.ts';
@@ -20,6 +21,16 @@ const showCode: Show = (result) => {
 
 const ttl = (value: string) =>
   ({ ttl: { type: 'string', default: value, describe: 'how long the code is valid' } }) as const;
+
+const reusable = {
+  reusable: { type: 'boolean', describe: 'the code serves several machines' },
+  max: { type: 'number', describe: 'how many machines a reusable code serves' },
+} as const;
+
+function usesOf(argv: Arguments): number {
+  if (argv['reusable'] !== true) return 1;
+  return typeof argv['max'] === 'number' ? argv['max'] : 100;
+}
 
 export const inviteLeaves: readonly Leaf[] = [
   adminLeaf({
@@ -39,14 +50,26 @@ export const inviteLeaves: readonly Leaf[] = [
     show: showCode,
   }),
   adminLeaf({
+    usage: 'service <name>',
+    describe: 'make a code that enrols a machine of a service',
+    positionals: { name: { type: 'string', describe: 'service name', demandOption: true } },
+    options: { ...reusable, ...ttl('24h') },
+    command: 'invite.service',
+    args: (argv) => ({
+      name: textOf(argv, 'name'),
+      ttlMs: parseDurationMs(textOf(argv, 'ttl')),
+      uses: usesOf(argv),
+    }),
+    show: showCode,
+  }),
+  adminLeaf({
     usage: 'connector <name>',
     describe: 'make a code that enrols a connector',
     positionals: { name: { type: 'string', describe: 'connector name', demandOption: true } },
     options: {
       site: { type: 'string', describe: 'the site it serves' },
       app: { type: 'string', array: true, nargs: 1, describe: 'make the site NAME with this app' },
-      reusable: { type: 'boolean', describe: 'the code serves several connectors' },
-      max: { type: 'number', describe: 'how many connectors a reusable code serves' },
+      ...reusable,
       ...ttl('1h'),
     },
     command: 'invite.connector',
@@ -55,7 +78,7 @@ export const inviteLeaves: readonly Leaf[] = [
       ...maybe(argv, 'site'),
       apps: listOf(argv, 'app'),
       ttlMs: parseDurationMs(textOf(argv, 'ttl')),
-      uses: argv['reusable'] === true ? (typeof argv['max'] === 'number' ? argv['max'] : 100) : 1,
+      uses: usesOf(argv),
     }),
     show: showCode,
   }),

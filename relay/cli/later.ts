@@ -2,7 +2,7 @@ import { notAvailableYet } from '../../protocol/host/index.ts';
 import type { Argv } from 'yargs';
 
 /** Words of the command line contract whose part has not been built. They take any arguments and refuse. */
-const laterWords = ['service', 'roster', 'backup', 'restore', 'doctor'];
+const laterWords = ['roster', 'backup', 'restore', 'doctor'];
 
 export function addLaterCommands(y: Argv): Argv {
   return laterWords.reduce(

@@ -23,6 +23,7 @@ import { providerLeaves } from './provider.ts';
 import { riskLeaves } from './risk.ts';
 import { runLeaf } from './run.ts';
 import { scimTokenLeaves } from './scim-token.ts';
+import { serviceLeaves } from './service.ts';
 import { signalLeaves } from './signal.ts';
 import { appLeaves, siteLeaves } from './site.ts';
 import { userLeaves } from './user.ts';
@@ -76,6 +77,7 @@ export function buildRelayCommands(y: Argv): Argv {
     ['invite', 'one-time enrolment codes', inviteLeaves],
     ['policy', 'who may reach what', policyLeaves],
     ['scim-token', 'tokens of directories that provision users', scimTokenLeaves],
+    ['service', 'service accounts', serviceLeaves],
     ['signal', 'events from and for other systems', signalLeaves],
     ['audit', 'the audit log', auditLeaves],
     ['risk', 'what is unusual for a user', riskLeaves],

@@ -62,3 +62,6 @@ export const complianceChecks = { burst: 6, perMinute: 6 } as const;
 
 /** Pages, and what they send, of one address; a whole office may share one. */
 export const pageRequests = { burst: 300, perMinute: 300 } as const;
+
+/** Machines that one service runs on. */
+export const maxDevicesPerService = 256;

@@ -1,5 +1,5 @@
 import { ZtnaError, type DeviceId, type SessionId } from '../../../protocol/index.ts';
-import { startSession, type Proof } from '../identity/index.ts';
+import { startSession, type Proof, type SessionLimits } from '../identity/index.ts';
 import type { Services } from '../services.ts';
 import type { Session, Tx } from '../store/index.ts';
 import { endTunnels } from './end-tunnels.ts';
@@ -19,8 +19,9 @@ export async function openSession(
   device: DeviceId,
   proof: Proof,
   address: string,
+  limits: SessionLimits = services.settings.session,
 ): Promise<Session> {
-  const { clock, settings, audit, sealer } = services;
+  const { clock, audit, sealer } = services;
   const nowMs = clock.nowMs();
   const row = await tx
     .selectFrom('devices')
@@ -50,7 +51,7 @@ export async function openSession(
     acr,
     authenticatedAtMs,
     address,
-    limits: settings.session,
+    limits,
     notAfterMs: user.expiresAtMs,
     nowMs,
   });

@@ -46,6 +46,18 @@ export async function getUser(db: Db, name: string): Promise<User> {
   return row;
 }
 
+/** A service by name. */
+export async function getService(db: Db, name: string): Promise<User> {
+  const row = await db
+    .selectFrom('users')
+    .selectAll()
+    .where('name', '=', name)
+    .where('kind', '=', 'service')
+    .executeTakeFirst();
+  if (!row) throw notFound('service', name);
+  return row;
+}
+
 export async function getGroup(db: Db, name: string): Promise<Group> {
   const row = await db.selectFrom('groups').selectAll().where('name', '=', name).executeTakeFirst();
   if (!row) throw notFound('group', name);

@@ -12,6 +12,7 @@ import { providerCommands } from './commands/provider.ts';
 import { relayCommands } from './commands/relay.ts';
 import { revokeCommands } from './commands/revoke.ts';
 import { scimTokenCommands } from './commands/scim-token.ts';
+import { serviceCommands } from './commands/service.ts';
 import { signalCommands } from './commands/signal.ts';
 import { siteCommands } from './commands/site.ts';
 import { userCommands } from './commands/user.ts';
@@ -28,6 +29,7 @@ const all = [
   ...revokeCommands,
   ...policyCommands,
   ...scimTokenCommands,
+  ...serviceCommands,
   ...signalCommands,
   ...policyHistoryCommands,
   ...auditCommands,

@@ -14,6 +14,7 @@ import {
   verifyEnrolmentProof,
 } from '../devices/index.ts';
 import { hasTotp, preparePassword, signIn, startSession } from '../identity/index.ts';
+import { maxDevicesPerService } from '../limits.ts';
 import type { Services } from '../services.ts';
 import type { Invite, Tx, User } from '../store/index.ts';
 import { readBrowserSignIn, type BrowserSignIn } from './browser-sign-in.ts';
@@ -73,6 +74,7 @@ async function checkPassword(
   const { store, clock, signInThrottle: throttle } = services;
   const user = await readUser(store.db, invite.subject);
   if (user.provider !== null) return { kind: 'none' }; // who signs in there has no password here
+  if (user.kind === 'service') return { kind: 'none' };
   if (user.passwordHash === null) {
     if (password === null) {
       throw new ZtnaError('ERR_IDENTITY_PASSWORD_WEAK', {
@@ -143,7 +145,7 @@ async function enrolDevice(
     signingKey: request.signingKey,
     noiseKey: request.noiseKey,
     state: browser?.isHeld === true ? 'pending' : 'enrolled',
-    maxPerUser: settings.maxDevicesPerUser,
+    maxPerUser: user.kind === 'service' ? maxDevicesPerService : settings.maxDevicesPerUser,
     nowMs,
   });
   const holder = { role: 'device', id: device.id, url: settings.url } as const;

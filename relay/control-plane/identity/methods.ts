@@ -1,6 +1,7 @@
 /**
- * What methods of authentication amount to. Ours are `password`, `totp`, `recovery`, `passkey` and `key`; providers say those
- * of RFC 8176 (`pwd`, `otp`, `mfa`, `hwk` …), and where they say it by their `acr` alone, `mfa` and `phr` were added.
+ * What methods of authentication amount to. Ours are `password`, `totp`, `recovery`, `passkey`, and of services `key` and
+ * `token`; providers say those of RFC 8176 (`pwd`, `otp`, `mfa`, `hwk` …), and where they say it by their `acr` alone, `mfa`
+ * and `phr` were added.
  */
 
 const phishingResistant: readonly string[] = ['passkey', 'hwk', 'phr', 'phrh'];

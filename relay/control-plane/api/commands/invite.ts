@@ -4,7 +4,7 @@ import { createInvite } from '../../devices/index.ts';
 import { findUser } from '../../identity/index.ts';
 import { tellAppIds } from '../../channel/connector-apps.ts';
 import { defineCommand, type Command } from '../command.ts';
-import { checkName, ensureSite, getSite } from '../lookup.ts';
+import { checkName, ensureSite, getService, getSite } from '../lookup.ts';
 import { addApp } from './app.ts';
 import { byId, none, word, words } from './schema.ts';
 import { addUser, joinGroups } from './user.ts';
@@ -14,6 +14,9 @@ import type { Services } from '../../services.ts';
 import type { Site, Tx } from '../../store/index.ts';
 
 const ttlMs = v.pipe(v.number(), v.safeInteger(), v.minValue(1_000), v.maxValue(90 * 86_400_000));
+
+/** How many machines one code enrols. */
+const uses = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(10_000));
 
 /** As `url:` of relay.yaml. */
 const relayUrl = v.pipe(
@@ -107,6 +110,39 @@ export const inviteCommands: readonly Command[] = [
   ),
 
   defineCommand(
+    'invite.service',
+    'change',
+    v.strictObject({ name: word, ttlMs, uses }),
+    async (services, args, actor) => {
+      const { store, clock, audit } = services;
+      return store.write(async (tx) => {
+        const nowMs = clock.nowMs();
+        const user = await getService(tx, args.name);
+        const expiresAtMs = nowMs + args.ttlMs;
+        const { invite, secret } = await createInvite(tx, {
+          kind: 'user',
+          subject: user.id,
+          uses: args.uses,
+          expiresAtMs,
+          nowMs,
+        });
+        await audit.append(
+          {
+            actor,
+            action: 'invite.service',
+            subject: invite.id,
+            outcome: 'ok',
+            user: user.name,
+            details: { uses: args.uses, expiresAtMs },
+          },
+          tx,
+        );
+        return { code: toCode(services, secret), invite: invite.id, expiresAtMs };
+      });
+    },
+  ),
+
+  defineCommand(
     'invite.connector',
     'change',
     v.strictObject({
@@ -114,7 +150,7 @@ export const inviteCommands: readonly Command[] = [
       site: v.optional(word),
       apps: words,
       ttlMs,
-      uses: v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(10_000)),
+      uses,
     }),
     async (services, args, actor) => {
       const { store, clock, audit } = services;

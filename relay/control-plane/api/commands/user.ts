@@ -138,6 +138,12 @@ export const userCommands: readonly Command[] = [
         : await preparePassword(args.password, args.name, 'urgent');
     await services.store.write(async (tx) => {
       const user = await getUser(tx, args.name);
+      if (hash !== null && user.kind === 'service') {
+        throw new ZtnaError('ERR_CONFIG_USAGE', {
+          message: `${user.name} is a service, which has no password`,
+          hint: `give it a key: ztna-relay service trust ${user.name} --key FILE`,
+        });
+      }
       await change(services, tx, user, args, hash);
       if (args.resetOtp) await removeTotp(tx, user.id);
       await record(services, tx, actor, 'user.set', user, details(args));

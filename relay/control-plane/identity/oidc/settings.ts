@@ -6,11 +6,11 @@ import type { Reader, Tx } from '../../store/store.ts';
 const short = v.pipe(v.string(), v.minLength(1), v.maxLength(256));
 const list = v.optional(v.pipe(v.array(short), v.maxLength(64)), []);
 
-/** A provider's name: it is part of addresses, and `local` is this deployment's own. */
+/** A provider's name: it is part of addresses, and `local` and `service` are this deployment's own. */
 export const providerName = v.pipe(
   v.string(),
   v.regex(/^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$/, 'use letters, digits and "-", at most 32'),
-  v.check((name) => name !== 'local' && name !== 'scim', 'that name is taken'),
+  v.check((name) => !['local', 'scim', 'service'].includes(name), 'that name is taken'),
 );
 
 /** How users of an OpenID Provider sign in, as the store keeps it. The client secret is kept apart, sealed. */
