@@ -131,11 +131,14 @@ const advice: Readonly<Record<string, string>> = {
   not_fresh: 'the provider did not ask you anew: sign out there, and try again',
 };
 
+const awayAdvice = 'the identity provider cannot be reached from here: try again in a moment';
+
 /** The same refusal, with what the person can do. */
 function withAdvice(error: unknown): ZtnaError {
   const known = toZtnaError(error);
-  const hint = known.hint ?? advice[known.reason ?? ''];
-  if (hint === undefined || known.hint !== undefined) return known;
-  const { code, message, reason } = known;
-  return new ZtnaError(code, { message, hint, cause: error, ...(reason ? { reason } : {}) });
+  const { code, message, reason = '' } = known;
+  const isAway = code === 'ERR_RELAY_UNAVAILABLE' && reason.startsWith('provider_');
+  const hint = advice[reason] ?? (isAway ? awayAdvice : undefined);
+  if (hint === undefined || (known.hint !== undefined && !isAway)) return known;
+  return new ZtnaError(code, { message, hint, cause: error, reason });
 }

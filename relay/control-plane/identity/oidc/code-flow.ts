@@ -33,12 +33,14 @@ export interface Begun {
 
 /**
  * Begins the exchange with a provider for a sign-in that is open. Whatever was begun for it before counts no more. Throws
- * ERR_IDENTITY_SIGN_IN_REFUSED (`sign_in_over`, `provider_other`), and what `ProviderBook.open` throws.
+ * ERR_IDENTITY_SIGN_IN_REFUSED (`sign_in_over`, `provider_other`), ERR_RELAY_UNAVAILABLE (`provider_…`), or what else `ProviderBook.open` throws.
  */
 export async function beginCode(services: Services, signIn: SignIn, name: string): Promise<Begun> {
   if (signIn.provider !== null && signIn.provider !== name) throw refusal('provider_other');
   const { store, sealer, settings } = services;
-  const provider = await services.providers.open(name);
+  const provider = await services.providers.open(name).catch((error: unknown) => {
+    throw toRefusal(error);
+  });
   const browser = randomBytes(32).toString('base64url');
   const exchange: v.InferOutput<typeof exchangeSchema> = {
     kind: 'code',

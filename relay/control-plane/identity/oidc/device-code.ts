@@ -40,7 +40,10 @@ export async function beginDeviceCode(
   name: string,
 ): Promise<DeviceCode> {
   const { store, sealer, clock } = services;
-  const { config, metadata, settings } = await services.providers.open(name);
+  const provider = await services.providers.open(name).catch((error: unknown) => {
+    throw toRefusal(error);
+  });
+  const { config, metadata, settings } = provider;
   if (metadata.device_authorization_endpoint === undefined) {
     throw new ZtnaError('ERR_CONFIG_NOT_AVAILABLE', {
       message: `${settings.title} has no page for codes`,

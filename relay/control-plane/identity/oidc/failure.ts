@@ -1,12 +1,8 @@
 import { AuthorizationResponseError, ClientError, ResponseBodyError } from 'openid-client';
 import { ZtnaError } from '../../../../protocol/index.ts';
 
-/** True for what a provider said no to for good, rather than what could not be asked. */
-export function isProviderRefusal(error: unknown): boolean {
-  return chainOf(error).some(
-    (one) => one instanceof ResponseBodyError && one.error === 'invalid_grant',
-  );
-}
+/** What a provider sends a person back with who may not, or will not. */
+const denials: readonly string[] = ['access_denied', 'login_required', 'interaction_required'];
 
 /** What went wrong with a provider, as a refusal of ours with a reason of its own. */
 export function toRefusal(error: unknown): ZtnaError {
@@ -17,7 +13,10 @@ export function toRefusal(error: unknown): ZtnaError {
     if (one instanceof ResponseBodyError) {
       return refusal(one.error === 'invalid_grant' ? 'code_refused' : 'provider_error', error);
     }
-    if (one instanceof AuthorizationResponseError) return refusal('denied_by_provider', error);
+    if (one instanceof AuthorizationResponseError) {
+      const isDenied = denials.includes(one.error);
+      return refusal(isDenied ? 'denied_by_provider' : 'provider_error', error);
+    }
   }
   return refusal(reasonOf(chain), error);
 }
