@@ -1,3 +1,4 @@
+export { knownBrowserLifeMs, openKnownBrowser, sealKnownBrowser } from './known-browser.ts';
 export { isMultiFactor, isPhishingResistant } from './methods.ts';
 export { checkNewPassword, maxPasswordLength, minPasswordLength } from './password-rules.ts';
 export { hashPassword, verifyPassword } from './scrypt.ts';

@@ -25,12 +25,16 @@ export async function hashPassword(password: string, urgency?: Urgency): Promise
  * Compares in constant time. Without a stored hash it does the same work and answers false, so that an
  * unknown user takes as long as a wrong password. Throws ERR_LIMIT_RATE when too many are waiting.
  */
-export async function verifyPassword(password: string, stored: string | null): Promise<boolean> {
+export async function verifyPassword(
+  password: string,
+  stored: string | null,
+  urgency?: Urgency,
+): Promise<boolean> {
   const parts = stored?.startsWith(prefix + '$') ? stored.split('$') : [];
   const salt = Buffer.from(parts[4] ?? '', 'base64url');
   const expected = Buffer.from(parts[5] ?? '', 'base64url');
   const isReal = salt.length === saltBytes && expected.length === hashBytes;
-  const actual = await derive(password, isReal ? salt : Buffer.alloc(saltBytes));
+  const actual = await derive(password, isReal ? salt : Buffer.alloc(saltBytes), urgency);
   return timingSafeEqual(actual, isReal ? expected : Buffer.alloc(hashBytes)) && isReal;
 }
 

@@ -1,4 +1,5 @@
 import { ZtnaError, type DeviceId, type UserId } from '../../../protocol/index.ts';
+import type { KnownBrowser } from './known-browser.ts';
 import { checkNewPassword, maxPasswordLength } from './password-rules.ts';
 import { hashPassword, verifyPassword } from './scrypt.ts';
 import { useSecondFactor, type TypedFactor } from './second-factor.ts';
@@ -15,6 +16,8 @@ export interface Credentials {
   readonly device: DeviceId | null;
   /** Whose device it is. Everybody else's password on it is a wrong one. */
   readonly owner?: UserId | null;
+  /** A browser that some user has signed in with before, where it is one. */
+  readonly browser?: KnownBrowser | undefined;
   readonly address: string;
 }
 
@@ -61,10 +64,13 @@ export async function provePassword(
   const named = await findUser(store.db, credentials.user);
   const isOwner = credentials.owner === undefined || named?.id === credentials.owner;
   const found = isOwner ? named : undefined;
-  const attempt = throttle.begin(await sourceOf(store.db, credentials, found));
+  const source = await sourceOf(store.db, credentials, found);
+  const attempt = throttle.begin(source);
+  // However many strangers wait: who has been there before goes ahead of them.
+  const urgency = source.isKnown ? 'urgent' : 'usual';
   const isRight =
     password.length <= maxPasswordLength &&
-    (await verifyPassword(password, found?.passwordHash ?? null));
+    (await verifyPassword(password, found?.passwordHash ?? null, urgency));
   // Read again: hashing takes long enough for an administrator to disable the user meanwhile.
   const user = found && (await findUser(store.db, credentials.user));
   if (!isRight || !isActive(user, clock.nowMs()) || user.passwordHash !== found?.passwordHash) {
@@ -82,7 +88,7 @@ export async function proveSecondFactor(
   { store, throttle, wallMs = Date.now }: SignInOptions,
   user: User,
   otp: string,
-  from: Pick<Credentials, 'device' | 'address'>,
+  from: Pick<Credentials, 'device' | 'address' | 'browser'>,
 ): Promise<TypedFactor> {
   const source = await sourceOf(store.db, { ...from, user: user.name }, user);
   const guess = throttle.begin(source, 'otp');
@@ -103,9 +109,13 @@ export function isActive(user: User | undefined, nowMs: number): user is User {
 
 async function sourceOf(
   db: Reader,
-  { user: account, device, address }: Pick<Credentials, 'user' | 'device' | 'address'>,
+  from: Pick<Credentials, 'user' | 'device' | 'address' | 'browser'>,
   user: User | undefined,
 ): Promise<SignInSource> {
+  const { user: account, device, address, browser } = from;
+  if (user !== undefined && device === null && browser?.user === user.id) {
+    return { account, address, device: `browser ${browser.id}`, isKnown: true };
+  }
   const isKnown = user !== undefined && (await isKnownDevice(db, user, device));
   return { account, address, device, isKnown };
 }

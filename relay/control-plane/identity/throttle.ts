@@ -5,9 +5,9 @@ export interface SignInSource {
   readonly account: string;
   /** The client address, as far as the front door knows it. */
   readonly address: string;
-  /** The enrolled device that asks, where there is one: it proved its key, an address proves nothing. */
+  /** The enrolled device that asks, where there is one: it proved its key, an address proves nothing. Or a known browser. */
   readonly device: string | null;
-  /** True when this account has signed in on that device before. */
+  /** True when this account has signed in there before. */
   readonly isKnown: boolean;
 }
 

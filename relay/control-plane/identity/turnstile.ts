@@ -1,6 +1,6 @@
 import { ZtnaError } from '../../../protocol/index.ts';
 
-/** `urgent` is an administrator at work: next in line and never refused, however many strangers wait. */
+/** `urgent` is an administrator at work, or a user where he or she has been before: next in line and never refused, however many strangers wait. */
 export type Urgency = 'usual' | 'urgent';
 
 /** Lets so many tasks run at once and so many more wait, in order; the next is refused at once. */

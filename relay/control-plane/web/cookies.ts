@@ -5,6 +5,9 @@ export const sessionCookie = '__Host-ztna';
 /** Of a browser that is on its way there. */
 export const beginCookie = '__Host-ztna-begin';
 
+/** Of a browser that somebody has signed in with. */
+export const knownCookie = '__Host-ztna-known';
+
 /** What the browser keeps by that name. */
 export function readCookie({ request }: WebRequest, name: string): string | undefined {
   const found = (request.headers.cookie ?? '')
@@ -26,6 +29,11 @@ export function cookie(
 ): string {
   const age = String(Math.floor(lifeMs / 1000));
   return `${name}=${value}; Path=/; Max-Age=${age}; Secure; HttpOnly; SameSite=${sameSite}`;
+}
+
+/** Puts such a header on the answer, whatever that will be. */
+export function setCookie({ response }: Pick<WebRequest, 'response'>, header: string): void {
+  response.appendHeader('set-cookie', header);
 }
 
 /** The header that has a browser forget it. */

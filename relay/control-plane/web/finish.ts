@@ -10,7 +10,14 @@ import {
 } from '../identity/index.ts';
 import type { Services } from '../services.ts';
 import type { SignIn } from '../store/index.ts';
-import { beginCookie, cookie, forgetCookie, readCookie, sessionCookie } from './cookies.ts';
+import {
+  beginCookie,
+  cookie,
+  forgetCookie,
+  readCookie,
+  sessionCookie,
+  setCookie,
+} from './cookies.ts';
 import { goTo, replyPage } from './layout.ts';
 import { markup, type Markup } from './markup.ts';
 import { refuseOnPage } from './refuse.ts';
@@ -164,19 +171,13 @@ async function finishAccount(
     return startBrowserSession(tx, proof, { address, nowMs });
   });
   // Not sent on by a redirect: where a provider began that, a browser would not bring the cookie along.
-  replyPage(
-    services,
-    web,
-    200,
-    {
-      title: 'Signed in',
-      goTo: '/account',
-      body: markup`<section class="card"><h1>Signed in</h1><p><a href="/account">Go on to your account</a></p></section>`,
-    },
-    {
-      'set-cookie': [cookie(sessionCookie, token, browserSessionLifeMs), forgetCookie(beginCookie)],
-    },
-  );
+  setCookie(web, cookie(sessionCookie, token, browserSessionLifeMs));
+  setCookie(web, forgetCookie(beginCookie));
+  replyPage(services, web, 200, {
+    title: 'Signed in',
+    goTo: '/account',
+    body: markup`<section class="card"><h1>Signed in</h1><p><a href="/account">Go on to your account</a></p></section>`,
+  });
 }
 
 /** Where the command that asked listens, on the person's own machine. */

@@ -1,9 +1,18 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
 import { ZtnaError } from '../../../protocol/index.ts';
-import { hasTotp, isActive, provePassword, proveSecondFactor } from '../identity/index.ts';
+import {
+  hasTotp,
+  isActive,
+  knownBrowserLifeMs,
+  openKnownBrowser,
+  provePassword,
+  proveSecondFactor,
+  sealKnownBrowser,
+} from '../identity/index.ts';
 import type { Services } from '../services.ts';
 import type { SignIn, User } from '../store/index.ts';
+import { cookie, knownCookie, readCookie, setCookie } from './cookies.ts';
 import type { WebRequest } from './request.ts';
 
 /** How long somebody whose password was right has for the second step. */
@@ -27,14 +36,16 @@ const stepSchema = v.strictObject({
  */
 export async function provePasswordOnPage(
   services: Services,
-  { address }: WebRequest,
+  web: WebRequest,
   signIn: SignIn,
   name: string,
   password: string,
 ): Promise<Proved | { readonly token: string }> {
   const { store, clock, sealer, signInThrottle: throttle } = services;
   const device = signIn.deviceId;
-  const credentials = { user: name, password, device, address };
+  const { address } = web;
+  const browser = knownBrowserOf(services, web);
+  const credentials = { user: name, password, device, address, browser };
   const owner = device === null ? undefined : await ownerOf(services, device);
   const user = await provePassword(
     { store, clock, throttle },
@@ -52,7 +63,7 @@ export async function provePasswordOnPage(
 /** The second step, with what the first gave. A refusal comes with the user where the first step still counts. */
 export async function proveOtpOnPage(
   services: Services,
-  { address }: WebRequest,
+  web: WebRequest,
   signIn: SignIn,
   token: string,
   otp: string,
@@ -64,13 +75,26 @@ export async function proveOtpOnPage(
     return { error, user: null };
   }
   try {
-    const from = { device: signIn.deviceId, address };
+    const { address } = web;
+    const from = { device: signIn.deviceId, address, browser: knownBrowserOf(services, web) };
     const method = await proveSecondFactor({ store, clock, throttle }, user, otp, from);
     return { user, methods: ['password', method] };
   } catch (error) {
     if (!(error instanceof ZtnaError)) throw error;
     return { error, user };
   }
+}
+
+/** Has the browser remember that this user signed in with it, so that guesses from elsewhere do not keep him or her out. */
+export function rememberBrowser(services: Services, web: WebRequest, user: User): void {
+  if (knownBrowserOf(services, web)?.user === user.id) return; // a new one would be given all its tries anew
+  const { sealer, clock } = services;
+  const known = sealKnownBrowser(sealer, user.id, clock.nowMs());
+  setCookie(web, cookie(knownCookie, known, knownBrowserLifeMs));
+}
+
+function knownBrowserOf({ sealer, clock }: Services, web: WebRequest) {
+  return openKnownBrowser(sealer, readCookie(web, knownCookie), clock.nowMs());
 }
 
 async function openStep(

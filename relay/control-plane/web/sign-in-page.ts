@@ -1,13 +1,18 @@
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
-import { findOpenSignIn, relyingPartyOf, type Proof } from '../identity/index.ts';
+import { findOpenSignIn, relyingPartyOf } from '../identity/index.ts';
 import type { Services } from '../services.ts';
-import type { SignIn, User } from '../store/index.ts';
+import type { SignIn } from '../store/index.ts';
 import { providerPath, readProviderChoices } from './choices.ts';
 import { finishInBrowser, loopbackOf } from './finish.ts';
 import { readForm } from './form.ts';
 import { goTo, replyPage } from './layout.ts';
 import { markup } from './markup.ts';
-import { provePasswordOnPage, proveOtpOnPage } from './password-steps.ts';
+import {
+  provePasswordOnPage,
+  proveOtpOnPage,
+  rememberBrowser,
+  type Proved,
+} from './password-steps.ts';
 import { provePasskeyOnPage, replyPasskeyOptions } from './passkey-step.ts';
 import { pageRoute, sentence, statusOf } from './page-route.ts';
 import { refuseOnPage } from './refuse.ts';
@@ -56,7 +61,7 @@ async function answerStep(services: Services, web: WebRequest, signIn: SignIn): 
       );
       if (result === undefined) return;
       if ('token' in result) replyOtp(services, web, signIn, 200, { ...result, user, said: null });
-      else await finishInBrowser(services, web, signIn, localProof(services, result));
+      else await finishLocal(services, web, signIn, result);
       return;
     }
     case 'otp':
@@ -66,7 +71,7 @@ async function answerStep(services: Services, web: WebRequest, signIn: SignIn): 
       const proved = await attempt(services, web, signIn, '', () =>
         provePasskeyOnPage(services, signIn, credential),
       );
-      if (proved) await finishInBrowser(services, web, signIn, localProof(services, proved));
+      if (proved) await finishLocal(services, web, signIn, proved);
       return;
     }
     default:
@@ -83,7 +88,7 @@ async function answerOtpStep(
   const token = form.get('token') ?? '';
   const step = await proveOtpOnPage(services, web, signIn, token, form.get('otp') ?? '');
   if ('methods' in step) {
-    await finishInBrowser(services, web, signIn, localProof(services, step));
+    await finishLocal(services, web, signIn, step);
     return;
   }
   await refuseOnPage(services, web, signIn, step.error, step.user?.name ?? null);
@@ -175,16 +180,19 @@ async function deviceOf(
   return row ?? null;
 }
 
-function localProof(
-  { clock }: Services,
-  { user, methods }: { readonly user: User; readonly methods: readonly string[] },
-): Proof {
-  return {
+async function finishLocal(
+  services: Services,
+  web: WebRequest,
+  signIn: SignIn,
+  { user, methods }: Proved,
+): Promise<void> {
+  rememberBrowser(services, web, user);
+  await finishInBrowser(services, web, signIn, {
     user: user.id,
     provider: 'local',
     methods,
     acr: '',
-    authenticatedAtMs: clock.nowMs(),
+    authenticatedAtMs: services.clock.nowMs(),
     grant: null,
-  };
+  });
 }

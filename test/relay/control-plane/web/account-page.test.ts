@@ -35,8 +35,12 @@ test('account page - shows a user’s own devices, and revokes a lost one with i
   const foreign = await pages.rig.device('mallory');
   const done = await open(pages, 'alice');
   t.is(done.status, 200);
-  const [kept = ''] = (done.headers['set-cookie'] ?? []) as string[];
-  t.regex(kept, /^__Host-ztna=[\w-]{43}; Path=\/; Max-Age=900; Secure; HttpOnly; SameSite=Strict$/);
+  const kept = (done.headers['set-cookie'] ?? []) as string[];
+  const session = kept.find((text) => text.startsWith('__Host-ztna='));
+  t.regex(
+    session ?? '',
+    /^__Host-ztna=[\w-]{43}; Path=\/; Max-Age=900; Secure; HttpOnly; SameSite=Strict$/,
+  );
   const page = await pages.get('/account');
   t.regex(page.text, /alice-laptop/);
   t.notRegex(page.text, /mallory/);
@@ -126,4 +130,29 @@ test('account page - makes recovery codes for who signed in with all that he or 
   );
   t.is((await make(fresh)).status, 403);
   t.regex((await pages.get('/account')).text, /You signed in a while ago/);
+});
+
+test('sign-in page - lets a user in where he or she has been before, while strangers guess the password', async (t) => {
+  const { pages } = t.context;
+  await pages.rig.device('dora');
+  await open(pages, 'dora');
+  const mine = pages.cookies.get('__Host-ztna-known') ?? '';
+  pages.cookies.clear();
+  const at = String((await pages.get('/account')).headers['location']);
+  const begin = pages.cookies.get('__Host-ztna-begin') ?? '';
+  pages.cookies.clear();
+  for (;;) {
+    const guess = { step: 'password', user: 'dora', password: 'a-guess-of-a-stranger' };
+    if ((await pages.post(at, guess)).status === 429) break;
+  }
+  pages.cookies.set('__Host-ztna-begin', begin);
+  t.is((await pages.post(at, step('dora'))).status, 429);
+  // What another user's browser keeps is of no use here.
+  await pages.rig.device('eva');
+  await open(pages, 'eva');
+  t.not(pages.cookies.get('__Host-ztna-known') ?? '', mine);
+  pages.cookies.set('__Host-ztna-begin', begin);
+  t.is((await pages.post(at, step('dora'))).status, 429);
+  pages.cookies.set('__Host-ztna-known', mine);
+  t.is((await pages.post(at, step('dora'))).status, 200);
 });
