@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
 import { auditHead, auditUntil } from '../support/audit-rows.ts';
 import { Deployment, type Machine } from '../support/deployment.ts';
+import { TokenIssuer } from '../support/token-issuer.ts';
 
 const test = anyTest as TestFn<{ deployment: Deployment; server: Server }>;
 
@@ -114,4 +115,33 @@ test.serial('service - a later command signs in by itself, until ztna logout', a
   t.regex(await deployment.admin('service', 'list'), /batch +staff +active/);
   await deployment.admin('service', 'remove', 'batch');
   t.is((await deployment.tryAdmin('service', 'show', 'batch')).code, 2);
+});
+
+test.serial('service - signs in with the token that its file holds at that moment', async (t) => {
+  t.timeout(60_000);
+  const { deployment } = t.context;
+  const issuer = new TokenIssuer();
+  await issuer.start();
+  t.teardown(() => {
+    issuer.stop();
+  });
+  const ca = join(deployment.dir, 'issuer.pem');
+  const tokenFile = join(deployment.dir, 'token');
+  await writeFile(ca, issuer.ca.certificatePem);
+  await deployment.admin(
+    ...['service', 'add', 'shop', '--group', 'staff', '--issuer', issuer.url, '--audience', 'ztna'],
+    ...['--claim', 'repository=acme/shop', '--ca', ca, '--allow-private'],
+  );
+  const machine = await machineOf(deployment, 'shop');
+  await writeFile(tokenFile, await issuer.sign());
+  const login = await machine.ztna('login', '--service', 'shop', '--token-file', tokenFile);
+  t.is(login.code, 0, login.stderr);
+  await writeFile(tokenFile, await issuer.sign({ ['repository']: 'evil/shop' }));
+  await deployment.admin('revoke', 'user', 'shop', '--reason', 'a_test');
+  t.is((await machine.ztna('apps')).code, 4);
+  await writeFile(tokenFile, await issuer.sign());
+  const apps = await machine.ztna('apps');
+  t.is(apps.code, 0, apps.stderr);
+  await deployment.admin('user', 'disable', 'shop');
+  t.is((await machine.ztna('apps')).code, 4);
 });
