@@ -91,13 +91,15 @@ type Global = Argv<{ profile: string | undefined; json: boolean }>;
 function withIdentityCommands(yargs: Global): void {
   yargs.command(
     'enroll <code>',
-    'enrol this machine with a one-time code: CODE, - (standard input) or file:PATH',
+    'enrol this machine: with a one-time code (CODE, - for standard input, file:PATH) or by signing in at https://HOST',
     (y) =>
       y
         .positional('code', { type: 'string', demandOption: true })
         .option('replace', flag('give up the present enrolment'))
         .option('password-stdin', flag('read the password from standard input'))
-        .option('service', flag('the code is a service’s: no password is asked')),
+        .option('service', flag('the code is a service’s: no password is asked'))
+        .option('browser', browserFlag)
+        .option('code-stdin', flag('with --no-browser: read the code that the page shows')),
     async (a) =>
       (await command.enroll()).runEnroll({
         ...globalOf(a),
@@ -105,6 +107,8 @@ function withIdentityCommands(yargs: Global): void {
         isReplacing: a.replace,
         isPasswordOnStdin: a.passwordStdin,
         isService: a.service,
+        isBrowser: a.browser,
+        isCodeOnStdin: a.codeStdin,
       }),
   );
   yargs.command(

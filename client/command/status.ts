@@ -4,7 +4,7 @@ import {
   toZtnaError,
   type SessionFacts,
   type ToDevice,
-  type ZtnaError,
+  ZtnaError,
 } from '../../protocol/index.ts';
 import { describeProxy, isSealed, printJsonLine } from '../../protocol/host/index.ts';
 import { Agent } from '../agent/agent.ts';
@@ -13,6 +13,8 @@ import { openLogger, print, requireIdentity, type GlobalOptions } from './contex
 
 /** What the relay says at this moment, or why it says nothing. */
 interface Heard {
+  /** The relay has answered. */
+  readonly isHeard: boolean;
   /** Undefined while nobody knows. */
   readonly session: SessionFacts | null | undefined;
   readonly leftMs: number;
@@ -52,7 +54,7 @@ export async function runStatus(options: GlobalOptions): Promise<void> {
   if (options.json) {
     printJsonLine({
       ...local,
-      isOnline: failure === undefined,
+      isOnline: heard.isHeard,
       isSignedIn: session === undefined ? null : session !== null,
       session: session
         ? {
@@ -69,7 +71,7 @@ export async function runStatus(options: GlobalOptions): Promise<void> {
     });
     return;
   }
-  print(`relay        ${local.relay}  ${describeRelay(failure)}`);
+  print(`relay        ${local.relay}  ${describeRelay(heard)}`);
   if (local.proxy !== null) print(`proxy        ${local.proxy}`);
   print(`device       ${local.device}  (profile ${local.profile})`);
   print(`signed in    ${describeSignIn(heard)}`);
@@ -87,23 +89,41 @@ function toHeard(
 ): Heard {
   const leftMs = session === null || nowMs === undefined ? 0 : session.untilMs - nowMs;
   const isOver = nowMs !== undefined && leftMs <= 0;
-  const { certificateUntilMs } = device;
-  return { session: isOver ? null : session, leftMs, certificateUntilMs, failure: undefined };
+  const { certificateUntilMs, state } = device;
+  // What such a device had signed in before is of no use to it.
+  const failure = failureOf(state);
+  const isSignedIn = !isOver && !failure;
+  const known = isSignedIn ? session : null;
+  return { isHeard: true, session: known, leftMs, certificateUntilMs, failure };
+}
+
+function failureOf(
+  state: Extract<ToDevice, { type: 'status' }>['device']['state'],
+): ZtnaError | undefined {
+  switch (state) {
+    case 'pending':
+      return new ZtnaError('ERR_IDENTITY_DEVICE_PENDING');
+    case 'disabled':
+      return new ZtnaError('ERR_POLICY_DENIED', { message: 'this device was disabled' });
+    case 'enrolled':
+    case undefined:
+      return undefined;
+  }
 }
 
 /** A relay that is reached and refuses this machine has it signed in no more; of one that is not reached nothing is known. */
 function notHeard(thrown: unknown): Heard {
   const failure = toZtnaError(thrown);
   const session = isRefusal(failure) ? null : undefined;
-  return { session, leftMs: 0, certificateUntilMs: undefined, failure };
+  return { isHeard: false, session, leftMs: 0, certificateUntilMs: undefined, failure };
 }
 
 function isRefusal({ code }: ZtnaError): boolean {
   return errorRow(code).family === 'denied';
 }
 
-function describeRelay(failure: ZtnaError | undefined): string {
-  if (!failure) return 'online';
+function describeRelay({ isHeard, failure }: Heard): string {
+  if (isHeard || !failure) return 'online';
   const { code, message } = failure;
   return `${isUnreachable(failure) ? 'offline' : 'refused'}: ${message} [${code}]`;
 }

@@ -298,6 +298,7 @@ const statusAnswer = v.strictObject({
     id: idSchema('device'),
     hostname: text(255),
     certificateUntilMs: natural,
+    state: v.optional(v.picklist(['enrolled', 'pending', 'disabled'])), // since version 4
   }),
 });
 

@@ -44,6 +44,13 @@ const usageErrors: readonly (readonly string[])[] = [
   ['status', '--profile', '../other'],
   ['posture', '--profile', '../other'],
   ['enroll', 'no-code', '--password-stdin'],
+  ['enroll', 'http://relay.example.com'],
+  ['enroll', 'https://relay.example.com/enrol'],
+  ['enroll', 'https://user@relay.example.com'],
+  ['enroll', 'https://relay.example.com', '--password-stdin'],
+  ['enroll', 'https://relay.example.com', '--code-stdin'],
+  ['enroll', 'https://relay.example.com'], // no browser, and no terminal to ask on
+  ['enroll', 'a-code', '--no-browser'],
   ['login', '--provider', 'corp', '--password-stdin'],
   ['login', '--device-code', '--browser'],
   ['login', '--ticket-stdin'],
@@ -81,10 +88,7 @@ test('ztna ssh - answers that it is not available yet, whatever follows', async 
   t.regex(stderr, /not available yet: .*\[ERR_CONFIG_NOT_AVAILABLE\]/);
 });
 
-for (const args of [
-  ['enroll', 'https://relay.example.com'],
-  ['connect', 'wiki', '--listen', '0.0.0.0:5432', '--listen-anywhere'],
-]) {
+for (const args of [['connect', 'wiki', '--listen', '0.0.0.0:5432', '--listen-anywhere']]) {
   test(`ztna ${args.join(' ')} - is refused as not available yet`, async (t) => {
     const { code, stderr } = await ztna(t, args);
     t.is(code, 2);

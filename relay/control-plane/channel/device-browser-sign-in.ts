@@ -117,7 +117,7 @@ async function finish(
   const user = session.userId;
   services.risk.note({ kind: 'sign_in', user, device: peer.id, app: null, address });
   verifyDevice(services, peer.id);
-  return { type: 'signed_in', id, session: await sessionFactsOf(services, session) };
+  return { type: 'signed_in', id, session: await sessionFactsOf(services, session, peer.version) };
 }
 
 /** What a sign-in is refused with when it is finished; pages and providers put theirs on record where that happens. */

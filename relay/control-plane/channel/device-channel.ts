@@ -125,7 +125,7 @@ async function greet(
     (tunnel) => tunnel.device === id,
   );
   const session = await findLiveSession(store.db, id, clock.nowMs());
-  const facts = session ? await sessionFactsOf(services, session) : null;
+  const facts = session ? await sessionFactsOf(services, session, version) : null;
   const readOwn = async () => {
     const own = await readOwnTunnels(services, 'device', id);
     return (entry: RevocationEntry) =>

@@ -90,17 +90,21 @@ async function handleStatus(
   const session = await findLiveSession(store.db, peer.id, clock.nowMs());
   const device = await store.db
     .selectFrom('devices')
-    .select('hostname')
+    .select(['hostname', 'state'])
     .where('id', '=', peer.id)
     .executeTakeFirstOrThrow();
   return {
     type: 'status',
     id,
-    session: session ? await sessionFactsOf(services, session) : null,
+    session: session ? await sessionFactsOf(services, session, peer.version) : null,
     device: {
       id: peer.id,
       hostname: device.hostname,
       certificateUntilMs: dialler.certificateUntilMs,
+      // One that was revoked hears so by the end of its channel.
+      ...(peer.version >= identityVersion && device.state !== 'revoked'
+        ? { state: device.state }
+        : {}),
     },
   };
 }

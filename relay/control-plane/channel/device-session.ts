@@ -1,4 +1,9 @@
-import { ZtnaError, type DeviceId, type SessionFacts } from '../../../protocol/index.ts';
+import {
+  identityVersion,
+  ZtnaError,
+  type DeviceId,
+  type SessionFacts,
+} from '../../../protocol/index.ts';
 import { findLiveSession, sessionEndMs, sessionMethods } from '../identity/index.ts';
 import type { Services } from '../services.ts';
 import type { Session } from '../store/index.ts';
@@ -12,8 +17,12 @@ export async function needSession(services: Services, device: DeviceId): Promise
   return session;
 }
 
-/** What a device is told of its session. */
-export async function sessionFactsOf(services: Services, session: Session): Promise<SessionFacts> {
+/** What a device on a channel of that version is told of its session. */
+export async function sessionFactsOf(
+  services: Services,
+  session: Session,
+  version: number,
+): Promise<SessionFacts> {
   const user = await services.store.db
     .selectFrom('users')
     .select('name')
@@ -25,5 +34,6 @@ export async function sessionFactsOf(services: Services, session: Session): Prom
     methods: sessionMethods(session),
     signedInAtMs: session.authenticatedAtMs,
     untilMs: sessionEndMs(session),
+    ...(version >= identityVersion ? { provider: session.provider } : {}),
   };
 }

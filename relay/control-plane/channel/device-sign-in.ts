@@ -44,7 +44,7 @@ export async function handleSignIn(
     const { address } = peer;
     services.risk.note({ kind: 'sign_in', user: user.id, device: peer.id, app: null, address });
     verifyDevice(services, peer.id);
-    return await sessionFactsOf(services, session);
+    return await sessionFactsOf(services, session, peer.version);
   } catch (error) {
     if (error instanceof ZtnaError) {
       await noteRefusedSignIn(services, peer, request.user, error);
