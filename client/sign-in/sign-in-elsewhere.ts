@@ -76,7 +76,7 @@ export async function signInElsewhere(
     const { url, userCode, expiresAtMs } = started;
     options.invite({ url, userCode, isOpened, expiresAtMs });
     const attempt: Attempt = { agent, started, verifier, signal, polling };
-    const ways = [untilOver(attempt), untilAborted(options.signal)];
+    const ways = [untilOver(attempt), untilAborted(attempt, options.signal)];
     if (loopback) ways.push(loopback.arrived.then(async (arrival) => finish(attempt, arrival)));
     else if (method === 'browser') ways.push(finishTyped(attempt, options));
     return await Promise.race(ways);
@@ -154,10 +154,11 @@ async function untilOver(attempt: Attempt): Promise<SessionFacts> {
   }
 }
 
-async function untilAborted(signal: AbortSignal): Promise<never> {
+/** What was brought is still taken up: the tunnels that need it may go on before the browser has been told. */
+async function untilAborted({ polling }: Attempt, signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     const giveUp = (): void => {
-      reject(abortError(signal));
+      if (!polling.signal.aborted) reject(abortError(signal));
     };
     signal.addEventListener('abort', giveUp, { once: true });
     if (signal.aborted) giveUp();

@@ -50,7 +50,11 @@ export async function answerService(
   }
   try {
     const session = await signIn(services, peer, request);
-    return { type: 'signed_in', id, session: await sessionFactsOf(services, session) };
+    return {
+      type: 'signed_in',
+      id,
+      session: await sessionFactsOf(services, session, peer.version),
+    };
   } catch (thrown) {
     const error = toZtnaError(thrown);
     await services.refusals.record(peer.address, {
