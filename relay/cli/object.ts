@@ -7,7 +7,7 @@ const id = {
 const idArgs = (argv: Readonly<Record<string, unknown>>) => ({ id: textOf(argv, 'id') });
 
 /** An object one member a line, its risk in words. */
-const fieldsWithRisk: Show = (result, argv) => {
+export const fieldsWithRisk: Show = (result, argv) => {
   const { risk, ...rest } = result as Record<string, unknown>;
   fields(risk === undefined ? rest : { ...rest, risk: riskText(risk as Risk) }, argv);
 };
@@ -72,12 +72,6 @@ export const deviceLeaves: readonly Leaf[] = [
   act('device', 'disable', 'end the access of a device until enabled again', 'disabled'),
   act('device', 'enable', 'allow a disabled device again', 'enabled'),
 ];
-
-export const sessionLeaves: readonly Leaf[] = listAndShow(
-  'session',
-  'sessions',
-  ...['id', 'user', 'device', 'methods', 'authenticatedAtMs', 'untilMs', 'state'],
-);
 
 export const tunnelLeaves: readonly Leaf[] = listAndShow(
   'tunnel',

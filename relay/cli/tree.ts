@@ -15,7 +15,6 @@ import {
   deviceLeaves,
   relayLeaves,
   revokeLeaf,
-  sessionLeaves,
   tunnelLeaves,
 } from './object.ts';
 import { policyLeaves } from './policy.ts';
@@ -24,6 +23,7 @@ import { riskLeaves } from './risk.ts';
 import { runLeaf } from './run.ts';
 import { scimTokenLeaves } from './scim-token.ts';
 import { serviceLeaves } from './service.ts';
+import { sessionLeaves } from './session.ts';
 import { signalLeaves } from './signal.ts';
 import { appLeaves, siteLeaves } from './site.ts';
 import { userLeaves } from './user.ts';

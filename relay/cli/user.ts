@@ -44,9 +44,12 @@ export const userLeaves: readonly Leaf[] = [
     usage: 'add <name>',
     describe: 'add a user',
     positionals: name,
-    options: settings,
+    options: {
+      ...settings,
+      provider: { type: 'string', describe: 'where the user signs in (default: here)' },
+    },
     command: 'user.add',
-    args: userArgs,
+    args: async (argv) => ({ ...(await userArgs(argv)), ...maybe(argv, 'provider') }),
     show: done((result) => `user ${String(result['name'])} added (${String(result['id'])})`),
   }),
   adminLeaf({
@@ -62,10 +65,28 @@ export const userLeaves: readonly Leaf[] = [
     show: done((result) => `user ${String(result['name'])} changed`),
   }),
   adminLeaf({
+    usage: 'link <name>',
+    describe: 'say whose a user is: a provider’s, or a directory’s to change',
+    positionals: name,
+    options: {
+      provider: { type: 'string', describe: 'where the user signs in from here on' },
+      subject: { type: 'string', describe: 'what the provider calls the user; else by name' },
+      scim: { type: 'boolean', describe: 'a directory may change and remove the user' },
+    },
+    command: 'user.link',
+    args: (argv) => ({
+      name: textOf(argv, 'name'),
+      ...maybe(argv, 'provider'),
+      ...maybe(argv, 'subject'),
+      scim: argv['scim'] === true,
+    }),
+    show: done((result) => `user ${String(result['name'])} is of ${String(result['provider'])}`),
+  }),
+  adminLeaf({
     usage: 'list',
     describe: 'list users',
     command: 'user.list',
-    show: table('name', 'groups', 'state', 'role', 'expiresAtMs', 'id'),
+    show: table('name', 'kind', 'provider', 'groups', 'state', 'role', 'expiresAtMs', 'id'),
   }),
   adminLeaf({
     usage: 'show <name>',

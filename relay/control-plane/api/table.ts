@@ -13,6 +13,7 @@ import { relayCommands } from './commands/relay.ts';
 import { revokeCommands } from './commands/revoke.ts';
 import { scimTokenCommands } from './commands/scim-token.ts';
 import { serviceCommands } from './commands/service.ts';
+import { sessionCommands } from './commands/session.ts';
 import { signalCommands } from './commands/signal.ts';
 import { siteCommands } from './commands/site.ts';
 import { userCommands } from './commands/user.ts';
@@ -30,6 +31,7 @@ const all = [
   ...policyCommands,
   ...scimTokenCommands,
   ...serviceCommands,
+  ...sessionCommands,
   ...signalCommands,
   ...policyHistoryCommands,
   ...auditCommands,

@@ -1,17 +1,16 @@
 import { ZtnaError } from '../../../../protocol/index.ts';
 import { closeWhenTold, revokeSubject } from '../../access/end-tunnels.ts';
 import { isHealthyAt } from '../../grant/choose-connector.ts';
-import { isSessionLive, sessionEndMs, sessionMethods } from '../../identity/index.ts';
 import { defineCommand, type Command } from '../command.ts';
-import { getConnector, getDevice, getSession, getTunnel } from '../lookup.ts';
+import { getConnector, getDevice, getTunnel } from '../lookup.ts';
 import { byId, none } from './schema.ts';
 import type { Services } from '../../services.ts';
-import type { Connector, Device, Session, Tunnel, Tx } from '../../store/index.ts';
+import type { Connector, Device, Tunnel, Tx } from '../../store/index.ts';
 
 /** Rows shown of what only grows. */
-const maxRows = 500;
+export const maxRows = 500;
 
-async function nameOfUser(services: Services, id: Device['userId']): Promise<string> {
+export async function nameOfUser(services: Services, id: Device['userId']): Promise<string> {
   const row = await services.store.db
     .selectFrom('users')
     .select('name')
@@ -62,29 +61,6 @@ async function describeDevice(services: Services, row: Device) {
     lastSeenAtMs: row.lastSeenAtMs,
     createdAtMs: row.createdAtMs,
   };
-}
-
-async function describeSession(services: Services, row: Session) {
-  return {
-    id: row.id,
-    user: await nameOfUser(services, row.userId),
-    device: row.deviceId,
-    provider: row.provider,
-    methods: sessionMethods(row),
-    state: isSessionLive(row, services.clock.nowMs()) ? 'live' : 'ended',
-    endReason: row.endReason,
-    authenticatedAtMs: row.authenticatedAtMs,
-    untilMs: row.endedAtMs ?? sessionEndMs(row),
-    openTunnels: services.tunnels.about('session', row.id).length,
-  };
-}
-
-/** A session with how unusual its user behaves now, and what adds to that. */
-async function describeRisk(services: Services, row: Session) {
-  const who = { user: row.userId, device: row.deviceId, session: row.id };
-  const riskOf = await services.risk.read(services.store.db, who, services.clock.nowMs());
-  const { score, contributions } = riskOf(null);
-  return { ...(await describeSession(services, row)), risk: { score, contributions } };
 }
 
 async function describeTunnel(services: Services, row: Tunnel) {
@@ -212,20 +188,6 @@ export const objectCommands: readonly Command[] = [
     defineCommand(`device.${action}`, 'change', byId, (services, { id }, actor) =>
       setDeviceState(services, actor, id, action),
     ),
-  ),
-
-  defineCommand('session.list', 'read', none, async (services) => {
-    const rows = await services.store.db
-      .selectFrom('sessions')
-      .selectAll()
-      .where('endedAtMs', 'is', null)
-      .orderBy('createdAtMs', 'desc')
-      .limit(maxRows)
-      .execute();
-    return Promise.all(rows.map((row) => describeSession(services, row)));
-  }),
-  defineCommand('session.show', 'read', byId, async (services, { id }) =>
-    describeRisk(services, await getSession(services.store.db, id)),
   ),
 
   defineCommand('tunnel.list', 'read', none, async (services) => {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import * as v from 'valibot';
 import { ZtnaError } from '../../../../protocol/index.ts';
+import { getProvider } from '../../identity/oidc/settings.ts';
 import { scimPath } from '../../scim/resource.ts';
 import { maxTokens, newTokenSecret } from '../../scim/token.ts';
 import { defineCommand, type Command } from '../command.ts';
@@ -17,19 +18,7 @@ export const scimTokenCommands: readonly Command[] = [
       checkName('SCIM token', name);
       const { secret, secretHash } = newTokenSecret();
       return store.write(async (tx) => {
-        if (provider !== null) {
-          const known = await tx
-            .selectFrom('providers')
-            .select('name')
-            .where('name', '=', provider)
-            .executeTakeFirst();
-          if (!known) {
-            throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
-              message: `there is no provider ${provider}`,
-              hint: 'see what there is: ztna-relay provider list',
-            });
-          }
-        }
+        if (provider !== null) await getProvider(tx, provider);
         const rows = await tx.selectFrom('scimTokens').select('name').execute();
         if (rows.some((row) => row.name === name)) throw alreadyThere('SCIM token', name);
         if (rows.length >= maxTokens) {

@@ -1,10 +1,12 @@
 import * as v from 'valibot';
 import { newId, ZtnaError } from '../../../../protocol/index.ts';
-import { disableUser, enableUser, removeUser } from '../../access/cut-off.ts';
+import { cutOff, disablersOf, disableUser, enableUser, removeUser } from '../../access/cut-off.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { readGroups } from '../../grant/facts.ts';
 import { hasTotp, preparePassword, removeTotp } from '../../identity/index.ts';
+import { getProvider } from '../../identity/oidc/settings.ts';
 import { knowTunnels } from '../../live/replica.ts';
+import { scopeOf } from '../../scim/resource.ts';
 import { defineCommand, type Command } from '../command.ts';
 import { alreadyThere, checkName, ensureGroup, getUser } from '../lookup.ts';
 import { byName, instantMs, none, word, words } from './schema.ts';
@@ -18,6 +20,7 @@ const settings = v.strictObject({
   expiresAtMs: v.optional(instantMs),
   password: v.optional(v.pipe(v.string(), v.maxLength(4096))),
 });
+const additions = v.strictObject({ ...settings.entries, provider: v.optional(word) });
 const changes = v.strictObject({ ...settings.entries, resetOtp: v.optional(v.boolean(), false) });
 type Settings = v.InferOutput<typeof settings>;
 
@@ -98,6 +101,75 @@ function details(args: Settings): Record<string, unknown> {
   return { ...rest, password: password !== undefined };
 }
 
+const link = v.strictObject({
+  name: word,
+  provider: v.optional(word),
+  subject: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(255))),
+  scim: v.optional(v.boolean(), false),
+});
+
+/**
+ * Says whose user it is from here on: a provider's, which ends the sessions that were opened otherwise and any password, and whether
+ * a directory may change it.
+ */
+async function linkUser(
+  services: Services,
+  tx: Tx,
+  actor: string,
+  args: v.InferOutput<typeof link>,
+): Promise<void> {
+  const { provider, subject = null, scim } = args;
+  const user = await getUser(tx, args.name);
+  if (user.kind === 'service') {
+    throw new ZtnaError('ERR_CONFIG_USAGE', { message: `${user.name} is a service` });
+  }
+  if (provider === undefined && !scim) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'say whose user it is',
+      hint: 'add --provider NAME, or --scim for a directory',
+    });
+  }
+  if (subject !== null && (provider ?? user.provider) === null) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'a subject is what a provider calls a user',
+      hint: 'add --provider NAME',
+    });
+  }
+  if (subject !== null) await refuseTakenSubject(tx, user, provider ?? user.provider, subject);
+  const isMoved = provider !== undefined && provider !== user.provider;
+  if (provider !== undefined) await getProvider(tx, provider);
+  const provisionedBy = scopeOf(provider ?? user.provider);
+  await tx
+    .updateTable('users')
+    .set({
+      ...(provider === undefined ? {} : { provider, passwordHash: null }),
+      ...(isMoved || subject !== null ? { subject } : {}),
+      ...(scim ? { provisionedBy } : {}),
+    })
+    .where('id', '=', user.id)
+    .execute();
+  const tunnelsEnded = isMoved ? await cutOff(services, tx, user, 'user_linked') : 0;
+  const told = { provider: provider ?? user.provider, subject, scim, tunnelsEnded };
+  await record(services, tx, actor, 'user.link', user, told);
+}
+
+async function refuseTakenSubject(
+  tx: Tx,
+  user: User,
+  provider: string | null,
+  subject: string,
+): Promise<void> {
+  const other = await tx
+    .selectFrom('users')
+    .select(['id', 'name'])
+    .where('provider', '=', provider)
+    .where('subject', '=', subject)
+    .executeTakeFirst();
+  if (other && other.id !== user.id) {
+    throw alreadyThere('user', `of that subject: ${other.name}`);
+  }
+}
+
 async function describe(services: Services, user: User): Promise<Record<string, unknown>> {
   const nowMs = services.clock.nowMs();
   const groups = await readGroups(services.store.db, user.id, nowMs);
@@ -105,10 +177,17 @@ async function describe(services: Services, user: User): Promise<Record<string, 
   return {
     id: user.id,
     name: user.name,
+    kind: user.kind,
+    provider: user.provider ?? 'local',
     groups: groups.map((group) => group.name),
     state: user.disabled === 1 ? 'disabled' : hasExpired ? 'expired' : 'active',
     role: user.role,
     hasPassword: user.passwordHash !== null,
+    displayName: user.displayName,
+    subject: user.subject,
+    externalId: user.externalId,
+    provisionedBy: user.provisionedBy,
+    disabledBy: disablersOf(user),
     hasOtp: await hasTotp(services.store.db, user.id),
     expiresAtMs: user.expiresAtMs,
     createdAtMs: user.createdAtMs,
@@ -116,14 +195,22 @@ async function describe(services: Services, user: User): Promise<Record<string, 
 }
 
 export const userCommands: readonly Command[] = [
-  defineCommand('user.add', 'change', settings, async (services, args, actor) => {
+  defineCommand('user.add', 'change', additions, async (services, args, actor) => {
     checkName('user', args.name);
+    if (args.provider !== undefined && args.password !== undefined) {
+      throw new ZtnaError('ERR_CONFIG_USAGE', {
+        message: `a user of ${args.provider} has no password here`,
+        hint: 'leave out one of them',
+      });
+    }
     const hash =
       args.password === undefined
         ? null
         : await preparePassword(args.password, args.name, 'urgent');
     const user = await services.store.write(async (tx) => {
-      const added = await addUser(tx, args.name, services.clock.nowMs());
+      const provider = args.provider ?? null;
+      if (provider !== null) await getProvider(tx, provider);
+      const added = await addUser(tx, args.name, services.clock.nowMs(), { provider });
       await change(services, tx, added, args, hash);
       await record(services, tx, actor, 'user.add', added, details(args));
       return added;
@@ -150,6 +237,11 @@ export const userCommands: readonly Command[] = [
       const tunnels = await knowTunnels(services, tx, 'user', user.id);
       await reevaluate(services, tx, tunnels, 'user_changed');
     });
+    return describe(services, await getUser(services.store.db, args.name));
+  }),
+
+  defineCommand('user.link', 'change', link, async (services, args, actor) => {
+    await services.store.write((tx) => linkUser(services, tx, actor, args));
     return describe(services, await getUser(services.store.db, args.name));
   }),
 
