@@ -32,6 +32,7 @@ const options = {
   'mfa-acr': { ...many, describe: 'acr that means a second factor' },
   'phishing-resistant-acr': { ...many, describe: 'acr that means a passkey or the like' },
   'step-up-acr': { ...many, describe: 'acr to ask for where policy wants more' },
+  param: { ...many, describe: 'K=V, sent along to its page' },
   recheck: { type: 'string', describe: 'how often it is asked again; 10m unless given' },
   'create-users': {
     type: 'boolean',
@@ -64,6 +65,7 @@ async function additions(argv: Arguments): Promise<Record<string, unknown>> {
     ...maybe(argv, 'userClaim'),
     ...maybe(argv, 'groupsClaim'),
     groupMap: Object.fromEntries(listOf(argv, 'groupMap').map(parseMapping)),
+    parameters: Object.fromEntries(listOf(argv, 'param').map(parseParameter)),
     mfaAcr: listOf(argv, 'mfaAcr'),
     phishingResistantAcr: listOf(argv, 'phishingResistantAcr'),
     stepUpAcr: listOf(argv, 'stepUpAcr'),
@@ -86,6 +88,16 @@ function parseMapping(text: string): [string, string] {
   throw new ZtnaError('ERR_CONFIG_USAGE', {
     message: `not a mapping of groups: ${text}`,
     hint: 'write --group-map THEIRS=OURS',
+  });
+}
+
+/** `k=v`; the value may hold `=` itself. Throws ERR_CONFIG_USAGE. */
+function parseParameter(text: string): [string, string] {
+  const at = text.indexOf('=');
+  if (at > 0 && at < text.length - 1) return [text.slice(0, at), text.slice(at + 1)];
+  throw new ZtnaError('ERR_CONFIG_USAGE', {
+    message: `not a parameter: ${text}`,
+    hint: 'write --param KEY=VALUE',
   });
 }
 

@@ -1,11 +1,12 @@
 import { toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import { limitKeyOf } from '../../data-plane/address.ts';
-import { findOpenSignIn, refuseSignIn } from '../identity/index.ts';
+import { findOpenSignIn, refuseSignIn, signInLifeMs } from '../identity/index.ts';
 import { beginCode, finishCode, takeUp } from '../identity/oidc/code-flow.ts';
 import { refusal } from '../identity/oidc/failure.ts';
 import { logOutByProvider } from '../identity/oidc/logout.ts';
 import type { Services } from '../services.ts';
 import type { SignIn } from '../store/index.ts';
+import { cookie, readCookie } from './cookies.ts';
 import { finishInBrowser } from './finish.ts';
 import { goTo } from './layout.ts';
 import { pageRoute } from './page-route.ts';
@@ -16,8 +17,6 @@ const prefix = '/oidc/';
 
 /** What a browser holds while its person is at a provider: whoever brings the answer has to be the one that was sent. */
 const cookieName = '__Host-ztna-oidc';
-const cookieAttributes = 'Path=/; Secure; HttpOnly; SameSite=Lax';
-const cookieLifeS = 600;
 
 /** Of what a provider tells of a logout. */
 const maxLogoutBytes = 32_768;
@@ -45,8 +44,7 @@ async function begin(services: Services, web: WebRequest, name: string): Promise
   if (!signIn) throw withAdvice(refusal('sign_in_over'));
   try {
     const { url, browser } = await beginCode(services, signIn, name);
-    const cookie = `${cookieName}=${browser}; ${cookieAttributes}; Max-Age=${String(cookieLifeS)}`;
-    goTo(web, url.href, { 'set-cookie': cookie });
+    goTo(web, url.href, { 'set-cookie': cookie(cookieName, browser, signInLifeMs, 'Lax') });
   } catch (error) {
     await refuseOnPage(services, web, signIn, error);
     throw withAdvice(error);
@@ -55,10 +53,12 @@ async function begin(services: Services, web: WebRequest, name: string): Promise
 
 async function callback(services: Services, web: WebRequest, name: string): Promise<void> {
   const query = web.url.searchParams;
-  const taken = await takeUp(services, query, cookieOf(web)).catch(async (error: unknown) => {
-    await refuseOnPage(services, web, { purpose: 'session', deviceId: null }, error);
-    throw withAdvice(error);
-  });
+  const taken = await takeUp(services, query, readCookie(web, cookieName)).catch(
+    async (error: unknown) => {
+      await refuseOnPage(services, web, { purpose: 'session', deviceId: null }, error);
+      throw withAdvice(error);
+    },
+  );
   const { signIn } = taken;
   let proof;
   try {
@@ -107,12 +107,6 @@ async function tellCommand({ store }: Services, { id }: SignIn, error: unknown):
   await store.write((tx) =>
     refuseSignIn(tx, id, 'ERR_IDENTITY_SIGN_IN_REFUSED', reason ?? 'sign_in_failed'),
   );
-}
-
-function cookieOf({ request }: WebRequest): string | undefined {
-  const pairs = (request.headers.cookie ?? '').split(';').map((pair) => pair.trim());
-  const found = pairs.find((pair) => pair.startsWith(`${cookieName}=`));
-  return found?.slice(cookieName.length + 1);
 }
 
 const advice: Readonly<Record<string, string>> = {

@@ -50,9 +50,10 @@ export async function beginCode(services: Services, signIn: SignIn, name: string
     codeVerifier: randomPKCECodeVerifier(),
     browser: digest(browser),
   };
-  const { stepUpAcr, scopes } = provider.settings;
+  const { stepUpAcr, scopes, parameters } = provider.settings;
   const isStepUp = signIn.isStepUp === 1;
   const url = buildAuthorizationUrl(provider.config, {
+    ...parameters,
     redirect_uri: redirectUri(settings.url, name),
     scope: scopes.join(' '),
     state: exchange.state,

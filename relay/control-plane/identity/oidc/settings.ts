@@ -6,6 +6,12 @@ import type { Reader, Tx } from '../../store/store.ts';
 const short = v.pipe(v.string(), v.minLength(1), v.maxLength(256));
 const list = v.optional(v.pipe(v.array(short), v.maxLength(64)), []);
 
+/** What a request to a provider is made of; nothing of it is the operator's to set. */
+const ownParameters: readonly string[] = [
+  ...['client_id', 'redirect_uri', 'response_type', 'response_mode', 'scope', 'state', 'nonce'],
+  ...['code_challenge', 'code_challenge_method', 'max_age', 'acr_values', 'request', 'request_uri'],
+];
+
 /** A provider's name: it is part of addresses, and `local` and `service` are this deployment's own. */
 export const providerName = v.pipe(
   v.string(),
@@ -33,6 +39,17 @@ export const providerSettings = v.strictObject({
   mfaAcr: list,
   phishingResistantAcr: list,
   stepUpAcr: list,
+  /** Sent along to its page, where it needs more than the standard says. */
+  parameters: v.optional(
+    v.record(
+      v.pipe(
+        short,
+        v.check((name) => !ownParameters.includes(name), 'that one is set by the relay'),
+      ),
+      short,
+    ),
+    {},
+  ),
   recheckMs: v.optional(
     v.pipe(v.number(), v.integer(), v.minValue(1_000), v.maxValue(86_400_000)),
     600_000,

@@ -51,6 +51,57 @@ export interface Asked {
 /** Where the command listens, as far as tests of the relay go: nobody is there. */
 export const loopbackPort = 40_123;
 
+export type AskedHow = Partial<{
+  method: 'browser' | 'device_code';
+  provider: string | null;
+  loopbackPort: number | null;
+  isStepUp: boolean;
+}>;
+
+/** A device of a user that signs in at the provider, which does not know it by anything but its name yet. */
+export async function ofProvider(
+  rig: Rig,
+  name: string,
+  provider: string | null,
+): Promise<DevicePeer> {
+  const device = await rig.device(name, []);
+  await rig.plane.services.store.write((tx) =>
+    tx.updateTable('users').set({ provider }).where('name', '=', name).execute(),
+  );
+  return device;
+}
+
+/** Begins a sign-in as a command does that listens for a browser. */
+export async function askSignIn(device: DevicePeer, more: AskedHow): Promise<Asked> {
+  const verifier = randomBytes(32).toString('base64url');
+  const started = await device.channel.request({
+    type: 'sign_in_begin',
+    method: 'browser',
+    provider: null,
+    challenge: createHash('sha256').update(verifier).digest('base64url'),
+    loopbackPort,
+    isStepUp: false,
+    ...more,
+  });
+  if (started.type !== 'sign_in_started') throw new Error(`no sign-in but ${started.type}`);
+  return { ...started, verifier };
+}
+
+export function finishSignIn(
+  device: DevicePeer,
+  { signIn, verifier }: Asked,
+  ticket: string | null,
+): Promise<ToDevice> {
+  return device.channel.request({ type: 'sign_in_finish', signIn, ticket, verifier });
+}
+
+/** Follows up to the command, where nobody is, or to a page that ends the sign-in. */
+export function followToCommand(browser: ScriptedBrowser, url: string): Promise<Visit> {
+  return browser.follow(url, ({ hostname, port }) => {
+    return hostname === '127.0.0.1' && port === String(loopbackPort);
+  });
+}
+
 /** A relay with a provider, and what people and their commands do there. */
 export class OidcRig {
   readonly rig: Rig;
@@ -81,43 +132,17 @@ export class OidcRig {
     await this.rig.stop();
   }
 
-  /** A device of a user that signs in at the provider, known there by nothing but its name yet. */
-  async device(name: string, provider: string | null = 'idp'): Promise<DevicePeer> {
-    const device = await this.rig.device(name, []);
-    await this.rig.plane.services.store.write((tx) =>
-      tx.updateTable('users').set({ provider }).where('name', '=', name).execute(),
-    );
-    return device;
+  device(name: string, provider: string | null = 'idp'): Promise<DevicePeer> {
+    return ofProvider(this.rig, name, provider);
   }
 
-  async begin(
-    device: DevicePeer,
-    more: Partial<{
-      method: 'browser' | 'device_code';
-      provider: string | null;
-      loopbackPort: number | null;
-      isStepUp: boolean;
-    }> = {},
-  ): Promise<Asked> {
-    const verifier = randomBytes(32).toString('base64url');
-    const started = await device.channel.request({
-      type: 'sign_in_begin',
-      method: 'browser',
-      provider: 'idp',
-      challenge: createHash('sha256').update(verifier).digest('base64url'),
-      loopbackPort,
-      isStepUp: false,
-      ...more,
-    });
-    if (started.type !== 'sign_in_started') throw new Error(`no sign-in but ${started.type}`);
-    return { ...started, verifier };
+  begin(device: DevicePeer, more: AskedHow = {}): Promise<Asked> {
+    return askSignIn(device, { provider: 'idp', ...more });
   }
 
   /** Has a person go through the sign-in, up to the command or a page that ends it. */
   visit(asked: Pick<Asked, 'url'>, browser: ScriptedBrowser): Promise<Visit> {
-    return browser.follow(asked.url, ({ hostname, port }) => {
-      return hostname === '127.0.0.1' && port === String(loopbackPort);
-    });
+    return followToCommand(browser, asked.url);
   }
 
   /** Goes as far as the provider's answer, which is not brought to the relay. */
@@ -125,20 +150,12 @@ export class OidcRig {
     return browser.follow(asked.url, ({ pathname }) => pathname.endsWith('/callback'));
   }
 
-  finish(
-    device: DevicePeer,
-    { signIn, verifier }: Asked,
-    ticket: string | null,
-  ): Promise<ToDevice> {
-    return device.channel.request({ type: 'sign_in_finish', signIn, ticket, verifier });
+  finish(device: DevicePeer, asked: Asked, ticket: string | null): Promise<ToDevice> {
+    return finishSignIn(device, asked, ticket);
   }
 
   /** Signs the device's user in with a browser beside it. */
-  async signIn(
-    device: DevicePeer,
-    person: string,
-    more: Parameters<OidcRig['begin']>[1] = {},
-  ): Promise<SessionFacts> {
+  async signIn(device: DevicePeer, person: string, more: AskedHow = {}): Promise<SessionFacts> {
     const asked = await this.begin(device, more);
     const { url, text } = await this.visit(asked, this.server.browserOf(person));
     const ticket = url.searchParams.get('ticket');
