@@ -10,6 +10,7 @@
  *   npm run bench -- --json FILE        also write every figure there (default bench-results.json)
  *   npm run bench -- risk               false alarms and detections of the risk score (see risk.ts)
  *   npm run bench -- revocation         how long live tunnels carry bytes after a decision (see revocation.ts)
+ *   npm run bench -- sign-in-storm      what a thousand sign-ins at once do to others (see sign-in-storm.ts)
  *   npm run bench -- verification       what it costs to verify tunnels again (see verification.ts)
  *
  * Our programs are compiled first and run from `dist`, as they are published.
@@ -46,6 +47,12 @@ if (process.argv[2] === 'risk') {
 if (process.argv[2] === 'revocation') {
   const { runRevocationBench } = await import('./revocation.ts');
   await runRevocationBench(process.argv.slice(3));
+  process.exit(0);
+}
+
+if (process.argv[2] === 'sign-in-storm') {
+  const { runSignInStormBench } = await import('./sign-in-storm.ts');
+  await runSignInStormBench(process.argv.slice(3));
   process.exit(0);
 }
 

@@ -1,4 +1,5 @@
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
+import { availableParallelism } from 'node:os';
 import { ZtnaError } from '../../../protocol/index.ts';
 import { Turnstile, type Urgency } from './turnstile.ts';
 
@@ -9,10 +10,13 @@ const saltBytes = 16;
 const hashBytes = 32;
 
 /**
- * Each hash takes 128 MiB and a thread of libuv's pool, which has four. Those that wait take a third of a
- * second each; more would time out anyway.
+ * Each hash takes 128 MiB and a thread of libuv's pool, which has four; one processor stays for everything else. Those that wait
+ * take a third of a second each; more would time out anyway.
  */
-const turnstile = new Turnstile({ maxAtOnce: 2, maxWaiting: 32 });
+const turnstile = new Turnstile({
+  maxAtOnce: Math.max(1, Math.min(2, availableParallelism() - 1)),
+  maxWaiting: 32,
+});
 
 /** A new salted hash of `password`, as text to store. Throws ERR_LIMIT_RATE when too many are waiting. */
 export async function hashPassword(password: string, urgency?: Urgency): Promise<string> {

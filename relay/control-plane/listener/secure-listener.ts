@@ -37,6 +37,11 @@ const answerTimeoutMs = 20_000;
  */
 const usualTurns = {
   newcomers: { atOnce: 64, waiting: 8_192, waitMs: 60_000 },
+  /**
+   * The same for browsers and other systems: anybody may come in any number, and each handshake takes a millisecond or two, in
+   * which nothing else happens here. So few at once that devices wait for none of them.
+   */
+  pages: { atOnce: 4, waiting: 2_048, waitMs: 10_000 },
   /** The same for those whom devices wait for. */
   ahead: { atOnce: 16, waiting: 256, waitMs: 5_000 },
   /** Turns end so long after they began, and a device's so long after TLS, whatever it has come to: who stalls holds up nobody. */
@@ -117,6 +122,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
   const limits = options.turns ?? usualTurns;
   const turns = new Turns(limits.newcomers);
   const turnsAhead = new Turns(limits.ahead);
+  const turnsOfPages = new Turns(limits.pages);
   const turnEnds = new WeakMap<Duplex, () => void>();
   const turnTimers = new WeakMap<Duplex, NodeJS.Timeout>();
   const endTurn = (raw: Duplex | undefined) => {
@@ -244,6 +250,12 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     return pages && !offered.includes(enrolmentProtocol) ? pages : open;
   };
 
+  const turnsFor = (offered: readonly string[]) => {
+    if (offered.includes(aheadProtocol)) return turnsAhead;
+    const isOurs = [...controlProtocols, enrolmentProtocol].some((one) => offered.includes(one));
+    return isOurs ? turns : turnsOfPages;
+  };
+
   const takeTurn = async (socket: Socket, among: Turns): Promise<void> => {
     const gone = new AbortController();
     socket.once('close', () => {
@@ -262,8 +274,7 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       addresses.set(socket, address);
       const { offered, putBack } = await peekProtocols(socket, beginTimeoutMs);
       // The data plane of this host goes ahead of everybody.
-      if (address !== localAddress)
-        await takeTurn(socket, offered.includes(aheadProtocol) ? turnsAhead : turns);
+      if (address !== localAddress) await takeTurn(socket, turnsFor(offered));
       putBack();
       serverOf(offered).emit('connection', socket);
     } catch (error) {

@@ -22,6 +22,7 @@ type DialIdentity = Pick<Identity, 'tlsKeyPem' | 'certificatePem' | 'bundle'>;
 /** One newcomer at a time, and one of those that go ahead; a turn ends by what its owner does alone. */
 const oneByOne = {
   newcomers: { atOnce: 1, waiting: 8, waitMs: 600_000 },
+  pages: { atOnce: 1, waiting: 8, waitMs: 600_000 },
   ahead: { atOnce: 1, waiting: 8, waitMs: 600_000 },
   handshakeMs: 600_000,
   deviceMs: 600_000,
@@ -104,10 +105,10 @@ class Front {
   }
 
   /** Begins a handshake, which is answered, and goes no further. */
-  async stall(): Promise<Socket> {
+  async stall(protocol = controlProtocol): Promise<Socket> {
     const socket = connect({ host: '127.0.0.1', port: this.port });
     socket.on('error', () => undefined);
-    socket.write(await clientHelloFor(controlProtocol));
+    socket.write(await clientHelloFor(protocol));
     await once(socket, 'data');
     return socket;
   }
@@ -123,6 +124,19 @@ test('listener - a connector goes ahead of the devices that wait for their turn'
   stalled.destroy();
   await waiting;
   t.deepEqual(order, ['connector', 'device']);
+});
+
+test('listener - browsers wait for one another, and no device for them', async (t) => {
+  const front = await Front.start(t);
+  await front.stall('http/1.1');
+  const next = connect({ host: '127.0.0.1', port: front.port });
+  next.on('error', () => undefined);
+  const order: string[] = [];
+  next.once('data', () => order.push('browser'));
+  next.write(await clientHelloFor('http/1.1'));
+  await front.enter(device, controlProtocol);
+  order.push('device');
+  t.deepEqual(order, ['device']);
 });
 
 test('listener - a device that comes by the name of those it waits for is refused', async (t) => {
