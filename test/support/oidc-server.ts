@@ -124,6 +124,15 @@ export class OidcServer {
     while (!this.requests.includes(request)) await once(this.#server, 'request');
   }
 
+  /** The moment of the next answer that refuses a token; by `performance.now()`. */
+  refusedAtMs(): Promise<number> {
+    return new Promise((resolve) => {
+      this.#provider.once('grant.error', () => {
+        resolve(performance.now());
+      });
+    });
+  }
+
   async stop(): Promise<void> {
     this.#server.closeAllConnections();
     this.#server.close();
