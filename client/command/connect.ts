@@ -18,12 +18,12 @@ import {
 import { promptAt } from '../front-end/person.ts';
 import { bindFirst, candidatePorts } from '../front-end/port-choice.ts';
 import { recallPort, rememberPort, type RememberedPort } from '../front-end/port-memory.ts';
-import { warnOfSessionEnd } from '../front-end/session-warning.ts';
 import type { SignInPrompt } from '../front-end/sign-in-prompt.ts';
 import { openStdioOutput } from '../front-end/stdio-output.ts';
 import { carryStdio } from '../front-end/stdio.ts';
 import { startPatiently } from '../front-end/patient-start.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
+import { watchSession } from '../front-end/watch-session.ts';
 import { unlessAborted } from '../front-end/unless-aborted.ts';
 import { MachinePosture } from '../posture/machine-posture.ts';
 import { openLogger, requireIdentity, type GlobalOptions } from './context.ts';
@@ -71,16 +71,7 @@ export async function runConnect(options: ConnectOptions): Promise<void> {
       },
       signal,
     });
-    if (!agent.isService)
-      void warnOfSessionEnd({
-        session: agent.session,
-        ask: async () => (await agent.request({ type: 'status' })).session,
-        nowMs: () => agent.clock.nowMs(),
-        say: (line) => {
-          reporter.say(line);
-        },
-        signal,
-      });
+    watchSession(agent, reporter, signal);
     const person = { agent, profile, reporter, isInputTaken: options.isStdio };
     prompt = options.json ? undefined : promptAt(person, signal);
     return agent;

@@ -8,6 +8,7 @@ import { childEnvironment, fillCommand } from '../front-end/child-command.ts';
 import { loopbackHost, type ListenAddress } from '../front-end/listen-address.ts';
 import { promptAt } from '../front-end/person.ts';
 import type { SignInPrompt } from '../front-end/sign-in-prompt.ts';
+import { watchSession } from '../front-end/watch-session.ts';
 import { startPatiently } from '../front-end/patient-start.ts';
 import { createReporter } from '../front-end/tunnel-reporter.ts';
 import { MachinePosture } from '../posture/machine-posture.ts';
@@ -46,6 +47,7 @@ export async function runRun(options: RunOptions): Promise<void> {
       say,
       signal: ended.signal,
     });
+    watchSession(agent, reporter, ended.signal);
     const person = { agent, profile, reporter, isInputTaken: true };
     prompt = options.json ? undefined : promptAt(person, ended.signal);
     return agent;

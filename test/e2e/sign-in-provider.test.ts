@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
@@ -42,7 +43,7 @@ test.before('an app, a provider, and a deployment where its people enrol themsel
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const target = `tcp://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
-  const names = ['ada', 'bob', 'cleo', 'dora', 'emma', 'fred', 'gus'];
+  const names = ['ada', 'bob', 'cleo', 'dora', 'emma', 'fred', 'gus', 'hal'];
   const people = Object.fromEntries(names.map((name) => [name, person(name)]));
   const deployment = await Deployment.start({
     apps: [{ name: 'orders', target, health: 'off' }],
@@ -120,6 +121,22 @@ test.serial('enroll URL - one sign-in enrols the machine, signs in and opens app
   t.like(session, { user: 'ada', provider: 'corp', methods: ['pwd'] });
   const { port } = await deployment.connect(machine, 'orders');
   await t.notThrowsAsync(echo(port));
+});
+
+test.serial('enroll URL - runs the program that BROWSER names, with the page alone', async (t) => {
+  t.timeout(60_000);
+  const { deployment } = t.context;
+  const [script, log] = [join(deployment.dir, 'browser'), join(deployment.dir, 'browser.log')];
+  const play = new URL('../support/play-browser.ts', import.meta.url).pathname;
+  await writeFile(script, `#!/bin/sh\nexec '${process.execPath}' '${play}' "$@"\n`, {
+    mode: 0o700,
+  });
+  const env = { BROWSER: script, TEST_PERSON: 'hal', TEST_BROWSER_LOG: log };
+  const machine = deployment.machine(env);
+  const enrolling = await machine.ztna('enroll', deployment.url);
+  t.is(enrolling.code, 0, enrolling.stderr);
+  t.regex(enrolling.stdout, /^dev_\w+\n$/);
+  t.regex(await readFile(log, 'utf8'), /^1 127\.0\.0\.1:\d+ 200$/m);
 });
 
 test.serial('enroll URL - a page of another machine ends with a code for this one', async (t) => {
