@@ -25,16 +25,25 @@ const maxLogoutBytes = 32_768;
  * `/oidc/NAME/begin` sends a person to a provider, `/oidc/NAME/callback` is where that person comes back to, and at
  * `/oidc/NAME/logout` the provider itself tells whose sessions are over.
  */
-export const oidcRoute: WebRoute = pageRoute(prefix, async (services, web) => {
+export const oidcRoute: WebRoute = {
+  prefix,
+  answer: async (services, web) => {
+    const [name = '', verb = '', ...rest] = web.url.pathname.slice(prefix.length).split('/');
+    const isLogout = verb === 'logout' && rest.length === 0 && web.request.method === 'POST';
+    if (isLogout) await logOut(services, web, name);
+    else await pages.answer(services, web);
+  },
+};
+
+const pages = pageRoute(prefix, async (services, web) => {
   const [name = '', verb = '', ...rest] = web.url.pathname.slice(prefix.length).split('/');
-  if (rest.length > 0) throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
-  const isGet = web.request.method === 'GET';
-  if (!services.providers.throttle.take(limitKeyOf(web.address), services.clock.nowMs())) {
+  if (rest.length > 0 || web.request.method !== 'GET') throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
+  const { throttle } = services.providers;
+  if (!throttle.take(limitKeyOf(web.address), services.clock.nowMs())) {
     throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'pages_throttled' });
   }
-  if (verb === 'begin' && isGet) await begin(services, web, name);
-  else if (verb === 'callback' && isGet) await callback(services, web, name);
-  else if (verb === 'logout' && web.request.method === 'POST') await logOut(services, web, name);
+  if (verb === 'begin') await begin(services, web, name);
+  else if (verb === 'callback') await callback(services, web, name);
   else throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
 });
 
@@ -79,6 +88,11 @@ async function callback(services: Services, web: WebRequest, name: string): Prom
 async function logOut(services: Services, web: WebRequest, name: string): Promise<void> {
   const { request, response, address } = web;
   const type = 'application/json';
+  const { logoutThrottle } = services.providers;
+  if (!logoutThrottle.take(limitKeyOf(address), services.clock.nowMs())) {
+    reply(response, 429, type, '{}', { 'retry-after': '60' });
+    return;
+  }
   try {
     const contentType = request.headers['content-type'] ?? '';
     if (!/^application\/x-www-form-urlencoded(?:;|$)/.test(contentType)) {
@@ -127,12 +141,17 @@ const advice: Readonly<Record<string, string>> = {
 
 const awayAdvice = 'the identity provider cannot be reached from here: try again in a moment';
 
+const adviceFor = (reason: string): string =>
+  `what the identity provider answered does not hold (${reason.replaceAll('_', ' ')}): begin again, and if that does not help tell your administrator`;
+
 /** The same refusal, with what the person can do. */
 function withAdvice(error: unknown): ZtnaError {
   const known = toZtnaError(error);
   const { code, message, reason = '' } = known;
   const isAway = code === 'ERR_RELAY_UNAVAILABLE' && reason.startsWith('provider_');
-  const hint = advice[reason] ?? (isAway ? awayAdvice : undefined);
+  const isRefused = code === 'ERR_IDENTITY_SIGN_IN_REFUSED';
+  const fallback = isAway ? awayAdvice : isRefused ? adviceFor(reason) : undefined;
+  const hint = advice[reason] ?? fallback;
   if (hint === undefined || (known.hint !== undefined && !isAway)) return known;
   return new ZtnaError(code, { message, hint, cause: error, reason });
 }

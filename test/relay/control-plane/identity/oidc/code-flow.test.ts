@@ -1,5 +1,5 @@
 import anyTest, { type TestFn } from 'ava';
-import { OidcRig } from './oidc-rig.ts';
+import { OidcRig, settingsOf } from './oidc-rig.ts';
 
 const test = anyTest as TestFn<{ all: OidcRig }>;
 
@@ -12,6 +12,8 @@ const people = {
   },
   bob: { claims: { email: 'bob@example.com', groups: ['ops'] }, amr: ['hwk'], acr: 'phr' },
   eve: { claims: { email: 'local-eve@example.com' } },
+  fay: { claims: { email: 'fay@example.com' } },
+  gil: { claims: { email: 'gil@example.com' } },
   mallory: { claims: { email: alice, email_verified: false } },
 };
 
@@ -169,4 +171,43 @@ test.serial('device code - one that another person typed signs nobody in', async
   await all.server.confirmDevice(asked.url, 'alice');
   await t.throwsAsync(all.finish(device, asked, null), { code: 'ERR_IDENTITY_SIGN_IN_REFUSED' });
   t.is((await all.refusals()).at(-1), 'device_not_of_user');
+});
+
+test.serial(
+  'openid - who is disabled between the provider and the command gets no session',
+  async (t) => {
+    const { all } = t.context;
+    const device = await all.device('fay@example.com');
+    const asked = await all.begin(device);
+    const { url } = await all.visit(asked, all.server.browserOf('fay'));
+    await all.rig.admin('user.disable', { name: 'fay@example.com' });
+    await t.throwsAsync(all.finish(device, asked, url.searchParams.get('ticket')), {
+      code: 'ERR_IDENTITY_SIGN_IN_REFUSED',
+    });
+    t.is((await all.refusals()).at(-1), 'user_not_active');
+    const again = await all.begin(device);
+    t.is((await all.visit(again, all.server.browserOf('fay'))).status, 403);
+    t.is((await all.refusals()).at(-1), 'user_not_active');
+  },
+);
+
+test.serial('openid - who is not known is let in only where that is said', async (t) => {
+  const { all } = t.context;
+  const { store } = all.rig.plane.services;
+  await all.rig.admin(
+    'provider.add',
+    settingsOf(all.server, { createUsers: false, replace: true }),
+  );
+  t.teardown(() => all.rig.admin('provider.add', settingsOf(all.server, { replace: true })));
+  const device = await all.device('gil@example.com');
+  await store.write((tx) =>
+    tx
+      .updateTable('users')
+      .set({ name: 'gilbert' })
+      .where('name', '=', 'gil@example.com')
+      .execute(),
+  );
+  const asked = await all.begin(device);
+  t.is((await all.visit(asked, all.server.browserOf('gil'))).status, 403);
+  t.is((await all.refusals()).at(-1), 'user_unknown');
 });
