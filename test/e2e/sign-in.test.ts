@@ -3,7 +3,7 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 import anyTest, { type TestFn } from 'ava';
 import { Deployment, passwordOf, type Machine } from '../support/deployment.ts';
 import { Exchange } from '../support/exchange.ts';
-import type { RunningProgram } from '../support/program.ts';
+import { runProgram, type RunningProgram } from '../support/program.ts';
 import { ScriptedBrowser } from '../support/scripted-browser.ts';
 import { passSignInPage, shownIn } from '../support/sign-in-page.ts';
 
@@ -172,6 +172,21 @@ test('status - tells what is left of a sign-in, and how it was made', async (t) 
   const { code, stdout } = await machine.ztna('status');
   t.is(code, 0);
   t.regex(stdout, /^signed in {4}gus by password, until \S+ \(\d+ h \d+ min left\)$/m);
+});
+
+test('status - does not say that anybody is signed in while the relay cannot be asked', async (t) => {
+  t.timeout(60_000);
+  const { deployment } = t.context;
+  const machine = await deployment.enrol('ida');
+  const asked = (...args: string[]) =>
+    runProgram(deployment.commands.ztna, ['status', ...args], {
+      env: { ...machine.env, ZTNA_RELAY_ADDRESS: '127.0.0.1:1' }, // nobody is there
+    });
+  const { code, stdout } = await asked();
+  t.is(code, 3);
+  t.regex(stdout, /^signed in {4}unknown while offline$/m);
+  const told = JSON.parse((await asked('--json')).stdout) as object;
+  t.like(told, { isOnline: false, isSignedIn: null, session: null });
 });
 
 test('devices - are listed, and one of them is ended from another', async (t) => {
