@@ -213,6 +213,54 @@ test.serial('scim - users of others are neither shown nor touched nor taken over
   await scim.ask('DELETE', `Users/${own}`);
 });
 
+test.serial(
+  'scim - a directory sees those whom its provider signed in before, and no other directory’s',
+  async (t) => {
+    const { scim } = t.context;
+    const settings = { issuer: 'https://idp.example.com', clientId: 'ztna', title: 'Corp' };
+    const provider = {
+      name: 'corp',
+      settingsJson: JSON.stringify({ ...settings, scopes: ['openid'] }),
+      sealedSecret: null,
+      createdAtMs: 1,
+    };
+    const { store } = scim.rig.plane.services;
+    await store.write((tx) => tx.insertInto('providers').values(provider).execute());
+    await t.throwsAsync(scim.rig.admin('scim-token.add', { name: 'corp', provider: 'none' }));
+    const { token } = await scim.rig.admin<{ token: string }>('scim-token.add', {
+      name: 'corp',
+      provider: 'corp',
+    });
+    const headers = { authorization: `Bearer ${token}` };
+    const found = async (name: string, by?: Record<string, string>) => {
+      const query = `Users?filter=${encodeURIComponent(`userName eq "${name}"`)}`;
+      const { body } = await scim.ask('GET', query, undefined, by);
+      return (body['Resources'] as { id: string }[]).map(({ id }) => id);
+    };
+    const { id: early } = await scim.rig.admin<{ id: string }>('user.add', {
+      name: 'early',
+      provider: 'corp',
+    });
+    t.deepEqual(await found('early', headers), [early]);
+    t.deepEqual(await found('early'), []);
+    const put = await scim.ask('PUT', `Users/${early}`, { userName: 'early' }, headers);
+    t.is(put.status, 200);
+    t.like(await scim.show('early'), { provisionedBy: 'scim corp' });
+
+    const other = await scim.user('of-okta');
+    t.deepEqual(await found('of-okta', headers), []);
+    t.is((await scim.ask('DELETE', `Users/${other}`, undefined, headers)).status, 404);
+    await scim.rig.admin('user.add', { name: 'local-one' });
+    await scim.rig.admin('user.link', { name: 'local-one', scim: true });
+    t.is((await found('local-one')).length, 1);
+    for (const id of [other, ...(await found('local-one'))])
+      await scim.ask('DELETE', `Users/${id}`);
+    await scim.rig.admin('service.add', { name: 'robot', groups: [] });
+    await t.throwsAsync(scim.rig.admin('user.link', { name: 'robot', scim: true }));
+    t.deepEqual(await found('robot'), []);
+  },
+);
+
 for (const [what, method, path, body, status, scimType] of [
   ['a body that is no JSON', 'POST', 'Users', '{', 400, 'invalidSyntax'],
   ['a user without name', 'POST', 'Users', { displayName: 'x' }, 400, 'invalidValue'],
