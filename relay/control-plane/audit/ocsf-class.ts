@@ -70,6 +70,7 @@ const activities: Readonly<Record<number, Readonly<Record<string, number>>>> = {
 const managed: ReadonlySet<string> = new Set([
   ...['device', 'connector', 'relay', 'control_plane', 'site', 'app', 'group', 'policy', 'invite'],
   ...['certificate', 'bundle', 'audit', 'store', 'signal', 'provider'],
+  ...['service', 'scim_token'],
 ]);
 const create = new Set(['add', 'enrol', 'join', 'user', 'connector', 'relay']); // `invite.user` makes an invitation
 const remove = new Set(['remove', 'revoke', 'prune']);
