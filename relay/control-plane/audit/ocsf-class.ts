@@ -30,6 +30,9 @@ const activities: Readonly<Record<number, Readonly<Record<string, number>>>> = {
     'session.sign_out': 2, // Logoff
     'session.end': 2,
     'session.revoke': 2,
+    'account.sign_in': 1,
+    'account.sign_out': 2,
+    'enrolment.sign_in': 1,
   },
   [authorizeSession]: { 'decision.made': 1 }, // Assign Privileges
   [networkActivity]: {
@@ -54,6 +57,9 @@ const activities: Readonly<Record<number, Readonly<Record<string, number>>>> = {
     'otp.begin': other,
     'otp.confirm': 10, // MFA Factor Enable
     'otp.remove': 11, // MFA Factor Disable
+    'passkey.add': 10,
+    'passkey.remove': 11,
+    'recovery.make': other,
   },
   [groupManagement]: {
     'group.member.add': 3, // Add User

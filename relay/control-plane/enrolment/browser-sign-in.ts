@@ -59,6 +59,13 @@ export async function makeEnrolmentCode(
     .set({ state: 'used', sealedProof: null })
     .where('id', '=', signIn.id)
     .execute();
+  // What nobody fetched: the proof may hold what a provider gave.
+  await tx
+    .deleteFrom('invites')
+    .where('kind', '=', 'user')
+    .where('expiresAtMs', '<=', nowMs)
+    .where('detailsJson', 'like', '%"sealedProof"%')
+    .execute();
   const { secret } = await createInvite(tx, {
     kind: 'user',
     subject: proof.user,
@@ -123,6 +130,11 @@ export function readBrowserSignIn(
   refuseClosedEnrolment(services);
   const proof = JSON.parse(services.sealer.open(sealedProof, aboutProof(signIn))) as Proof;
   return { proof, isHeld: services.settings.enrolmentMode === 'sso-approve' };
+}
+
+/** Keeps nothing of the sign-in with a code that was used: the proof may hold what a provider gave. */
+export async function forgetBrowserSignIn(tx: Tx, { id }: Pick<Invite, 'id'>): Promise<void> {
+  await tx.updateTable('invites').set({ detailsJson: '{}' }).where('id', '=', id).execute();
 }
 
 function aboutProof(signIn: string): string {

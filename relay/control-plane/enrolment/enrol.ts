@@ -17,7 +17,7 @@ import { hasTotp, preparePassword, signIn, startSession } from '../identity/inde
 import { maxDevicesPerService } from '../limits.ts';
 import type { Services } from '../services.ts';
 import type { Invite, Tx, User } from '../store/index.ts';
-import { readBrowserSignIn, type BrowserSignIn } from './browser-sign-in.ts';
+import { forgetBrowserSignIn, readBrowserSignIn, type BrowserSignIn } from './browser-sign-in.ts';
 import { issueFor } from './certificate.ts';
 import { enrolRelay } from './enrol-relay.ts';
 
@@ -190,6 +190,7 @@ async function enrolDevice(
     },
     tx,
   );
+  if (browser) await forgetBrowserSignIn(tx, invite);
   if (browser && signedIn) {
     await openSession(services, tx, device.id, browser.proof, address);
     services.store.afterCommit(tx, () => {

@@ -1,10 +1,9 @@
-import { createServer, type IncomingMessage, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import anyTest, { type TestFn } from 'ava';
 import type { Browser, Page } from 'playwright-core';
 import { password } from '../../relay/control-plane/service/rig.ts';
 import { PageRig } from '../../relay/control-plane/web/page-rig.ts';
 import { addAuthenticator, missingBrowser, openBrowser, openPage } from './browser.ts';
+import { Command } from './command.ts';
 
 interface Context {
   pages: PageRig;
@@ -15,44 +14,6 @@ const all = anyTest as TestFn<Context>;
 const missing = missingBrowser();
 const test = missing === undefined ? all.serial : all.skip;
 if (missing !== undefined) all('browser tests are left out', (t) => t.pass(missing));
-
-/** The end of a command that waits for the browser beside it. */
-class Command {
-  readonly #server: Server;
-  readonly #visits: URL[] = [];
-  #wake: () => void = () => undefined;
-
-  constructor() {
-    this.#server = createServer((request: IncomingMessage, response) => {
-      const url = new URL(request.url ?? '/', 'http://127.0.0.1');
-      response.end('You may close this window.');
-      if (url.pathname !== '/') return;
-      this.#visits.push(url);
-      this.#wake();
-    });
-  }
-
-  async listen(): Promise<void> {
-    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port;
-  }
-
-  async visit(): Promise<URL> {
-    for (;;) {
-      const visit = this.#visits.shift();
-      if (visit) return visit;
-      await new Promise<void>((resolve) => (this.#wake = resolve));
-    }
-  }
-
-  stop(): void {
-    this.#server.closeAllConnections();
-    this.#server.close();
-  }
-}
 
 if (missing === undefined) {
   all.before(async (t) => {

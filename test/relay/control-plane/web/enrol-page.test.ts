@@ -79,12 +79,16 @@ test('enrolment by browser - enrols and signs in whoever proves more than a pass
   t.like(answer, { role: 'device', user: 'alice', signedIn: true });
   t.false('pending' in answer);
   await t.throwsAsync(enrolWith(code, asked.verifier), { code: 'ERR_IDENTITY_CODE_USED' });
+  await t.throwsAsync(enrolWith(code, undefined), { code: 'ERR_IDENTITY_CODE_USED' });
+  const { store } = pages.rig.plane.services;
+  const kept = await store.db.selectFrom('invites').select('detailsJson').execute();
+  t.false(kept.some(({ detailsJson }) => detailsJson.includes('sealedProof')));
   const device = await pages.rig.connectDevice(identity);
   const status = await device.channel.request({ type: 'status' });
   if (status.type !== 'status') throw new Error(status.type);
   t.like(status.session, { user: 'alice', methods: ['password', 'totp'] });
   const reasons = (await pages.refusals('identity.enrol')).map(({ reason }) => reason);
-  t.deepEqual(reasons, ['verifier_wrong', 'verifier_wrong', 'code_used']);
+  t.deepEqual(reasons, ['verifier_wrong', 'verifier_wrong', 'code_used', 'code_used']);
 
   // Without a port the person carries the code.
   const carried = ask(null);

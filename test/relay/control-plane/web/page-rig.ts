@@ -23,9 +23,9 @@ export class PageRig {
   /** What the browser was told to keep. */
   readonly cookies = new Map<string, string>();
 
-  static async start(settings: Partial<Settings> = {}): Promise<PageRig> {
+  static async start(settings: Partial<Settings> = {}, host = 'localhost'): Promise<PageRig> {
     const pages = new PageRig();
-    pages.rig = await Rig.start(settings, 'localhost');
+    pages.rig = await Rig.start(settings, host);
     pages.rig.version = 4;
     await pages.rig.admin('policy.apply', { files: staffPolicy });
     return pages;
