@@ -38,10 +38,6 @@ export const oidcRoute: WebRoute = {
 const pages = pageRoute(prefix, async (services, web) => {
   const [name = '', verb = '', ...rest] = web.url.pathname.slice(prefix.length).split('/');
   if (rest.length > 0 || web.request.method !== 'GET') throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
-  const { throttle } = services.providers;
-  if (!throttle.take(limitKeyOf(web.address), services.clock.nowMs())) {
-    throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'pages_throttled' });
-  }
   if (verb === 'begin') await begin(services, web, name);
   else if (verb === 'callback') await callback(services, web, name);
   else throw new ZtnaError('ERR_CONFIG_NOT_FOUND');

@@ -73,8 +73,6 @@ export class ProviderBook {
   readonly #sealer: Sealer;
   readonly #entries = new Map<string, Entry>();
   readonly #unreachable = new Set<string>();
-  /** Sign-ins begun and answered, by address: each asks a provider. */
-  readonly throttle = new Throttle({ burst: 60, perMinute: 60 });
   /** What providers tell of logouts, by address, before a signature was looked at. */
   readonly logoutThrottle = new Throttle({ burst: 240, perMinute: 1_200 });
 

@@ -1,5 +1,6 @@
 import anyTest, { type TestFn } from 'ava';
 import { healthMetrics } from '../../../../../relay/control-plane/health/metrics.ts';
+import { recheckSessions } from '../../../../../relay/control-plane/identity/oidc/recheck.ts';
 import type { ConnectorPeer } from '../../service/rig.ts';
 import { hastenChecks, OidcRig, openTunnel, publishWiki } from './oidc-rig.ts';
 
@@ -57,6 +58,19 @@ test.serial(
     t.true(status.type === 'status' && status.session !== null);
   },
 );
+
+test.serial('recheck - of several control planes one asks about a session', async (t) => {
+  const { all } = t.context;
+  const { services } = all.rig.plane;
+  const tokens = () => all.server.requests.filter((one) => one === 'POST /token').length;
+  const before = tokens();
+  await hastenChecks(all);
+  await Promise.all([1, 2, 3].map(() => recheckSessions(services)));
+  await untilAsked(all, 'ann');
+  t.is(tokens(), before + 1);
+  await recheckSessions(services); // it is nobody's turn
+  t.is(tokens(), before + 1);
+});
 
 test.serial('recheck - a group that was lost at the provider ends what it allowed', async (t) => {
   const { all, connector } = t.context;
