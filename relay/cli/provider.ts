@@ -119,10 +119,14 @@ export const providerLeaves: readonly Leaf[] = [
     command: 'provider.add',
     args: additions,
     show: (result) => {
-      const { redirectUri, logoutUri, issuer } = result as Record<string, unknown>;
-      talk(`users may sign in at ${String(issuer)}`);
-      talk(`register there, as redirect URI:            ${String(redirectUri)}`);
-      talk(`and where it can tell of logouts by itself: ${String(logoutUri)}`);
+      const { redirectUris, logoutUri, issuer } = result as {
+        readonly redirectUris: readonly string[];
+        readonly logoutUri: string;
+        readonly issuer: string;
+      };
+      talk(`users may sign in at ${issuer}`);
+      for (const uri of redirectUris) talk(`register there, as redirect URI:            ${uri}`);
+      talk(`and where it can tell of logouts by itself: ${logoutUri}`);
     },
   }),
   adminLeaf({

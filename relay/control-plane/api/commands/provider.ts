@@ -41,12 +41,19 @@ async function describe(services: Services, provider: StoredProvider) {
     .where('providerGrants.unreachableSinceMs', 'is not', null)
     .orderBy('providerGrants.unreachableSinceMs')
     .executeTakeFirst();
+  const relays = await services.store.db
+    .selectFrom('relays')
+    .select('url')
+    .where('isControl', '=', 1)
+    .where('state', '!=', 'removed')
+    .orderBy('createdAtMs')
+    .execute();
   return {
     name,
     ...shown,
     hasSecret: row.sealedSecret !== null,
     hasCa: ca !== null,
-    redirectUri: redirectUri(services.settings.url, name),
+    redirectUris: relays.map(({ url }) => redirectUri(url, name)),
     logoutUri: new URL(`/oidc/${name}/logout`, services.settings.url).href,
     sessions: sessions.length,
     unreachableSinceMs: unreachable?.unreachableSinceMs ?? null,

@@ -21,7 +21,7 @@ test.serial('provider add - asks the provider at once and tells what to register
   t.like(added, {
     name: 'idp',
     issuer: server.issuer,
-    redirectUri: `${rig.url}/oidc/idp/callback`,
+    redirectUris: [`${rig.url}/oidc/idp/callback`],
     hasSecret: true,
     hasDeviceCode: true,
     recheckMs: 600_000,
