@@ -26,7 +26,7 @@ const leaves: readonly Leaf[] = [
     usage: 'list',
     describe: 'list groups',
     command: 'group.list',
-    show: table('name', 'members', 'id'),
+    show: table('name', 'members', 'provisionedBy', 'id'),
   }),
   adminLeaf({
     usage: 'show <name>',

@@ -9,14 +9,31 @@ import type { LiveTunnel } from '../../live/tunnel-index.ts';
 import type { Services } from '../../services.ts';
 import type { Group, Reader, Tx } from '../../store/index.ts';
 
-async function readMembers(db: Reader, group: Group) {
-  return db
+/** Everybody in a group: by an administrator's word, or by that of `source`. */
+async function readMembers(db: Reader | Tx, group: Group) {
+  const given = await db
     .selectFrom('memberships')
     .innerJoin('users', 'users.id', 'memberships.userId')
     .select(['users.name', 'users.id', 'memberships.untilMs'])
     .where('memberships.groupId', '=', group.id)
-    .orderBy('users.name')
     .execute();
+  const provided = await db
+    .selectFrom('providedMemberships')
+    .innerJoin('users', 'users.id', 'providedMemberships.userId')
+    .select(['users.name', 'users.id', 'providedMemberships.source'])
+    .where('providedMemberships.groupId', '=', group.id)
+    .execute();
+  const all = [
+    ...given.map((row) => ({ ...row, source: null })),
+    ...provided.map((row) => ({ ...row, untilMs: null })),
+  ];
+  return all.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+}
+
+/** `ann`, `ann (until …)`, `ann (by scim)`. */
+function memberText({ name, untilMs, source }: Awaited<ReturnType<typeof readMembers>>[number]) {
+  if (source !== null) return `${name} (by ${source})`;
+  return untilMs === null ? name : `${name} (until ${new Date(untilMs).toISOString()})`;
 }
 
 async function tunnelsOf(
@@ -53,11 +70,7 @@ export const groupCommands: readonly Command[] = [
       const group = await getGroup(tx, name);
       const members = await readMembers(tx, group);
       await tx.deleteFrom('groups').where('id', '=', group.id).execute();
-      const tunnels = await tunnelsOf(
-        services,
-        tx,
-        members.map(({ id }) => id),
-      );
+      const tunnels = await tunnelsOf(services, tx, [...new Set(members.map(({ id }) => id))]);
       const { ended: tunnelsEnded, suspended: tunnelsSuspended } = await reevaluate(
         services,
         tx,
@@ -84,7 +97,8 @@ export const groupCommands: readonly Command[] = [
       groups.map(async (group) => ({
         id: group.id,
         name: group.name,
-        members: (await readMembers(store.db, group)).length,
+        provisionedBy: group.provisionedBy,
+        members: new Set((await readMembers(store.db, group)).map((row) => row.id)).size,
       })),
     );
   }),
@@ -95,11 +109,8 @@ export const groupCommands: readonly Command[] = [
     return {
       id: group.id,
       name: group.name,
-      members: members.map((row) =>
-        row.untilMs === null
-          ? row.name
-          : `${row.name} (until ${new Date(row.untilMs).toISOString()})`,
-      ),
+      provisionedBy: group.provisionedBy,
+      members: members.map(memberText),
     };
   }),
 

@@ -101,6 +101,21 @@ function details(args: Settings): Record<string, unknown> {
   return { ...rest, password: password !== undefined };
 }
 
+/** Throws ERR_CONFIG_USAGE for who proves to be himself elsewhere, or by a key. */
+function refuseWithoutPassword(user: User): void {
+  if (user.kind === 'service') {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: `${user.name} is a service, which has no password`,
+      hint: `give it a key: ztna-relay service trust ${user.name} --key FILE`,
+    });
+  }
+  if (user.provider === null) return;
+  throw new ZtnaError('ERR_CONFIG_USAGE', {
+    message: `${user.name} signs in at ${user.provider} and has no password here`,
+    hint: 'for break-glass, add a user of its own',
+  });
+}
+
 const link = v.strictObject({
   name: word,
   provider: v.optional(word),
@@ -225,12 +240,7 @@ export const userCommands: readonly Command[] = [
         : await preparePassword(args.password, args.name, 'urgent');
     await services.store.write(async (tx) => {
       const user = await getUser(tx, args.name);
-      if (hash !== null && user.kind === 'service') {
-        throw new ZtnaError('ERR_CONFIG_USAGE', {
-          message: `${user.name} is a service, which has no password`,
-          hint: `give it a key: ztna-relay service trust ${user.name} --key FILE`,
-        });
-      }
+      if (hash !== null) refuseWithoutPassword(user);
       await change(services, tx, user, args, hash);
       if (args.resetOtp) await removeTotp(tx, user.id);
       await record(services, tx, actor, 'user.set', user, details(args));

@@ -98,6 +98,23 @@ test.serial('scim - who loses the group loses the tunnel at once', async (t) => 
 });
 
 test.serial(
+  'scim - a group that an administrator removes takes its tunnels along at once',
+  async (t) => {
+    const { scim } = t.context;
+    const flo = await scim.user('flo');
+    await scim.group('staff', [flo]);
+    t.like(await scim.rig.admin('group.show', { name: 'staff' }), {
+      members: ['flo (by scim)'],
+      provisionedBy: 'scim',
+    });
+    const { device, grant } = await scim.tunnel('flo');
+    t.like(await scim.rig.admin('group.remove', { name: 'staff' }), { tunnelsEnded: 1 });
+    t.is(await scim.ended(device, grant), 'group_removed');
+    await scim.ask('DELETE', `Users/${flo}`);
+  },
+);
+
+test.serial(
   'scim - places that an administrator gave are not the directory’s to take',
   async (t) => {
     const { scim } = t.context;

@@ -82,6 +82,8 @@ test.serial('user - is added for a provider, linked to one, and shown with its k
   });
   const password = 'a-password-that-is-long';
   await t.throwsAsync(rig.admin('user.add', { name: 'eve', provider: 'idp', password }));
+  const refused = await t.throwsAsync(rig.admin('user.set', { name: 'dan', password }));
+  t.regex(refused.message, /has no password here/);
   await t.throwsAsync(rig.admin('user.add', { name: 'eve', provider: 'none' }));
 
   const device = await rig.device('fay');
