@@ -61,5 +61,4 @@ export async function revokeOwnDevice(
       tx,
     );
   });
-  await services.feed.wake(); // who asked hears of the end no later than everybody else
 }

@@ -38,6 +38,8 @@ export async function answerOwn(
     case 'device_revoke': {
       const actor = `device:${peer.id}`;
       await revokeOwnDevice(services, { user: session.userId, device: request.device, actor });
+      // Everybody is told before the answer; but a device that ends itself would then not hear it.
+      if (request.device !== peer.id) await services.feed.wake();
       return { type: 'done', id };
     }
     case 'factors':

@@ -37,6 +37,7 @@ export async function changeAccount(
   switch (form.get('action') ?? '') {
     case 'revoke_device':
       await revokeOwnDevice(services, { user: user.id, device: form.get('device') ?? '', actor });
+      await services.feed.wake(); // everybody is told before the answer
       return { to: '/account?said=device_revoked' };
     case 'add_passkey':
       return addOwnPasskey(services, web, browser, form);

@@ -40,7 +40,7 @@ ${page.goTo === undefined ? null : markup`<meta http-equiv="refresh" content="0;
 <main>
 ${page.body}
 </main>
-<footer>You are at <strong>${host}</strong>. Type a password only where the address bar says so.</footer>
+<footer>You are at <strong>${host}</strong>. Type a password only where the address bar says so.<br><a href="/account">Your devices and sign-in methods</a></footer>
 </body>
 </html>
 `;

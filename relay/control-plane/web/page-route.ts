@@ -1,7 +1,7 @@
 import { errorRow, toZtnaError, ZtnaError } from '../../../protocol/index.ts';
 import { limitKeyOf } from '../../data-plane/address.ts';
 import type { Services } from '../services.ts';
-import { markup } from './markup.ts';
+import { markup, type Markup } from './markup.ts';
 import { replyPage } from './layout.ts';
 import { reply, type WebRequest, type WebRoute } from './request.ts';
 
@@ -41,8 +41,19 @@ export function replyError(services: Services, web: WebRequest, error: unknown):
 <h1>That did not work</h1>
 <p role="alert">${sentence(errorRow(code).publicText)}</p>
 ${advice === null ? null : markup`<p>${advice}</p>`}
+${backFrom(web.url.pathname)}
 </section>`,
   });
+}
+
+/** Where a person goes on; a sign-in that was refused is open still. */
+function backFrom(path: string): Markup | null {
+  const signIn = /^\/sign-in\/[A-Za-z0-9_-]{22}/.exec(path)?.[0];
+  if (signIn !== undefined) {
+    return markup`<p class="actions"><a class="button" href="${signIn}">Sign in another way</a></p>`;
+  }
+  if (!path.startsWith('/account')) return null;
+  return markup`<p class="actions"><a class="button" href="/account">Your account</a></p>`;
 }
 
 /** The HTTP status of an error: close codes are made after them. */

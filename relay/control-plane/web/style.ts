@@ -30,7 +30,8 @@ body {
 .brand svg { color: var(--accent); }
 main { flex: 1; width: 100%; max-width: 30rem; margin: 0 auto; padding: 1.25rem 1rem 2rem; }
 main:has(.wide) { max-width: 44rem; }
-footer { padding: 0 1rem 1.5rem; text-align: center; color: var(--quiet); font-size: .8125rem; }
+footer { padding: 0 1rem 1.5rem; text-align: center; color: var(--quiet); font-size: .8125rem; line-height: 1.7; }
+footer a { color: inherit; }
 .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 1rem; padding: 1.75rem;
   box-shadow: var(--shadow);
@@ -60,6 +61,7 @@ button, .button {
   display: flex; align-items: center; justify-content: center; gap: .5rem; width: 100%; min-height: 2.75rem;
   padding: .5rem 1rem; font: inherit; font-weight: 600; text-decoration: none; text-align: center;
   color: var(--text); background: var(--card); border: 1px solid var(--line); border-radius: .625rem; cursor: pointer;
+  overflow-wrap: anywhere; min-width: 0;
 }
 button:hover, .button:hover { border-color: var(--accent); }
 button:disabled { opacity: .6; cursor: default; }

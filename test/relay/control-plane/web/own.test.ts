@@ -68,6 +68,9 @@ test.serial('devices - users see their own, and end one of them with its tunnels
   await t.throwsAsync(pages.rig.connectDevice(lost.identity), { code: 'ERR_IDENTITY_REVOKED' });
   const left = expect(await mine.channel.request({ type: 'devices' }), 'devices');
   t.is(left.devices.length, 1);
+  const self = { type: 'device_revoke', device: mine.identity.id } as const;
+  t.is((await mine.channel.request(self as never)).type, 'done');
+  await mine.channel.closed;
   const [record] = (await pages.rig.plane.services.audit.read({ user: 'alice' })).filter(
     ({ action }) => action === 'device.revoke',
   );
