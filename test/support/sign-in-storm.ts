@@ -43,8 +43,8 @@ export interface StormFigures {
 }
 
 /**
- * Has strangers sign in all at once on the relay's page, while bytes flow through a tunnel: one half guesses at the owner of that
- * tunnel, the other at names that there are not.
+ * Has strangers sign in all at once on the relay's page, while bytes flow through a tunnel: one half guesses at one user, who
+ * signs in on a known device meanwhile, the other at names that there are not.
  */
 export async function runStorm({
   attempts,
@@ -70,7 +70,8 @@ export async function runStorm({
       env: { relay: { NODE_OPTIONS: imports.join(' '), LOOP_PROBE_DIR: probeDir } },
     });
     const machine = await deployment.enrol('alice');
-    const { port } = await deployment.connect(machine, 'echo');
+    // Another's: a sign-in on its own machine would hold a tunnel until it is decided on anew.
+    const { port } = await deployment.connect(await deployment.enrol('bob'), 'echo');
     const flow = await EchoFlow.start(port);
     await delay(usualMs);
     const usualGapMs = flow.takeLongestGap();

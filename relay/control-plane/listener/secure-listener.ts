@@ -41,12 +41,14 @@ const usualTurns = {
    * The same for browsers and other systems: anybody may come in any number, and each handshake takes a millisecond or two, in
    * which nothing else happens here. So few at once that devices wait for none of them.
    */
-  pages: { atOnce: 4, waiting: 2_048, waitMs: 10_000 },
+  pages: { atOnce: 4, waiting: 2_048, waitMs: 30_000 },
   /** The same for those whom devices wait for. */
   ahead: { atOnce: 16, waiting: 256, waitMs: 5_000 },
   /** Turns end so long after they began, and a device's so long after TLS, whatever it has come to: who stalls holds up nobody. */
   handshakeMs: 2_000,
   deviceMs: 4_000,
+  /** What takes our time in a handshake comes first, so the next may begin long before a far browser has answered. */
+  pagesMs: 50,
 };
 const backlog = 4_096;
 /** The one that comes first is taken where both are offered. */
@@ -264,7 +266,8 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
     });
     if (socket.destroyed) gone.abort();
     turnEnds.set(socket, await among.begin(gone.signal));
-    turnTimers.set(socket, setTimeout(endTurn, limits.handshakeMs, socket));
+    const longestMs = among === turnsOfPages ? limits.pagesMs : limits.handshakeMs;
+    turnTimers.set(socket, setTimeout(endTurn, longestMs, socket));
     if (socket.destroyed) endTurn(socket);
   };
 

@@ -26,6 +26,7 @@ const oneByOne = {
   ahead: { atOnce: 1, waiting: 8, waitMs: 600_000 },
   handshakeMs: 600_000,
   deviceMs: 600_000,
+  pagesMs: 600_000,
 };
 
 /** A listener behind what stands for a data plane. */
@@ -165,9 +166,11 @@ test('listener - the next device begins when the one before says that it is done
 });
 
 test('listener - whoever stalls in a handshake holds the others up for the time of a turn alone', async (t) => {
-  const front = await Front.start(t, { ...oneByOne, handshakeMs: 1 });
+  const front = await Front.start(t, { ...oneByOne, handshakeMs: 1, pagesMs: 1 });
   await front.stall();
   await front.stall();
   await front.dial(device, controlProtocol);
+  await front.stall('http/1.1');
+  await front.stall('http/1.1'); // is answered, and so had its turn
   t.pass();
 });
