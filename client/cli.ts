@@ -132,19 +132,18 @@ function withIdentityCommands(yargs: Global): void {
         .option('service', one('sign a service in, which stays so by itself; nothing is asked'))
         .option('key-file', one('with --service: its Ed25519 private key in PEM'))
         .option('token-file', one('with --service: a token of an issuer that is trusted for it'))
-        .implies({ 'key-file': 'service', 'token-file': 'service' })
         .conflicts('service', loginOfPersons),
     async (a) => {
       const { runLogin, tellSession } = await command.signIn();
       const service = optional('service', a.service);
-      if (service !== undefined) {
+      const keyFile = optional('key-file', a.keyFile);
+      const tokenFile = optional('token-file', a.tokenFile);
+      if ([service, keyFile, tokenFile].some((given) => given !== undefined)) {
         const { runServiceLogin } = await command.serviceLogin();
-        const files = {
-          keyFile: optional('key-file', a.keyFile),
-          tokenFile: optional('token-file', a.tokenFile),
-        };
-        return runServiceLogin({ ...globalOf(a), service, ...files }, (session) => {
-          tellSession(session, globalOf(a));
+        const isByPerson = a.passwordStdin || a.deviceCode || a.ticketStdin;
+        const options = { ...globalOf(a), service, keyFile, tokenFile, isByPerson };
+        return runServiceLogin(options, (session) => {
+          tellSession(session, options);
         });
       }
       return runLogin({

@@ -8,9 +8,11 @@ import {
 import { withAgent, type GlobalOptions } from './context.ts';
 
 export interface ServiceLoginOptions extends GlobalOptions {
-  readonly service: string;
+  readonly service: string | undefined;
   readonly keyFile: string | undefined;
   readonly tokenFile: string | undefined;
+  /** Flags were given that are for people. */
+  readonly isByPerson: boolean;
 }
 
 /**
@@ -23,12 +25,14 @@ export async function runServiceLogin(
 ): Promise<void> {
   const { service, keyFile, tokenFile } = options;
   const file = keyFile ?? tokenFile;
+  if (service === undefined || options.isByPerson) {
+    throw usage('keys and tokens in files are for services', 'name it, with --service NAME alone');
+  }
   if (file === undefined || (keyFile !== undefined && tokenFile !== undefined)) {
-    throw new ZtnaError('ERR_CONFIG_USAGE', {
-      message: 'a service signs in with a key or with a token',
-      hint: 'give --key-file FILE or --token-file FILE',
-      hop: 'client',
-    });
+    throw usage(
+      'a service signs in with a key or with a token',
+      'give --key-file FILE or --token-file FILE',
+    );
   }
   await withAgent(options, async (agent, profile) => {
     const account: ServiceAccount = {
@@ -40,4 +44,8 @@ export async function runServiceLogin(
     await keepServiceAccount(profile, account);
     tell(session);
   });
+}
+
+function usage(message: string, hint: string): ZtnaError {
+  return new ZtnaError('ERR_CONFIG_USAGE', { message, hint, hop: 'client' });
 }

@@ -87,6 +87,12 @@ async function credentialOf(argv: Arguments): Promise<Record<string, unknown> | 
   const sessionMs = session === undefined ? {} : { sessionMs: parseDurationMs(session) };
   if (key !== undefined) return { kind: 'key', publicKey: await readPublicKey(key), ...sessionMs };
   if (issuer === undefined) return undefined;
+  if (textOf(argv, 'audience') === '' || listOf(argv, 'claim').length === 0) {
+    throw new ZtnaError('ERR_CONFIG_USAGE', {
+      message: 'an issuer signs for many: say which of its tokens are this service’s',
+      hint: 'add --audience TEXT and --claim NAME=VALUE',
+    });
+  }
   return {
     kind: 'token',
     issuer,
@@ -97,6 +103,38 @@ async function credentialOf(argv: Arguments): Promise<Record<string, unknown> | 
     allowPrivate: argv['allowPrivate'] === true,
     ...sessionMs,
   };
+}
+
+interface Credential {
+  readonly id: string;
+  readonly kind: string;
+  readonly sessionMs: number;
+  readonly publicKey?: string;
+  readonly issuer?: string;
+  readonly audience?: string;
+  readonly claims?: Readonly<Record<string, string>>;
+  readonly lastUsedAtMs: number | null;
+}
+
+/** One credential on a line of its own. */
+function credentialText(credential: Credential): string {
+  const {
+    id,
+    kind,
+    sessionMs,
+    publicKey,
+    issuer,
+    audience,
+    claims = {},
+    lastUsedAtMs,
+  } = credential;
+  const what =
+    kind === 'key'
+      ? (publicKey ?? '')
+      : [issuer, audience, ...Object.entries(claims).map((pair) => pair.join('='))].join(' ');
+  const used =
+    lastUsedAtMs === null ? 'never used' : `used ${new Date(lastUsedAtMs).toISOString()}`;
+  return `${id} ${kind} ${what} for ${sessionMs / 1_000}s, ${used}`;
 }
 
 /** `service …`: machines that sign in without anybody to ask. */
@@ -161,7 +199,10 @@ export const serviceLeaves: readonly Leaf[] = [
     positionals: name,
     command: 'service.show',
     args: nameArgs,
-    show: fields,
+    show: (result, argv) => {
+      const { credentials, ...rest } = result as { readonly credentials: readonly Credential[] };
+      fields({ ...rest, credentials: credentials.map(credentialText) }, argv);
+    },
   }),
   adminLeaf({
     usage: 'remove <name>',

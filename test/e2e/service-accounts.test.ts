@@ -76,6 +76,10 @@ test.serial(
     t.is(login.code, 0, login.stderr);
     t.regex(login.stderr, /signed in as ci\b.*, until/);
 
+    t.is((await machine.ztna('login', '--key-file', privateFile)).code, 2);
+    const byPerson = ['--service', 'ci', '--key-file', privateFile, '--password-stdin'];
+    t.is((await machine.ztna('login', ...byPerson)).code, 2);
+
     const after = await auditHead(deployment);
     const { program, port } = await deployment.connect(machine, 'orders');
     const socket = connect({ port, host: '127.0.0.1' });

@@ -167,6 +167,7 @@ async function enrolDevice(
       deviceId: device.id,
       provider: 'local',
       methods: ['password'],
+      address,
       limits: settings.session,
       notAfterMs: user.expiresAtMs,
       nowMs,

@@ -39,7 +39,8 @@ test.serial('session - list and show tell where, how, and since when', async (t)
     hostname: 'ada-laptop',
     provider: 'local',
     methods: ['password'],
-    acr: '',
+    acr: null,
+    address: '203.0.113.7',
     state: 'live',
     providerCheck: null,
   });
