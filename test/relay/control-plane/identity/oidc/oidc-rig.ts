@@ -175,7 +175,7 @@ export class OidcRig {
 }
 
 /** Lets everyone of group `staff` use every app, and gives `wiki` a connector and a data plane. */
-export async function publishWiki({ rig }: OidcRig): Promise<ConnectorPeer> {
+export async function publishWiki({ rig }: Pick<OidcRig, 'rig'>): Promise<ConnectorPeer> {
   await rig.admin('policy.apply', { files: staffPolicy });
   const connector = await rig.connector('berlin', ['wiki']);
   await rig.relay(connector);
@@ -184,7 +184,7 @@ export async function publishWiki({ rig }: OidcRig): Promise<ConnectorPeer> {
 
 /** A tunnel that is open, as far as the control plane is told. */
 export async function openTunnel(
-  { rig }: OidcRig,
+  { rig }: Pick<OidcRig, 'rig'>,
   connector: ConnectorPeer,
   device: DevicePeer,
 ): Promise<Grant['tunnel']> {
@@ -199,7 +199,7 @@ export async function openTunnel(
 }
 
 /** Makes it the turn of everybody to be asked about. */
-export async function hastenChecks({ rig }: OidcRig): Promise<void> {
+export async function hastenChecks({ rig }: Pick<OidcRig, 'rig'>): Promise<void> {
   await rig.plane.services.store.write((tx) =>
     tx.updateTable('providerGrants').set({ nextCheckAtMs: 0, claimedUntilMs: 0 }).execute(),
   );
