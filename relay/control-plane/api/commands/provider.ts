@@ -103,7 +103,10 @@ export const providerCommands: readonly Command[] = [
       await writeMeta(tx, issuerKey(name), settings.issuer);
       const row = {
         settingsJson: JSON.stringify(settings),
-        sealedSecret: secret === undefined ? null : sealer.seal(secret, aboutSecret(name)),
+        sealedSecret:
+          secret === undefined
+            ? (before?.sealedSecret ?? null)
+            : sealer.seal(secret, aboutSecret(name)),
       };
       await tx
         .insertInto('providers')
@@ -115,7 +118,7 @@ export const providerCommands: readonly Command[] = [
         {
           ...{ actor, action: before ? 'provider.set' : 'provider.add', subject: name },
           outcome: 'ok',
-          details: { ...shown, hasCa: ca !== null, hasSecret: secret !== undefined },
+          details: { ...shown, hasCa: ca !== null, hasSecret: row.sealedSecret !== null },
         },
         tx,
       );

@@ -1,6 +1,13 @@
 import { AuthorizationResponseError, ClientError, ResponseBodyError } from 'openid-client';
 import { ZtnaError } from '../../../../protocol/index.ts';
 
+/** What a provider answers us ourselves: about the code, or about who we are to it. */
+const bodyReasons: Readonly<Record<string, string>> = {
+  invalid_grant: 'code_refused',
+  invalid_client: 'client_refused',
+  unauthorized_client: 'client_refused',
+};
+
 /** What a provider sends a person back with who may not, or will not. */
 const denials: readonly string[] = ['access_denied', 'login_required', 'interaction_required'];
 
@@ -11,7 +18,7 @@ export function toRefusal(error: unknown): ZtnaError {
   if (own) return ofOwn(own);
   for (const one of chain) {
     if (one instanceof ResponseBodyError) {
-      return refusal(one.error === 'invalid_grant' ? 'code_refused' : 'provider_error', error);
+      return refusal(bodyReasons[one.error] ?? 'provider_error', error);
     }
     if (one instanceof AuthorizationResponseError) {
       const isDenied = denials.includes(one.error);

@@ -12,6 +12,7 @@ const people = {
   },
   bob: { claims: { email: 'bob@example.com', groups: ['ops'] }, amr: ['hwk'], acr: 'phr' },
   eve: { claims: { email: 'local-eve@example.com' } },
+  hal: { claims: { email: 'hal@example.com' } },
   fay: { claims: { email: 'fay@example.com' } },
   gil: { claims: { email: 'gil@example.com' } },
   mallory: { claims: { email: alice, email_verified: false } },
@@ -211,3 +212,24 @@ test.serial('openid - who is not known is let in only where that is said', async
   t.is((await all.visit(asked, all.server.browserOf('gil'))).status, 403);
   t.is((await all.refusals()).at(-1), 'user_unknown');
 });
+
+test.serial(
+  'openid - a client secret that is wrong by now is told from a code that is',
+  async (t) => {
+    const { all } = t.context;
+    const put = (more: Record<string, unknown>) =>
+      all.rig.admin('provider.add', settingsOf(all.server, { replace: true, ...more }));
+    await put({ secret: 'another-secret' });
+    t.teardown(() => put({}));
+    const device = await all.device('hal@example.com');
+    const asked = await all.begin(device);
+    t.is((await all.visit(asked, all.server.browserOf('hal'))).status, 403);
+    t.is((await all.refusals()).at(-1), 'client_refused');
+    // With new settings and no word of a secret, that of before counts.
+    await put({});
+    const silent = settingsOf(all.server, { replace: true, title: 'Other' });
+    delete silent['secret'];
+    await all.rig.admin('provider.add', silent);
+    t.is((await all.signIn(device, 'hal')).user, 'hal@example.com');
+  },
+);

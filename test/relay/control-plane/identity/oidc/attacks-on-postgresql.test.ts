@@ -1,0 +1,3 @@
+import { declareOnPostgres } from '../../on-postgresql.ts';
+
+await declareOnPostgres('identity/oidc/attacks');
