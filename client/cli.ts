@@ -91,14 +91,23 @@ type Global = Argv<{ profile: string | undefined; json: boolean }>;
 function withIdentityCommands(yargs: Global): void {
   yargs.command(
     'enroll <code>',
-    'enrol this machine: with a one-time code (CODE, - for standard input, file:PATH) or by signing in at https://HOST',
+    'enrol this machine: with a one-time code, or by signing in at https://HOST',
     (y) =>
       y
-        .positional('code', { type: 'string', demandOption: true })
+        .positional('code', {
+          type: 'string',
+          demandOption: true,
+          describe: 'CODE, - (standard input), file:PATH, or https://HOST',
+        })
         .option('replace', flag('give up the present enrolment'))
         .option('password-stdin', flag('read the password from standard input'))
         .option('service', flag('the code is a service’s: no password is asked'))
-        .option('browser', browserFlag)
+        .option('browser', {
+          type: 'boolean',
+          default: true,
+          describe:
+            'at https://HOST: --no-browser uses one of another machine, whose page ends with a code',
+        })
         .option('code-stdin', flag('with --no-browser: read the code that the page shows')),
     async (a) =>
       (await command.enroll()).runEnroll({

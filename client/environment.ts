@@ -5,6 +5,7 @@ export const environment: Readonly<Record<string, string>> = {
   ...environmentNames,
   ZTNA_HOME: 'directory for the state of all profiles',
   ZTNA_PROFILE: 'profile to use when --profile is absent',
+  BROWSER: 'program that shows a page, given its address; none: there is no browser here',
   ZTNA_HOST: 'set by `ztna run` for its child, never read',
   ZTNA_PORT: 'set by `ztna run` for its child, never read',
 };

@@ -43,7 +43,7 @@ export async function requireIdentity(
   const identity = await loadIdentity(profile.dir);
   if (identity) return { profile, identity };
   throw new ZtnaError('ERR_IDENTITY_NOT_ENROLLED', {
-    hint: 'get a code from your administrator, then run: ztna enroll CODE',
+    hint: 'ask your administrator for a code or an address, then run: ztna enroll CODE, or ztna enroll https://HOST',
     hop: 'client',
   });
 }

@@ -6,13 +6,16 @@ import {
   printJsonLine,
   readSecretArgument,
   saveIdentity,
+  type Identity,
 } from '../../protocol/host/index.ts';
-import { openProfile } from '../agent/profile.ts';
+import { Agent } from '../agent/agent.ts';
+import { openProfile, type Profile } from '../agent/profile.ts';
 import { askLine, askNewPassword, canAsk, cannotAsk, readStdinLines } from '../ask.ts';
 import { enrolByBrowser, type DeviceEnrolment } from '../sign-in/enrol-by-browser.ts';
+import { rememberProvider } from '../sign-in/last-provider.ts';
 import { findBrowser } from '../sign-in/open-browser.ts';
 import { showInvitation } from '../sign-in/show-invitation.ts';
-import { print, say, type GlobalOptions } from './context.ts';
+import { openLogger, print, say, type GlobalOptions } from './context.ts';
 
 export interface EnrollOptions extends GlobalOptions {
   /** The code itself, `-` for standard input, `file:PATH`, or the relay's address for a sign-in in a browser. */
@@ -42,6 +45,7 @@ export async function runEnroll(options: EnrollOptions): Promise<void> {
   const { identity, answer } =
     origin === undefined ? await enrolByCode(options) : await enrolOnPage(origin, options);
   await saveIdentity(profile.dir, identity);
+  if (origin !== undefined && answer.signedIn) await noteProvider(profile, identity);
   if (options.json) {
     printJsonLine({
       device: answer.id,
@@ -51,6 +55,18 @@ export async function runEnroll(options: EnrollOptions): Promise<void> {
       pending: answer.pending === true,
     });
   } else tellEnrolment(answer, identity.relayUrl, options);
+}
+
+/** The next sign-in goes where this one went, as far as the relay can be asked. */
+async function noteProvider(profile: Profile, identity: Identity): Promise<void> {
+  try {
+    const agent = await Agent.start({ profile, identity, logger: openLogger() });
+    const { session } = agent;
+    await agent.stop();
+    if (session?.provider !== undefined) await rememberProvider(profile, session.provider);
+  } catch {
+    // The machine is enrolled all the same; the next sign-in asks where to go.
+  }
 }
 
 function tellEnrolment(

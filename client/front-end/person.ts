@@ -7,8 +7,6 @@ import { askLine, canInterrupt, canShow, cannotAsk } from '../ask.ts';
 import { recallProvider, rememberProvider } from '../sign-in/last-provider.ts';
 import { takeTurn } from '../sign-in/one-at-a-time.ts';
 import { findBrowser } from '../sign-in/open-browser.ts';
-import { showInvitation } from '../sign-in/show-invitation.ts';
-import { signInElsewhere } from '../sign-in/sign-in-elsewhere.ts';
 import { SignInPrompt, type Person } from './sign-in-prompt.ts';
 
 export interface PersonOptions {
@@ -73,6 +71,11 @@ async function browse(
     const browser = findBrowser();
     const method = browser ? 'browser' : await methodWithoutBrowser(agent, person, provider);
     if (method === undefined) return false;
+    // Few connects need a page, and all would wait for what it takes to be loaded.
+    const [{ signInElsewhere }, { showInvitation }] = await Promise.all([
+      import('../sign-in/sign-in-elsewhere.ts'),
+      import('../sign-in/show-invitation.ts'),
+    ]);
     const isHere = browser !== undefined;
     const say = (line: string): void => {
       person.say(line);

@@ -3,7 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
-import { Deployment, overlayYaml, type Machine } from '../support/deployment.ts';
+import { Deployment, overlayYaml, passwordOf, type Machine } from '../support/deployment.ts';
 import { OidcServer } from '../support/oidc-server.ts';
 import type { RunningProgram } from '../support/program.ts';
 import type { Visit } from '../support/scripted-browser.ts';
@@ -43,7 +43,7 @@ test.before('an app, a provider, and a deployment where its people enrol themsel
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const target = `tcp://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
-  const names = ['ada', 'bob', 'cleo', 'dora', 'emma', 'fred', 'gus', 'hal'];
+  const names = ['ada', 'bob', 'cleo', 'dora', 'emma', 'fred', 'gus', 'hal', 'ida'];
   const people = Object.fromEntries(names.map((name) => [name, person(name)]));
   const deployment = await Deployment.start({
     apps: [{ name: 'orders', target, health: 'off' }],
@@ -172,6 +172,22 @@ test.serial('login - goes to the provider of before, and comes back signed in', 
 });
 
 test.serial(
+  'login - whom the provider does not let in is not signed in, and hears so at once',
+  async (t) => {
+    t.timeout(60_000);
+    const machine = await enrolled(t, 'ida');
+    const { session: before } = await statusOf(machine);
+    for (const who of ['nobody', 'bob']) {
+      const login = machine.start('login', '--provider', 'corp', '--json');
+      await pass(t, who, await pageOf(login));
+      t.is((await login.ended).code, 4);
+      t.regex(login.transcript(), /the sign-in was refused: [a-z ]+/);
+    }
+    t.like(await statusOf(machine), { session: { id: (before as { id: string }).id } });
+  },
+);
+
+test.serial(
   'login --device-code - shows address, code and QR code on standard error',
   async (t) => {
     t.timeout(60_000);
@@ -202,6 +218,35 @@ test.serial('logout - ends the session here, and says where the provider’s end
     /to end the session at your provider, too, open:\nhttps:\/\/localhost:\d+\/session\/end\?/,
   );
   t.false((await statusOf(machine))['isSignedIn']);
+});
+
+onTerminal(`login - asks where to sign in, once, and gives up with Ctrl-C${why}`, async (t) => {
+  t.timeout(60_000);
+  const { deployment } = t.context;
+  const machine = await deployment.enrol('zoe'); // who has a password here
+  const open = (...args: string[]): Terminal => {
+    const terminal = new Terminal(deployment.commands.ztna, ['login', ...args], machine.env);
+    t.teardown(() => terminal.program.stop('SIGKILL'));
+    return terminal;
+  };
+  const first = open();
+  await first.show(/corp +Example Corp[^]*local +a password[^]*sign in at \[corp\]: /);
+  first.type('local\r');
+  await first.show(/user \[zoe\]: /);
+  first.type('\r');
+  await first.show(/password: /);
+  first.type(`${passwordOf('zoe')}\r`);
+  await first.show(/signed in as zoe, until/);
+  t.is((await first.program.ended).code, 0);
+  const second = open();
+  await second.show(/user \[zoe\]: /);
+  t.notRegex(second.shown, /sign in at/);
+  second.type('\x03');
+  t.is((await second.program.ended).code, 130);
+  const third = open('--browser');
+  await shownPage(third);
+  third.type('\x03');
+  t.is((await third.program.ended).code, 130);
 });
 
 /** Waits for the page that a command on a terminal has its person open. */
@@ -256,6 +301,13 @@ onTerminal(
     t.teardown(() => terminal.program.stop('SIGKILL'));
     await pass(t, 'gus', await shownPage(terminal));
     await terminal.show(/ended with 0:ping\r?\n/);
+
+    await machine.ztna('logout');
+    const again = new Terminal('/bin/sh', ['-c', command], machine.env);
+    t.teardown(() => again.program.stop('SIGKILL'));
+    await again.show(/sign in first \[ERR_IDENTITY_SIGN_IN_NEEDED\]/);
+    await pass(t, 'gus', await shownPage(again));
+    await again.show(/ended with 0:ping\r?\n/);
   },
 );
 
