@@ -8,7 +8,7 @@ import { checkDomain, groupsOf, type Claims } from './claims.ts';
 import { toRefusal } from './failure.ts';
 import type { OpenProvider } from './provider-book.ts';
 import type { ProviderSettings } from './settings.ts';
-import { readClaims } from './tokens.ts';
+import { readClaimsAgain } from './tokens.ts';
 import { setProvidedGroups, sourceOf } from './users.ts';
 
 type Grant = Selectable<ProviderGrantsTable>;
@@ -126,9 +126,8 @@ async function recheck(
     };
     // Before anything else can fail: the one before counts no more.
     await store.write((tx) => noteAsked(services, tx, provider, grant, next));
-    if (tokens.claims() === undefined) return undefined;
-    const claims = await readClaims(provider, tokens);
-    await store.write((tx) => apply(services, tx, provider, grant, claims));
+    const claims = await readClaimsAgain(provider, tokens, grant.subject);
+    if (claims) await store.write((tx) => apply(services, tx, provider, grant, claims));
     return undefined;
   } catch (error) {
     if (error instanceof ResponseBodyError && refusals.includes(error.error)) {

@@ -35,6 +35,21 @@ export async function readClaims(
 }
 
 /**
+ * What the provider says of a person now, as a refresh of the sign-in tells: not every provider gives an ID token then, and one
+ * that does not is asked apart from it. Undefined where it tells nothing. Throws as `readClaims`.
+ */
+export async function readClaimsAgain(
+  provider: OpenProvider,
+  tokens: Tokens,
+  subject: string,
+): Promise<(Claims & { readonly sub: string }) | undefined> {
+  if (tokens.claims() !== undefined) return readClaims(provider, tokens);
+  const { config, metadata } = provider;
+  if (metadata.userinfo_endpoint === undefined) return undefined;
+  return fetchUserInfo(config, tokens.access_token, subject);
+}
+
+/**
  * Who signed in, as a user of ours and with the groups that the provider has that user in. Throws
  * ERR_IDENTITY_SIGN_IN_REFUSED, among others `not_fresh` where a step-up was asked for and something older came.
  */

@@ -2,7 +2,18 @@ import anyTest, { type TestFn } from 'ava';
 import { healthMetrics } from '../../../../../relay/control-plane/health/metrics.ts';
 import { recheckSessions } from '../../../../../relay/control-plane/identity/oidc/recheck.ts';
 import type { ConnectorPeer } from '../../service/rig.ts';
-import { hastenChecks, OidcRig, openTunnel, publishWiki } from './oidc-rig.ts';
+import { ScriptedBrowser } from '../../../../support/scripted-browser.ts';
+import { FakeProvider } from './fake-provider.ts';
+import {
+  askSignIn,
+  finishSignIn,
+  followToCommand,
+  hastenChecks,
+  ofProvider,
+  OidcRig,
+  openTunnel,
+  publishWiki,
+} from './oidc-rig.ts';
 
 const test = anyTest as TestFn<{ all: OidcRig; connector: ConnectorPeer }>;
 
@@ -85,6 +96,40 @@ test.serial('recheck - a group that was lost at the provider ends what it allowe
   t.is(reason, 'group_changed');
   t.deepEqual((await all.rig.admin('user.show', { name: 'ben@example.com' }))['groups'], []);
 });
+
+test.serial(
+  'recheck - of a provider whose refresh brings no ID token the groups are asked for',
+  async (t) => {
+    const { all } = t.context;
+    const { rig } = all;
+    const fake = await FakeProvider.start();
+    t.teardown(() => fake.stop());
+    await rig.admin('provider.add', fake.settings({ groupsClaim: 'groups' }));
+    const device = await ofProvider(rig, 'eve@example.com', 'fake');
+    const asked = await askSignIn(device, { provider: 'fake' });
+    const browser = new ScriptedBrowser();
+    const { url } = await browser.follow(asked.url, ({ pathname }) => pathname === '/auth');
+    fake.nonce = url.searchParams.get('nonce') ?? '';
+    fake.wishes = { claims: { groups: ['staff', 'ops'] } };
+    const state = url.searchParams.get('state') ?? '';
+    const answer = `${rig.url}/oidc/fake/callback?code=c&state=${state}`;
+    const back = await followToCommand(browser, answer);
+    await finishSignIn(device, asked, back.url.searchParams.get('ticket'));
+    const groups = async () =>
+      (await rig.admin('user.show', { name: 'eve@example.com' }))['groups'] as string[];
+    t.deepEqual(await groups(), ['ops', 'staff']);
+
+    fake.instead.set('/token', (_request, response) => {
+      const tokens = { access_token: 'opaque', token_type: 'Bearer', expires_in: 600 };
+      response.setHeader('content-type', 'application/json').end(JSON.stringify(tokens));
+    });
+    fake.userInfo = { email: 'eve@example.com', groups: ['staff'] };
+    await hastenChecks(all);
+    while ((await groups()).length > 1) await new Promise((resolve) => setTimeout(resolve, 50));
+    t.deepEqual(await groups(), ['staff']);
+    await rig.admin('provider.remove', { name: 'fake' });
+  },
+);
 
 test.serial('recheck - a refused refresh ends the session and freezes its tunnels', async (t) => {
   const { all, connector } = t.context;
