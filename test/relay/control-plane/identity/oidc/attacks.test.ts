@@ -195,6 +195,17 @@ for (const [title, wishes, reason] of tokens) {
   });
 }
 
+test.serial('openid attack - facts about another person than the token is about', async (t) => {
+  const { fake } = t.context;
+  fake.wishes = { claims: { email: undefined } };
+  fake.userInfo = { sub: 'somebody-else', email: eve };
+  t.teardown(() => (fake.userInfo = {}));
+  const sent = await send(t.context);
+  const { status } = await bring(t.context, sent, { code: 'c', state: sent.state });
+  await isRefused(t, status, 'subject_other');
+  await isOver(t, sent);
+});
+
 test.serial('openid attack - an old sign-in where a fresh one was asked for', async (t) => {
   const { all, device, fake } = t.context;
   const asked = await all.begin(device, { provider: 'fake', isStepUp: true });
