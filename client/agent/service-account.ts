@@ -6,11 +6,13 @@ import {
   serviceProofSchema,
   signingKey,
   signStatement,
+  toZtnaError,
   ZtnaError,
   type DeviceId,
   type SessionFacts,
 } from '../../protocol/index.ts';
 import { readSecretFile, writeSecretFile } from '../../protocol/host/index.ts';
+import type { Request } from './agent-messages.ts';
 import type { Agent } from './agent.ts';
 import type { Profile } from './profile.ts';
 
@@ -59,19 +61,33 @@ export async function forgetServiceAccount(profile: Profile): Promise<void> {
  */
 export async function signInService(
   agent: Pick<Agent, 'request'>,
-  { service, device, proof }: ServiceAccount,
+  account: ServiceAccount,
 ): Promise<SessionFacts> {
-  if (proof.kind === 'token') {
-    const token = await readToken(proof.file);
-    const by = { kind: 'token', token } as const;
+  const { service, proof } = account;
+  try {
+    const by = await prove(agent, account);
     return (await agent.request({ type: 'service_sign_in', service, proof: by })).session;
+  } catch (cause) {
+    const { code } = toZtnaError(cause);
+    if (code !== 'ERR_IDENTITY_SIGN_IN_REFUSED') throw cause;
+    throw new ZtnaError(code, {
+      message: `the relay does not take this ${proof.kind} for ${service} on this machine`,
+      hint: 'its audit log has the reason: session.sign_in, refused',
+      hop: 'relay',
+      cause,
+    });
   }
+}
+
+async function prove(
+  agent: Pick<Agent, 'request'>,
+  { service, device, proof }: ServiceAccount,
+): Promise<Request<'service_sign_in'>['proof']> {
+  if (proof.kind === 'token') return { kind: 'token', token: await readToken(proof.file) };
   const key = await readKey(proof.file);
   const { nonce } = await agent.request({ type: 'service_challenge' });
   const claim = { service, device: device as DeviceId, nonce };
-  const statement = signStatement('service', serviceProofSchema, claim, key);
-  const by = { kind: 'key', statement } as const;
-  return (await agent.request({ type: 'service_sign_in', service, proof: by })).session;
+  return { kind: 'key', statement: signStatement('service', serviceProofSchema, claim, key) };
 }
 
 async function readKey(path: string): Promise<ReturnType<typeof signingKey>> {

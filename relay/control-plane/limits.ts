@@ -65,3 +65,6 @@ export const pageRequests = { burst: 300, perMinute: 300 } as const;
 
 /** Machines that one service runs on. */
 export const maxDevicesPerService = 256;
+
+/** A machine of a service that was not seen for so long is given up when another one enrols: jobs come and go. */
+export const serviceDeviceKeptMs = 7 * dayMs;

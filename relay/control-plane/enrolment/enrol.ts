@@ -5,6 +5,7 @@ import {
   type UserId,
 } from '../../../protocol/index.ts';
 import { openSession } from '../access/open-session.ts';
+import { revokeDevice } from '../access/revoke-device.ts';
 import { verifyCertificateRequest } from '../authority/index.ts';
 import {
   addConnector,
@@ -14,7 +15,7 @@ import {
   verifyEnrolmentProof,
 } from '../devices/index.ts';
 import { hasTotp, preparePassword, signIn, startSession } from '../identity/index.ts';
-import { maxDevicesPerService } from '../limits.ts';
+import { maxDevicesPerService, serviceDeviceKeptMs } from '../limits.ts';
 import type { Services } from '../services.ts';
 import type { Invite, Tx, User } from '../store/index.ts';
 import { forgetBrowserSignIn, readBrowserSignIn, type BrowserSignIn } from './browser-sign-in.ts';
@@ -138,6 +139,7 @@ async function enrolDevice(
     if (!set)
       throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'password_set_meanwhile' });
   }
+  if (user.kind === 'service') await giveUpOldMachines(services, tx, user);
   const device = await addDevice(tx, {
     userId: user.id,
     hostname: request.hostname,
@@ -207,6 +209,33 @@ async function enrolDevice(
     certificate: certificate.pem,
     bundle: services.bundle.statement,
   };
+}
+
+/** Revokes machines of a service that have not been seen for long: nobody says of a job that it will not come back. */
+async function giveUpOldMachines(services: Services, tx: Tx, user: User): Promise<void> {
+  const lastMs = services.clock.nowMs() - serviceDeviceKeptMs;
+  const old = await tx
+    .selectFrom('devices')
+    .selectAll()
+    .where('userId', '=', user.id)
+    .where('state', '!=', 'revoked')
+    .where('createdAtMs', '<', lastMs)
+    .where((eb) => eb.or([eb('lastSeenAtMs', 'is', null), eb('lastSeenAtMs', '<', lastMs)]))
+    .execute();
+  for (const row of old) {
+    await revokeDevice(services, tx, row, 'service_machine_gone');
+    await services.audit.append(
+      {
+        actor: 'system',
+        action: 'device.revoke',
+        subject: row.id,
+        outcome: 'ok',
+        user: user.name,
+        details: { reason: 'service_machine_gone', lastSeenAtMs: row.lastSeenAtMs },
+      },
+      tx,
+    );
+  }
 }
 
 async function enrolConnector(

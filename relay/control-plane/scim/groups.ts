@@ -19,14 +19,15 @@ import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Group, Reader, Tx } from '../store/index.ts';
 
-/** Members that one group, or one operation on it, may name. */
+/** Members that one group may have, one operation on it name, or one page tell of. */
 export const maxMembers = 20_000;
 
 /** Members whose names one audit record tells. */
 const maxNamed = 50;
 
-/** Rows that one statement writes. */
+/** Rows that one statement writes, and ids that it asks for. */
 const rowsAtOnce = 200;
+const idsAtOnce = 500;
 
 function groupsOf(db: Reader | Tx, { scope }: ScimCaller) {
   return db.selectFrom('groups').where('provisionedBy', '=', scope);
@@ -58,9 +59,10 @@ async function describe(
   db: Reader | Tx,
   caller: ScimCaller,
   group: Group,
+  hasMembers = true,
 ): Promise<Resource> {
   const { url } = services.settings;
-  const members = await readMembers(db, caller, group);
+  const members = hasMembers ? await readMembers(db, caller, group) : [];
   return {
     schemas: [groupSchema],
     id: group.id,
@@ -114,7 +116,14 @@ export async function listGroups(services: Services, caller: ScimCaller, query: 
       ? []
       : await groups.selectAll().orderBy('id').limit(query.limit).offset(query.offset).execute();
   const resources: Resource[] = [];
-  for (const row of rows) resources.push(await describe(services, db, caller, row));
+  let members = 0;
+  for (const row of rows) {
+    const group = await describe(services, db, caller, row, query.hasMembers);
+    members += (group['members'] as readonly unknown[]).length;
+    // A page may be shorter than it was asked to be; the next one begins behind it.
+    if (members > maxMembers && resources.length > 0) break;
+    resources.push(group);
+  }
   return listOf(resources, total, query.offset);
 }
 
@@ -366,8 +375,26 @@ async function setMembers(
 
 async function review(services: Services, tx: Tx, users: readonly UserId[]): Promise<void> {
   const tunnels: LiveTunnel[] = [];
-  for (const id of new Set(users)) tunnels.push(...(await knowTunnels(services, tx, 'user', id)));
+  for (const id of await withTunnels(tx, [...new Set(users)])) {
+    tunnels.push(...(await knowTunnels(services, tx, 'user', id)));
+  }
   if (tunnels.length > 0) await reevaluate(services, tx, tunnels, 'group_changed');
+}
+
+/** Those who have tunnels at all: a group may have thousands of members, most of whom are not here. */
+async function withTunnels(tx: Tx, users: readonly UserId[]): Promise<UserId[]> {
+  const found = new Set<UserId>();
+  for (let at = 0; at < users.length; at += idsAtOnce) {
+    const rows = await tx
+      .selectFrom('tunnels')
+      .select('userId')
+      .distinct()
+      .where('userId', 'in', users.slice(at, at + idsAtOnce))
+      .where('state', '!=', 'closed')
+      .execute();
+    for (const { userId } of rows) found.add(userId);
+  }
+  return [...found];
 }
 
 function taken(name: string): Error {

@@ -48,6 +48,8 @@ export interface ListQuery {
   readonly filter: readonly Equality[];
   readonly offset: number;
   readonly limit: number;
+  /** False where nobody wants to know who is in a group. */
+  readonly hasMembers: boolean;
 }
 
 export function readListQuery(query: URLSearchParams): ListQuery {
@@ -57,6 +59,7 @@ export function readListQuery(query: URLSearchParams): ListQuery {
     filter: filter === null ? [] : parseFilter(filter),
     offset: Math.max(readCount(query, 'startIndex') ?? 1, 1) - 1,
     limit: Math.min(Math.max(count, 0), maxPage), // a negative one means none
+    hasMembers: wants(query, 'members'),
   };
 }
 
@@ -80,20 +83,26 @@ export function listOf<T>(resources: readonly T[], total: number, offset: number
 /** Told always, whatever is asked for. */
 const always: readonly string[] = ['schemas', 'id', 'meta'];
 
+/** Names of whole attributes in a list of them; undefined where there is no list. */
+function namesIn(query: URLSearchParams, name: string): string[] | undefined {
+  return query
+    .get(name)
+    ?.split(',')
+    .map((one) => (one.trim().toLowerCase().split(/[.[]/)[0] ?? '').replace(/^.*:/, ''));
+}
+
+/** Whether `attributes` and `excludedAttributes` want an attribute. */
+function wants(query: URLSearchParams, attribute: string): boolean {
+  const wanted = namesIn(query, 'attributes');
+  if (wanted !== undefined) return wanted.includes(attribute);
+  return namesIn(query, 'excludedAttributes')?.includes(attribute) !== true;
+}
+
 /** Leaves out what `attributes` or `excludedAttributes` do not want, by the name of whole attributes. */
 export function project(query: URLSearchParams, resource: Resource): Record<string, unknown> {
-  const namesOf = (name: string) =>
-    query
-      .get(name)
-      ?.split(',')
-      .map((one) => (one.trim().toLowerCase().split(/[.[]/)[0] ?? '').replace(/^.*:/, ''));
-  const wanted = namesOf('attributes');
-  const unwanted = namesOf('excludedAttributes') ?? [];
   return Object.fromEntries(
-    Object.entries(resource).filter(([name]) => {
-      if (always.includes(name)) return true;
-      const plain = name.toLowerCase();
-      return wanted === undefined ? !unwanted.includes(plain) : wanted.includes(plain);
-    }),
+    Object.entries(resource).filter(
+      ([name]) => always.includes(name) || wants(query, name.toLowerCase()),
+    ),
   );
 }

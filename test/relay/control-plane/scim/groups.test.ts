@@ -1,4 +1,5 @@
 import anyTest, { type TestFn } from 'ava';
+import { newId } from '../../../../protocol/index.ts';
 import { groupSchema, ScimRig } from './scim-rig.ts';
 
 const test = anyTest as TestFn<{ scim: ScimRig }>;
@@ -130,5 +131,41 @@ test.serial(
     await scim.ask('DELETE', `Groups/${id}`);
     t.deepEqual((await scim.show('root'))['groups'], ['dba']);
     t.deepEqual((await scim.show('eve'))['groups'], []);
+  },
+);
+
+test.serial(
+  'scim - a page of groups tells of 20,000 members at most, and of none where they are not wanted',
+  async (t) => {
+    const { scim } = t.context;
+    const { store } = scim.rig.plane.services;
+    const ids: string[] = [];
+    await store.write(async (tx) => {
+      for (let at = 0; at < 10_100; at += 100) {
+        const users = Array.from({ length: 100 }, (_, i) => ({
+          ...{ id: newId('user'), name: `m-${String(at + i)}`, role: null, disabled: 0 as const },
+          ...{ passwordHash: null, expiresAtMs: null, createdAtMs: 1, provider: null },
+          ...{ subject: null, externalId: null, displayName: null, provisionedBy: 'scim' },
+        }));
+        await tx.insertInto('users').values(users).execute();
+        ids.push(...users.map(({ id }) => id));
+      }
+    });
+    await scim.group('large-1', ids);
+    await scim.group('large-2', ids);
+    const first = await scim.ask('GET', 'Groups');
+    t.like(first.body, { totalResults: 2, itemsPerPage: 1 });
+    const second = await scim.ask('GET', 'Groups?startIndex=2');
+    t.like(second.body, { totalResults: 2, itemsPerPage: 1, startIndex: 2 });
+    const names = await scim.ask('GET', 'Groups?excludedAttributes=members');
+    t.like(names.body, { totalResults: 2, itemsPerPage: 2 });
+    const tooMany = Array.from({ length: 20_001 }, (_, i) => ({ value: `u-${String(i)}` }));
+    const [large] = names.body['Resources'] as { id: string }[];
+    const refused = await scim.patch(`Groups/${large?.id ?? ''}`, {
+      op: 'add',
+      path: 'members',
+      value: tooMany,
+    });
+    t.is(refused.body['scimType'], 'tooMany');
   },
 );

@@ -170,3 +170,27 @@ test.serial('service - has no password, neither by enrolment nor by command', as
     code: 'ERR_IDENTITY_SIGN_IN_REFUSED',
   });
 });
+
+test.serial(
+  'service - a machine that was not seen for a week makes room for another',
+  async (t) => {
+    const { rig } = t.context;
+    await addService(rig, 'jobs');
+    const gone = await machineOf(rig, 'jobs');
+    const kept = await machineOf(rig, 'jobs');
+    const { store, clock } = rig.plane.services;
+    const longAgoMs = clock.nowMs() - 8 * 86_400_000;
+    await store.write((tx) =>
+      tx
+        .updateTable('devices')
+        .set({ createdAtMs: longAgoMs, lastSeenAtMs: longAgoMs })
+        .where('id', '=', gone.identity.id as DeviceId)
+        .execute(),
+    );
+    await machineOf(rig, 'jobs');
+    const stateOf = async ({ identity }: DevicePeer) =>
+      (await rig.admin<{ state: string }>('device.show', { id: identity.id })).state;
+    t.is(await stateOf(gone), 'revoked');
+    t.is(await stateOf(kept), 'enrolled');
+  },
+);
