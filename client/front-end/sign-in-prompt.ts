@@ -133,6 +133,8 @@ export class SignInPrompt {
     );
     const provider = session?.provider ?? (session ? undefined : await person.usualProvider());
     const isLocal = provider === undefined || provider === 'local';
+    // Whoever signed in with a passkey does so again.
+    const canType = person.canType() && session?.methods.includes('passkey') !== true;
     if (isLocal && need !== 'sign_in') {
       const { otp, hasPasskey } = await this.#factors();
       if (need === 'passkey' && !hasPasskey) {
@@ -143,8 +145,8 @@ export class SignInPrompt {
         person.say('set a one-time password up first: ztna mfa add; then: ztna login');
         return false;
       }
-      if (need === 'step_up' && otp && person.canType()) return this.#signIn(signal);
-    } else if (isLocal && person.canType()) return this.#signIn(signal);
+      if (need === 'step_up' && otp && canType) return this.#signIn(signal);
+    } else if (isLocal && canType) return this.#signIn(signal);
     const what = { isStepUp: need !== 'sign_in', provider: provider ?? 'local' };
     if (this.#agent.knowsIdentity && (await person.browse(what, signal))) return true;
     person.say('to sign in, run: ztna login');

@@ -23,6 +23,7 @@ class Scene {
   /** Of the session, or of the last one where there is none. */
   provider: string | undefined;
   hasSession = true;
+  methods: readonly string[] = ['password'];
   needsPasskey = false;
   /** What the person was to do on a page, and whether he or she does. */
   readonly pages: { readonly isStepUp: boolean; readonly provider: string }[] = [];
@@ -41,7 +42,10 @@ class Scene {
         case 'factors':
           return { type: 'factors', otp: hasOtp, passkeys };
         case 'status':
-          return { type: 'status', session: this.hasSession ? { provider } : null };
+          return {
+            type: 'status',
+            session: this.hasSession ? { provider, methods: this.methods } : null,
+          };
         case 'why': {
           const what = 'authentication.phishing_resistant';
           return { type: 'why', conditions: this.needsPasskey ? [{ what, met: false }] : [] };
@@ -242,6 +246,7 @@ for (const [what, change, page] of [
     { hasOtp: false, passkeys: ['k'] },
     { isStepUp: true, provider: 'local' },
   ],
+  ['who signed in with a passkey', { methods: ['passkey'] }, { isStepUp: true, provider: 'local' }],
   ['whose terminal belongs to an app', { canType: false }, { isStepUp: true, provider: 'local' }],
 ] as const) {
   test(`SignInPrompt - a person ${what} steps up on a page, and is asked nothing here`, async (t) => {
