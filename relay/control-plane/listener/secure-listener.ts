@@ -19,7 +19,6 @@ import {
   type PeerIdentity,
 } from '../../../protocol/host/index.ts';
 import { Turns } from '../turns.ts';
-import { handleBrowser } from './landing-page.ts';
 import type { CertificatePair } from './page-certificate.ts';
 import { peekProtocols } from './peek-protocols.ts';
 import { localAddress, readProxyLine } from './proxy-line.ts';
@@ -87,7 +86,7 @@ export interface SecureListenerOptions {
     request: IncomingMessage,
     response: ServerResponse,
   ) => void;
-  /** A request on ALPN `http/1.1`; answers false for one that gets the usual page. */
+  /** A request on ALPN `http/1.1`; answers false for one that nobody knows. */
   readonly onBrowser?: (
     address: string,
     request: IncomingMessage,
@@ -240,7 +239,8 @@ export async function startSecureListener(options: SecureListenerOptions): Promi
       if (protocols.get(socket) === enrolmentProtocol) {
         options.onEnrolment(addressOf(socket), request, response);
       } else if (options.onBrowser?.(addressOf(socket), request, response) !== true) {
-        handleBrowser(request, response);
+        response.writeHead(404, { connection: 'close', 'content-type': 'text/plain' });
+        response.end('not found\n');
       }
     });
     server.on('upgrade', (_request, socket) => {

@@ -22,7 +22,7 @@ export function signInCard(view: SignInView): Markup {
       ({ name, title }, at) =>
         markup`<a class="button${at === 0 ? ' primary' : ''}" href="${providerPath(name, signIn.id)}">Continue with ${title}</a>`,
     ),
-    ...(hasPasskeys ? [passkeyForm(signIn.id)] : []),
+    ...(hasPasskeys ? [passkeyForm(signIn)] : []),
   ];
   const isPasswordSecond = providers.length > 0;
   const password = passwordForm(view);
@@ -96,10 +96,10 @@ function passwordForm({ signIn, user, device }: SignInView): Markup {
 </form>`;
 }
 
-function passkeyForm(id: string): Markup {
+function passkeyForm({ id, isStepUp }: SignIn): Markup {
   return markup`<form method="post" action="/sign-in/${id}" data-passkey="use" data-options="/sign-in/${id}/passkey" class="with-script">
 <input type="hidden" name="step" value="passkey"><input type="hidden" name="credential" value="">
 <p class="alert" role="alert" data-said hidden></p>
-<button>Use a passkey</button>
+<button${isStepUp === 1 ? markup` class="primary"` : null}>Use a passkey</button>
 </form>`;
 }
