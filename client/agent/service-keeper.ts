@@ -11,6 +11,9 @@ const spreadShare = 0.15;
 const retryBaseMs = 5_000;
 const retryMaxMs = 60_000;
 
+/** Several commands of one machine hear of the same end: the first to come signs in for all. */
+const renewWithinMs = 1_000;
+
 /** Whoever asks for it, a service signs in no more often. */
 const atMostEveryMs = 5_000;
 
@@ -43,10 +46,18 @@ export class ServiceKeeper {
     await this.#keep(session);
   }
 
-  /** Signs in now: the session has ended, or policy wants a fresh one. */
+  /**
+   * Signs in in a moment, unless another command of this machine is faster: the session has ended, or policy wants a fresh
+   * one.
+   */
   renew(): void {
+    const wantedAtMs = this.#nowMs();
     const earliestMs = this.#lastAtMs + atMostEveryMs - performance.now();
-    this.#after(Math.max(earliestMs, 0), () => this.#keep(null));
+    const spreadMs = fullJitterDelayMs(0, { baseMs: renewWithinMs });
+    this.#after(Math.max(earliestMs, 0) + spreadMs, async () => {
+      const session = await this.#look();
+      await this.#keep(session && session.signedInAtMs >= wantedAtMs ? session : null);
+    });
   }
 
   /** What `ask` answers; where it is refused for want of a sign-in, signs in and asks once more. */
@@ -84,10 +95,14 @@ export class ServiceKeeper {
     }
   }
 
-  /** Looks first: another command of this machine may have renewed the session. */
   async #review(): Promise<void> {
+    await this.#keep(await this.#look());
+  }
+
+  /** The session as it is: another command of this machine may have renewed it. */
+  async #look(): Promise<SessionFacts | null> {
     const answer = await this.#options.agent.request({ type: 'status' }).catch(() => undefined);
-    await this.#keep(answer?.session ?? null);
+    return answer?.session ?? null;
   }
 
   #isDue(session: SessionFacts | null): session is null {
@@ -97,7 +112,11 @@ export class ServiceKeeper {
   }
 
   #leftMs({ untilMs }: SessionFacts): number {
-    return untilMs - (this.#options.clock.nowMs() ?? Date.now());
+    return untilMs - this.#nowMs();
+  }
+
+  #nowMs(): number {
+    return this.#options.clock.nowMs() ?? Date.now();
   }
 
   /** One at a time, for all who want it. */
