@@ -39,6 +39,8 @@ export interface RelayConfig {
     Record<string, { readonly intervalMs?: number; readonly holdMs?: number }>
   >;
   readonly signals: SignalSettings;
+  /** The domain that passkeys are for, where that is one above the host of the url; null: the host itself. */
+  readonly passkeyDomain: string | null;
   /** What browsers and other systems are shown, by absolute path; null: a certificate of our own CA. */
   readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
 }
@@ -100,6 +102,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
       'risk',
       'signals',
       'tls',
+      'passkeys',
     ],
     ['proxyProtocol', 'audit'],
   );
@@ -139,6 +142,7 @@ export function parseRelayConfig(text: string, file = configFileName): RelayConf
     apps: readApps(reader, top.apps),
     signals: readSignals(reader, top.signals),
     tls: readTls(reader, top.tls, dirname(file)),
+    passkeyDomain: readPasskeyDomain(reader, top.passkeys, new URL(url).hostname),
   };
 }
 
@@ -238,6 +242,22 @@ function readTls(
   if (!cert || !key) throw reader.invalid(value, 'must have a cert and a key');
   const path = (file: ConfigValue) => resolve(dir, reader.text(file).replace(/^file:(?=\/)/, ''));
   return { certFile: path(cert), keyFile: path(key) };
+}
+
+/** Browsers take a passkey of a domain to every host below it, and to no other. */
+function readPasskeyDomain(
+  reader: ConfigReader,
+  value: ConfigValue | undefined,
+  host: string,
+): string | null {
+  const { domain } = reader.members(value, ['domain']);
+  if (!domain) return null;
+  const text = reader.text(domain).toLowerCase();
+  const isAbove = host === text || (host.endsWith(`.${text}`) && text.includes('.'));
+  if (!isAbove || isIP(text) !== 0) {
+    throw reader.invalid(domain, `must be ${host} or a domain above it`);
+  }
+  return text;
 }
 
 function readApps(reader: ConfigReader, value: ConfigValue | undefined): RelayConfig['apps'] {

@@ -54,6 +54,11 @@ store: ${storeUrl === null ? 'sqlite' : JSON.stringify(storeUrl)}
 #  cert: /etc/ztna/relay.crt
 #  key: /etc/ztna/relay.key
 
+# The domain that passkeys are for, where control planes have hosts of their own below it; by default the url's host.
+# Another one asks every user for new passkeys.
+#passkeys:
+#  domain: example.com
+
 # Apps with an interval or a hold of their own.
 #apps:
 #  NAME:

@@ -25,6 +25,7 @@ async function start(settings: ChildSettings, logger: Logger): Promise<RunningCh
       limits: defaultLimits,
       signals: config.signals,
       tls: config.tls,
+      passkeyDomain: config.passkeyDomain,
     },
     storeUrl: config.storeUrl,
     logger,

@@ -19,6 +19,8 @@ export interface Settings {
   readonly geo?: { readonly city: string | null; readonly asn: string | null };
   readonly limits: Limits;
   readonly signals?: SignalSettings;
+  /** The domain that passkeys are for; null: the host of the url. */
+  readonly passkeyDomain?: string | null;
   /** What browsers and other systems are shown. */
   readonly tls?: PageCertificateFiles | null;
 }

@@ -30,6 +30,7 @@ test('parseRelayConfig - fills in what the file leaves out', (t) => {
     apps: {},
     signals: { receive: [], transmit: [], webhooks: [] },
     tls: null,
+    passkeyDomain: null,
   });
 });
 
@@ -261,6 +262,24 @@ test('parseRelayConfig - says of keys without a part behind them that they are n
     const { code, message } = refusal(`url: https://a:1\n${line}\n`);
     t.is(code, 'ERR_CONFIG_NOT_AVAILABLE', line);
     t.regex(message, /^relay\.yaml:2: .+ is not available yet$/);
+  }
+});
+
+test('parseRelayConfig - takes a domain for passkeys that the relay is of, and no other', (t) => {
+  const read = (domain: string) =>
+    parseRelayConfig(`url: https://eu.relay.example.com:8443\npasskeys: { domain: ${domain} }\n`);
+  for (const domain of ['eu.relay.example.com', 'relay.example.com', 'Example.com']) {
+    t.is(read(domain).passkeyDomain, domain.toLowerCase());
+  }
+  for (const domain of [
+    'com',
+    'le.com',
+    'other.example.com',
+    'x.eu.relay.example.com',
+    '10.0.0.1',
+  ]) {
+    const error = t.throws(() => read(domain)) as { code?: string };
+    t.is(error.code, 'ERR_CONFIG_INVALID', domain);
   }
 });
 

@@ -13,7 +13,7 @@ import type { Reader, Store, Tx } from '../store/store.ts';
 /** Passkeys of one user. */
 export const maxPasskeysPerUser = 16;
 
-/** Whom passkeys are for: browsers show them to pages of that host alone. */
+/** Whom passkeys are for: browsers show them to pages of that host, and of those below it, alone. */
 export interface RelyingParty {
   readonly id: string;
   readonly origin: string;
@@ -49,9 +49,13 @@ const usedSchema = v.strictObject({
 const algorithms = [-8, -7, -257];
 
 /** Null for a deployment whose address has no name: passkeys belong to names. */
-export function relyingPartyOf(url: string): RelyingParty | null {
-  const { hostname, origin } = new URL(url);
-  return isIP(hostname.replace(/^\[|\]$/g, '')) === 0 ? { id: hostname, origin } : null;
+export function relyingPartyOf(settings: {
+  readonly url: string;
+  readonly passkeyDomain?: string | null;
+}): RelyingParty | null {
+  const { hostname, origin } = new URL(settings.url);
+  if (isIP(hostname.replace(/^\[|\]$/g, '')) !== 0) return null;
+  return { id: settings.passkeyDomain ?? hostname, origin };
 }
 
 export async function listPasskeys(db: Reader | Tx, userId: UserId): Promise<Passkey[]> {

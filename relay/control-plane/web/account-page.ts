@@ -93,7 +93,7 @@ async function replyAccount(
     factors,
     devices: await listOwnDevices(services, user.id),
     whyNot: whyNotChange(factors, { methods, atMs: session.createdAtMs }, nowMs),
-    hasPasskeys: relyingPartyOf(settings.url) !== null,
+    hasPasskeys: relyingPartyOf(settings) !== null,
     said: Object.hasOwn(saidTexts, said) ? (saidTexts[said] ?? null) : null,
     formToken: formTokenOf(token),
     nowMs,

@@ -43,7 +43,7 @@ export async function provePasskeyOnPage(
 
 /** Whom passkeys here are for. Throws ERR_CONFIG_NOT_AVAILABLE for a deployment that has no name. */
 export function partyOf({ settings }: Services): RelyingParty {
-  const party = relyingPartyOf(settings.url);
+  const party = relyingPartyOf(settings);
   if (party) return party;
   throw new ZtnaError('ERR_CONFIG_NOT_AVAILABLE', {
     hint: 'passkeys need an address with a name, and this deployment has a number',

@@ -143,7 +143,7 @@ async function replySignIn(
     signIn,
     device: await deviceOf(services, signIn),
     providers: signIn.provider === 'local' ? [] : await readProviderChoices(services),
-    hasPasskeys: relyingPartyOf(services.settings.url) !== null,
+    hasPasskeys: relyingPartyOf(services.settings) !== null,
     user,
     said,
   };

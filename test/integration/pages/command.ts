@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Page } from 'playwright-core';
 
 /** The end of a command that waits for the browser beside it. */
 export class Command {
@@ -25,10 +26,14 @@ export class Command {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  async visit(): Promise<URL> {
+  /** The next visit, once the page has arrived there too. */
+  async visit(page: Page): Promise<URL> {
     for (;;) {
       const visit = this.#visits.shift();
-      if (visit) return visit;
+      if (visit) {
+        await page.waitForURL(({ port }) => port === String(this.port));
+        return visit;
+      }
       await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }

@@ -55,7 +55,7 @@ test('passkey - one is added on the account page, signs a device in, and is remo
   const begun = await pages.begin(device, command.port);
   await page.goto(pages.rig.url + begun.path);
   await page.getByRole('button', { name: 'Use a passkey' }).click();
-  const visit = await command.visit();
+  const visit = await command.visit(page);
   const session = await pages.finish(device, begun, visit.searchParams.get('ticket'));
   t.like(session, { user: 'alice', methods: ['passkey'] });
 
@@ -124,7 +124,7 @@ test('passkey - what one signed serves once, and not without its user', async (t
   );
   await page.getByRole('button', { name: 'Use a passkey' }).click();
   const form = Object.fromEntries(new URLSearchParams((await sent).postData() ?? ''));
-  await command.visit();
+  await command.visit(page);
   const other = await pages.begin(device, command.port);
   for (const path of [begun.path, other.path]) {
     t.true([403, 404].includes((await pages.post(path, form)).status), path);
@@ -158,7 +158,7 @@ test('sign-in page - is used by keyboard alone, at phone width and without a scr
   // The name of the device's user is there already, and the password has the focus.
   await page.keyboard.type(password);
   await page.keyboard.press('Enter');
-  const visit = await command.visit();
+  const visit = await command.visit(page);
   const ticket = visit.searchParams.get('ticket');
   t.is((await pages.finish(device, begun, ticket)).user, 'dora');
   t.deepEqual(said, []);
@@ -170,6 +170,6 @@ test('sign-in page - is used by keyboard alone, at phone width and without a scr
   t.false(await plain.page.getByRole('button', { name: 'Use a passkey' }).isVisible());
   await plain.page.getByLabel('Password').fill(password);
   await plain.page.getByRole('button', { name: 'Continue' }).click();
-  t.is((await command.visit()).searchParams.get('sign_in'), again.signIn);
+  t.is((await command.visit(plain.page)).searchParams.get('sign_in'), again.signIn);
   await plain.context.close();
 });

@@ -48,7 +48,7 @@ test('provider - a real browser enrols a machine, shows the account and signs in
   });
   await page.goto(`${pages.rig.url}/enrol?${query.toString()}`);
   await page.getByRole('link', { name: 'Continue with The test directory' }).click();
-  const enrolled = await command.visit();
+  const enrolled = await command.visit(page);
   t.is(enrolled.searchParams.get('state'), 'a-state-of-the-command');
   const { identity, answer } = await enrol({
     code: parseEnrolmentCode(enrolled.searchParams.get('code') ?? ''),
@@ -67,7 +67,7 @@ test('provider - a real browser enrols a machine, shows the account and signs in
   const begun = await pages.begin(device, command.port);
   await page.goto(pages.rig.url + begun.path);
   await page.getByRole('link', { name: 'Continue with The test directory' }).click();
-  const ticket = (await command.visit()).searchParams.get('ticket');
+  const ticket = (await command.visit(page)).searchParams.get('ticket');
   t.is((await pages.finish(device, begun, ticket)).user, 'alice@example.com');
   t.deepEqual(said, []);
   await context.close();
