@@ -147,6 +147,7 @@ async function enrolOnPage(origin: string, options: EnrollOptions): Promise<Devi
       const draw = (text: string): void => void process.stderr.write(`${text}\n`);
       const elsewhere = `ztna enroll ${origin} --no-browser`;
       showInvitation({ ...page, userCode: null }, { isHere, elsewhere, say, draw });
+      if (isHere) say('waiting for you there; Ctrl-C gives up');
     },
     askCode: async (signal) =>
       options.isCodeOnStdin

@@ -154,6 +154,7 @@ async function signInThere(
     }
     const draw = (text: string): void => void process.stderr.write(`${text}\n`);
     showInvitation(invitation, { isHere, say, draw });
+    if (isHere) say('waiting for you there; Ctrl-C gives up');
   };
   return signInElsewhere(agent, {
     method,
