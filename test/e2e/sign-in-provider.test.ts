@@ -43,7 +43,7 @@ test.before('an app, a provider, and a deployment where its people enrol themsel
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const target = `tcp://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
-  const names = ['ada', 'bob', 'cleo', 'dora', 'emma', 'fred', 'gus', 'hal', 'ida'];
+  const names = ['ada', 'bob', 'cleo', 'dora', 'emma', 'fred', 'gus', 'hal', 'ida', 'kim'];
   const people = Object.fromEntries(names.map((name) => [name, person(name)]));
   const deployment = await Deployment.start({
     apps: [{ name: 'orders', target, health: 'off' }],
@@ -308,6 +308,29 @@ onTerminal(
     await again.show(/sign in first \[ERR_IDENTITY_SIGN_IN_NEEDED\]/);
     await pass(t, 'gus', await shownPage(again));
     await again.show(/ended with 0:ping\r?\n/);
+  },
+);
+
+onTerminal(
+  `step-up - connect --stdio that is held back opens the page, and loses nothing${why}`,
+  async (t) => {
+    t.timeout(120_000);
+    const { deployment, provider } = t.context;
+    const { ztna } = deployment.commands;
+    const machine = await enrolled(t, 'kim');
+    const out = join(machine.home, 'out');
+    const input = '( printf one; head -n 1 < /dev/tty > /dev/null; printf two )';
+    const command = `${input} | '${ztna}' connect orders --stdio | tee /dev/tty > '${out}'; echo "got $(cat '${out}')"`;
+    const terminal = new Terminal('/bin/sh', ['-c', command], machine.env);
+    t.teardown(() => terminal.program.stop('SIGKILL'));
+    await terminal.show(/one/);
+    t.teardown(() => deployment.applyPolicies(policyWhen('true')));
+    await deployment.applyPolicies(policyWhen('context.authentication.mfa'));
+    provider.people.set('kim', person('kim', ['pwd', 'otp', 'mfa']));
+    await pass(t, 'kim', await shownPage(terminal));
+    const from = await terminal.show(/the way is back; nothing was lost/);
+    terminal.type('\r');
+    await terminal.show(/got onetwo\r?\n/, from);
   },
 );
 
