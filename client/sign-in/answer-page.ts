@@ -19,8 +19,12 @@ export const strangerPage: AnswerPage = {
   text: 'Nothing has happened. If somebody sent you the link, do not use it; else begin again in your terminal.',
 };
 
-const style =
-  ':root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1.5rem}h1{font-size:1.4rem}';
+// As the relay's own pages look: the person has just come from one.
+const style = `:root{--ground:#f4f5f8;--card:#fff;--text:#171a21;--quiet:#5b6373;--line:#d9dde5;--mark:#176b3a;color-scheme:light dark}
+@media(prefers-color-scheme:dark){:root{--ground:#0f1217;--card:#181c23;--text:#e8ebf1;--quiet:#9aa4b5;--line:#313845;--mark:#7fd6a3}}
+body{margin:0;min-height:100vh;display:grid;place-content:center;background:var(--ground);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{box-sizing:border-box;width:min(30rem,100vw - 2rem);background:var(--card);border:1px solid var(--line);border-top:4px solid var(--mark);border-radius:1rem;padding:1.75rem}
+main.bad{border-top-color:#b3261e}p{margin:0;color:var(--quiet);overflow-wrap:anywhere}h1{font-size:1.5rem;line-height:1.25;margin:0 0 .5rem}`;
 const styleHash = createHash('sha256').update(style).digest('base64');
 
 /** Of every page here: no script, nothing from elsewhere, kept nowhere, and its address told to nobody. */
@@ -34,8 +38,8 @@ export const answerHeaders: Readonly<Record<string, string>> = {
 };
 
 /** The page as HTML. What it says may come from elsewhere. */
-export function renderAnswer({ title, text }: AnswerPage): string {
-  return `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${escapeHtml(title)}</title><style>${style}</style><main><h1>${escapeHtml(title)}</h1><p>${escapeHtml(text)}</p></main></html>\n`;
+export function renderAnswer({ status, title, text }: AnswerPage): string {
+  return `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${escapeHtml(title)}</title><style>${style}</style><main${status === 200 ? '' : ' class="bad"'}><h1>${escapeHtml(title)}</h1><p>${escapeHtml(text)}</p></main></html>\n`;
 }
 
 const entities: Readonly<Record<string, string>> = {
