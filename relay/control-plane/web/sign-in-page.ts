@@ -52,7 +52,7 @@ function replyOver(services: Services, web: WebRequest): void {
 
 async function answerStep(services: Services, web: WebRequest, signIn: SignIn): Promise<void> {
   const form = await readForm(services, web);
-  const user = form.get('user')?.trim() ?? '';
+  const user = nameFrom(form.get('user') ?? '');
   switch (form.get('step') ?? '') {
     case 'password': {
       const password = form.get('password') ?? '';
@@ -100,6 +100,11 @@ async function answerOtpStep(
     const view = { user: '', said: 'That took too long. Begin with your password again.' };
     await replySignIn(services, web, signIn, 403, view);
   }
+}
+
+/** A name as people type it. No name is longer, and what counts guesses remembers it. */
+function nameFrom(text: string): string {
+  return text.trim().slice(0, 64).toLowerCase();
 }
 
 /** Runs a step; where it is refused that is recorded and told on the page, and undefined is the answer. */
