@@ -1,7 +1,15 @@
 import { newGroup } from '../api/lookup.ts';
-import { knowTunnels } from '../live/replica.ts';
-import { reevaluate } from '../verification/reevaluate.ts';
-import { parsePatch, type Change } from './patch.ts';
+import {
+  applyMembers,
+  idsOf,
+  maxMembers,
+  namedMembers,
+  readMembers,
+  recordGroup,
+  review,
+  setMembers,
+} from './members.ts';
+import { parsePatch } from './patch.ts';
 import { refuseScim } from './refuse.ts';
 import {
   groupSchema,
@@ -12,22 +20,10 @@ import {
   type Resource,
   type ScimCaller,
 } from './resource.ts';
-import { knownUsers } from './users.ts';
 import { groupNameOf, membersOf, textOf } from './value.ts';
 import type { UserId } from '../../../protocol/index.ts';
-import type { LiveTunnel } from '../live/tunnel-index.ts';
 import type { Services } from '../services.ts';
 import type { Group, Reader, Tx } from '../store/index.ts';
-
-/** Members that one group may have, one operation on it name, or one page tell of. */
-export const maxMembers = 20_000;
-
-/** Members whose names one audit record tells. */
-const maxNamed = 50;
-
-/** Rows that one statement writes, and ids that it asks for. */
-const rowsAtOnce = 200;
-const idsAtOnce = 500;
 
 function groupsOf(db: Reader | Tx, { scope }: ScimCaller) {
   return db.selectFrom('groups').where('provisionedBy', '=', scope);
@@ -42,18 +38,6 @@ async function getGroup(db: Reader | Tx, caller: ScimCaller, id: string): Promis
   throw refuseScim('scim_not_found', `there is no group ${id.slice(0, 64)}`);
 }
 
-/** Whom the caller put into a group; places that others gave are none of its business. */
-async function readMembers(db: Reader | Tx, { scope }: ScimCaller, group: Group) {
-  return db
-    .selectFrom('providedMemberships')
-    .innerJoin('users', 'users.id', 'providedMemberships.userId')
-    .select(['users.id', 'users.name'])
-    .where('groupId', '=', group.id)
-    .where('source', '=', scope)
-    .orderBy('users.id')
-    .execute();
-}
-
 async function describe(
   services: Services,
   db: Reader | Tx,
@@ -63,6 +47,7 @@ async function describe(
 ): Promise<Resource> {
   const { url } = services.settings;
   const members = hasMembers ? await readMembers(db, caller, group) : [];
+  const users = locationOf(url, 'User', '');
   return {
     schemas: [groupSchema],
     id: group.id,
@@ -72,7 +57,7 @@ async function describe(
       value: id,
       display: name,
       type: 'User',
-      $ref: locationOf(url, 'User', id),
+      $ref: users + id,
     })),
     meta: metaOf(url, 'Group', group.id, group.createdAtMs),
   };
@@ -142,7 +127,10 @@ export async function createGroup(services: Services, caller: ScimCaller, body: 
     // An administrator's group of that name gets the directory's members beside its own.
     if (known) await tx.updateTable('groups').set(more).where('id', '=', known.id).execute();
     else await tx.insertInto('groups').values(group).execute();
-    await record(services, tx, caller, 'group.add', group.name, { externalId, joined: !!known });
+    await recordGroup(services, tx, caller, 'group.add', group.name, {
+      externalId,
+      joined: !!known,
+    });
     await setMembers(services, tx, caller, group, members);
     return describe(services, tx, caller, await getGroup(tx, caller, group.id));
   });
@@ -174,6 +162,7 @@ export async function patchGroup(
     const group = await getGroup(tx, caller, id);
     let columns: { displayName?: string; externalId?: string | null } = {};
     let members: Set<string> | undefined;
+    const among = namedMembers(changes);
     for (const change of changes) {
       const { attribute, op, value } = change;
       if (attribute === 'displayname') {
@@ -185,12 +174,12 @@ export async function patchGroup(
           externalId: op === 'remove' ? null : textOf('externalId', value),
         };
       } else if (attribute === 'members') {
-        members ??= new Set((await readMembers(tx, caller, group)).map((user) => user.id));
+        members ??= new Set((await readMembers(tx, caller, group, among)).map((user) => user.id));
         applyMembers(members, change);
       }
     }
     await setColumns(services, tx, caller, group, columns);
-    if (members) await setMembers(services, tx, caller, group, members);
+    if (members) await setMembers(services, tx, caller, group, members, among);
   });
 }
 
@@ -218,7 +207,7 @@ export async function deleteGroup(services: Services, caller: ScimCaller, id: st
     } else {
       await tx.deleteFrom('groups').where('id', '=', group.id).execute();
     }
-    await record(services, tx, caller, 'group.remove', group.name, { removed, isKept });
+    await recordGroup(services, tx, caller, 'group.remove', group.name, { removed, isKept });
   });
 }
 
@@ -235,39 +224,6 @@ function needName(value: unknown): string {
   const name = textOf('displayName', value);
   if (name !== null) return name;
   throw refuseScim('scim_invalid_value', 'a group has a displayName');
-}
-
-/** Ids of members, of which a directory tells one or a list. */
-function idsOf(value: unknown): string[] {
-  const all = Array.isArray(value) ? (value as unknown[]) : [value];
-  if (all.length > maxMembers) {
-    throw refuseScim('scim_too_many', `a group has at most ${maxMembers} members`);
-  }
-  return all.map((one) => {
-    const id = typeof one === 'string' ? one : membersOf(one, 'a member')['value'];
-    if (typeof id === 'string' && id.length <= 64) return id;
-    throw refuseScim('scim_invalid_value', 'a member is named by the id of a user');
-  });
-}
-
-function applyMembers(members: Set<string>, { op, filter, value }: Change): void {
-  if (filter.length > 0) {
-    const [only, other] = filter;
-    if (op !== 'remove' || only?.attribute !== 'value' || other || typeof only.value !== 'string') {
-      throw refuseScim('scim_invalid_path', 'members are filtered by value, to be removed');
-    }
-    members.delete(only.value);
-    return;
-  }
-  // A removal without values takes all of them.
-  if (op === 'replace' || (op === 'remove' && (value === undefined || value === null))) {
-    members.clear();
-  }
-  if (value === undefined || value === null) return;
-  for (const id of idsOf(value)) {
-    if (op === 'remove') members.delete(id);
-    else members.add(id);
-  }
 }
 
 async function setColumns(
@@ -296,7 +252,7 @@ async function setColumns(
     .where('id', '=', group.id)
     .execute();
   const from = name === group.name ? {} : { from: group.name };
-  await record(services, tx, caller, 'group.set', name, { displayName, externalId, ...from });
+  await recordGroup(services, tx, caller, 'group.set', name, { displayName, externalId, ...from });
   if (name === group.name) return;
   // Policies name groups.
   const everyone = await Promise.all(
@@ -311,103 +267,6 @@ async function setColumns(
   );
 }
 
-/** Makes these the caller's members of the group. Throws `scim_invalid_value` for one that is no user of the caller's. */
-async function setMembers(
-  services: Services,
-  tx: Tx,
-  caller: ScimCaller,
-  group: Group,
-  wanted: ReadonlySet<string>,
-): Promise<{ readonly removed: number }> {
-  if (wanted.size > maxMembers) {
-    throw refuseScim('scim_too_many', `a group has at most ${maxMembers} members`);
-  }
-  const before = await readMembers(tx, caller, group);
-  const had = new Set<string>(before.map(({ id }) => id));
-  const added = await knownUsers(
-    tx,
-    caller,
-    [...wanted].filter((id) => !had.has(id)),
-  );
-  const known = new Set<string>([...had, ...added.map(({ id }) => id)]);
-  const unknown = [...wanted].find((id) => !known.has(id));
-  if (unknown !== undefined) {
-    throw refuseScim('scim_invalid_value', `there is no user ${unknown}`);
-  }
-  const removed = before.filter(({ id }) => !wanted.has(id));
-  const nowMs = services.clock.nowMs();
-  for (let at = 0; at < added.length; at += rowsAtOnce) {
-    const rows = added.slice(at, at + rowsAtOnce).map(({ id }) => ({
-      userId: id,
-      groupId: group.id,
-      source: caller.scope,
-      createdAtMs: nowMs,
-    }));
-    await tx.insertInto('providedMemberships').values(rows).execute();
-  }
-  for (let at = 0; at < removed.length; at += rowsAtOnce) {
-    const ids = removed.slice(at, at + rowsAtOnce).map(({ id }) => id);
-    await tx
-      .deleteFrom('providedMemberships')
-      .where('groupId', '=', group.id)
-      .where('source', '=', caller.scope)
-      .where('userId', 'in', ids)
-      .execute();
-  }
-  if (added.length + removed.length > 0) {
-    const names = (users: readonly { readonly name: string }[]) =>
-      users.slice(0, maxNamed).map(({ name }) => name);
-    await record(services, tx, caller, 'group.member.set', group.name, {
-      added: names(added),
-      addedCount: added.length,
-      removed: names(removed),
-      removedCount: removed.length,
-    });
-    // A forbid may name the group, so whoever came is looked at too.
-    await review(
-      services,
-      tx,
-      [...removed, ...added].map(({ id }) => id),
-    );
-  }
-  return { removed: removed.length };
-}
-
-async function review(services: Services, tx: Tx, users: readonly UserId[]): Promise<void> {
-  const tunnels: LiveTunnel[] = [];
-  for (const id of await withTunnels(tx, [...new Set(users)])) {
-    tunnels.push(...(await knowTunnels(services, tx, 'user', id)));
-  }
-  if (tunnels.length > 0) await reevaluate(services, tx, tunnels, 'group_changed');
-}
-
-/** Those who have tunnels at all: a group may have thousands of members, most of whom are not here. */
-async function withTunnels(tx: Tx, users: readonly UserId[]): Promise<UserId[]> {
-  const found = new Set<UserId>();
-  for (let at = 0; at < users.length; at += idsAtOnce) {
-    const rows = await tx
-      .selectFrom('tunnels')
-      .select('userId')
-      .distinct()
-      .where('userId', 'in', users.slice(at, at + idsAtOnce))
-      .where('state', '!=', 'closed')
-      .execute();
-    for (const { userId } of rows) found.add(userId);
-  }
-  return [...found];
-}
-
 function taken(name: string): Error {
   return refuseScim('scim_uniqueness', `there is a group ${name} already`);
-}
-
-async function record(
-  services: Services,
-  tx: Tx,
-  { actor }: ScimCaller,
-  action: string,
-  subject: string,
-  details: Record<string, unknown>,
-): Promise<void> {
-  await services.audit.append({ actor, action, subject, outcome: 'ok', details }, tx);
 }
