@@ -32,6 +32,8 @@ export function remedyOf(
   about: Pick<SubjectFacts, 'posture' | 'nowMs' | 'session'>,
 ): Remedy | null {
   if (verdict === 'allow' || remedies.length === 0) return null;
+  // Nobody is there who could bring another factor.
+  if (about.session.provider === 'service' && remedies.includes('step_up')) return null;
   const isUsersOwn = !remedies.includes('risk');
   const steps: string[] = [];
   const isPasskey = conditions.some(({ what }) => what === 'authentication.phishing_resistant');

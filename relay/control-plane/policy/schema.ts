@@ -49,8 +49,8 @@ action connect appliesTo {
     authentication: {
       mfa: Bool,
       phishing_resistant: Bool,
-      methods: Set<String>, // RFC 8176, or "password", "totp", "recovery", "passkey"
-      provider: String, // "local" for this deployment's own users
+      methods: Set<String>, // RFC 8176, or "password", "totp", "recovery", "passkey"; of services "key", "token"
+      provider: String, // "local" for this deployment's own users, "service" for services
       acr: String, // as the provider says; "" for none
       age_seconds: Long,
     },

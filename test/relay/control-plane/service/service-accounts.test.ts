@@ -194,3 +194,32 @@ test.serial(
     t.is(await stateOf(kept), 'enrolled');
   },
 );
+
+test.serial(
+  'service - policy tells it from people, and keeps it from what asks for more',
+  async (t) => {
+    const { rig } = t.context;
+    const only = (id: string, app: string, condition: string) =>
+      `@id("${id}") permit (principal in Group::"staff", action == Action::"connect", resource == App::"${app}") when { ${condition} };`;
+    const auth = 'context.authentication';
+    await rig.connector('berlin', ['wiki', 'vault']);
+    const byKey = `${auth}.provider == "service" && ${auth}.methods.contains("key")`;
+    const files = {
+      'wiki.cedar': only('wiki', 'wiki', byKey),
+      'vault.cedar': only('vault', 'vault', `${auth}.mfa || ${auth}.phishing_resistant`),
+    };
+    await rig.admin('policy.apply', { files });
+    const key = await addService(rig, 'reader');
+    const device = await machineOf(rig, 'reader');
+    await signIn(device, 'reader', key, { nonce: await nonceFor(device) });
+    const person = await rig.device('carla');
+    const isAllowed = async (peer: DevicePeer, app: string) => {
+      const answer = await peer.channel.request({ type: 'why', app });
+      if (answer.type !== 'why') throw new Error(answer.type);
+      return answer.allowed;
+    };
+    t.true(await isAllowed(device, 'wiki'));
+    t.false(await isAllowed(device, 'vault'));
+    t.false(await isAllowed(person, 'wiki'));
+  },
+);
