@@ -5,6 +5,7 @@ import {
   makeRecoveryCodes,
   readFactors,
   removePasskey,
+  sealDeviceWord,
   sessionMethods,
   useSecondFactor,
   whyNotChange,
@@ -75,10 +76,12 @@ async function tellDevices(
 }
 
 async function tellFactors(
-  { store, settings }: Services,
+  { store, settings, sealer, clock }: Services,
   { userId }: Session,
   id: number,
 ): Promise<Answer<'factors'>> {
+  const accountUrl = new URL('/account', settings.url);
+  accountUrl.searchParams.set('device', sealDeviceWord(sealer, userId, clock.nowMs()));
   const { otp, recoveryCodesLeft, passkeys } = await readFactors(store.db, userId);
   return {
     type: 'factors',
@@ -91,7 +94,7 @@ async function tellFactors(
       addedAtMs: row.createdAtMs,
       lastUsedAtMs: row.lastUsedAtMs,
     })),
-    accountUrl: new URL('/account', settings.url).href,
+    accountUrl: accountUrl.href,
   };
 }
 
@@ -124,7 +127,8 @@ async function removeOwnPasskey(
 ): Promise<Answer<'done'>> {
   const { store, clock } = services;
   const factors = await readFactors(store.db, session.userId);
-  const signedIn = { methods: sessionMethods(session), atMs: session.authenticatedAtMs };
+  const methods = sessionMethods(session);
+  const signedIn = { methods, atMs: session.authenticatedAtMs, hasDevice: true };
   const reason = whyNotChange(factors, signedIn, clock.nowMs());
   if (reason !== undefined) {
     const hint =

@@ -24,16 +24,26 @@ export async function readFactors(db: Reader | Tx, user: UserId): Promise<Factor
   };
 }
 
+/** Why sign-in methods may not be changed. */
+export type WhyNotChange = 'sign_in_old' | 'sign_in_weak' | 'first_needs_device';
+
 /**
- * Why a sign-in may not change what its user signs in with: too long ago, or weaker than what the user has. Undefined where it
- * may. Without that a password alone would be enough to put a passkey beside it.
+ * Why a sign-in may not change what its user signs in with: too long ago, or weaker than what the user has; or it would add the
+ * first thing beside a password, and no enrolled device says that it is the user. Undefined where it may. Without that a password
+ * alone would be enough to put a passkey beside it.
  */
 export function whyNotChange(
   { otp, passkeys }: Factors,
-  signedIn: { readonly methods: readonly string[]; readonly atMs: number },
+  signedIn: {
+    readonly methods: readonly string[];
+    readonly atMs: number;
+    /** Whether an enrolled device has a part in it. */
+    readonly hasDevice: boolean;
+  },
   nowMs: number,
-): 'sign_in_old' | 'sign_in_weak' | undefined {
+): WhyNotChange | undefined {
   if (nowMs - signedIn.atMs > freshForMs) return 'sign_in_old';
   const hasMore = otp || passkeys.length > 0;
-  return hasMore && !isMultiFactor(signedIn.methods) ? 'sign_in_weak' : undefined;
+  if (hasMore) return isMultiFactor(signedIn.methods) ? undefined : 'sign_in_weak';
+  return signedIn.hasDevice ? undefined : 'first_needs_device';
 }

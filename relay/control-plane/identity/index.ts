@@ -35,7 +35,14 @@ export {
   takeChallenge,
   type SignedInBrowser,
 } from './browser-session.ts';
-export { freshForMs, readFactors, whyNotChange, type Factors } from './factors.ts';
+export { deviceWordLifeMs, isDeviceWord, sealDeviceWord } from './device-word.ts';
+export {
+  freshForMs,
+  readFactors,
+  whyNotChange,
+  type Factors,
+  type WhyNotChange,
+} from './factors.ts';
 export {
   addPasskey,
   listPasskeys,

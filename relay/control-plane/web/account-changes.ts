@@ -3,6 +3,7 @@ import { revokeOwnDevice } from '../access/own-devices.ts';
 import {
   addPasskey,
   endBrowserSession,
+  isDeviceWord,
   keepChallenge,
   listPasskeys,
   makeRecoveryCodes,
@@ -12,11 +13,13 @@ import {
   takeChallenge,
   verifyNewPasskey,
   whyNotChange,
+  type Factors,
   type SignedInBrowser,
+  type WhyNotChange,
 } from '../identity/index.ts';
 import type { Services } from '../services.ts';
 import type { Tx } from '../store/index.ts';
-import { forgetCookie, sessionCookie } from './cookies.ts';
+import { deviceCookie, forgetCookie, readCookie, sessionCookie } from './cookies.ts';
 import { parseCredential, partyOf } from './passkey-step.ts';
 import type { WebRequest } from './request.ts';
 
@@ -42,7 +45,7 @@ export async function changeAccount(
     case 'add_passkey':
       return addOwnPasskey(services, web, browser, form);
     case 'remove_passkey':
-      await refuseWeak(services, browser);
+      await refuseWeak(services, web, browser);
       await onRecord(services, web, browser, 'passkey.remove', async (tx) => {
         if (await removePasskey(tx, user.id, form.get('passkey') ?? '')) return;
         throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { hint: 'that passkey is removed already' });
@@ -67,7 +70,7 @@ async function addOwnPasskey(
   form: URLSearchParams,
 ): Promise<Changed> {
   const { store, clock } = services;
-  await refuseWeak(services, browser);
+  await refuseWeak(services, web, browser);
   const party = partyOf(services);
   const challenge = await store.write((tx) => takeChallenge(tx, browser.session));
   if (challenge === undefined) {
@@ -86,9 +89,9 @@ async function addOwnPasskey(
 }
 
 /** What a browser is given to make a passkey of; whoever may not add one is told before the browser asks for it. */
-export async function newPasskey(services: Services, browser: SignedInBrowser) {
+export async function newPasskey(services: Services, web: WebRequest, browser: SignedInBrowser) {
   const { store } = services;
-  await refuseWeak(services, browser);
+  await refuseWeak(services, web, browser);
   const known = await listPasskeys(store.db, browser.user.id);
   const options = await newPasskeyOptions(partyOf(services), browser.user, known);
   await store.write((tx) => keepChallenge(tx, browser.session, options.challenge));
@@ -100,7 +103,7 @@ async function makeCodes(
   web: WebRequest,
   browser: SignedInBrowser,
 ): Promise<Changed> {
-  const { otp } = await refuseWeak(services, browser);
+  const { otp } = await refuseWeak(services, web, browser);
   if (!otp) {
     throw new ZtnaError('ERR_CONFIG_NOT_FOUND', {
       hint: 'recovery codes stand in for one-time passwords: set those up first, with ztna mfa add',
@@ -112,22 +115,40 @@ async function makeCodes(
   return { codes };
 }
 
+/** What the user has, and why it may not be changed now. */
+export async function readChangeable(
+  { store, clock, sealer }: Services,
+  web: WebRequest,
+  { user, methods, session }: SignedInBrowser,
+): Promise<{ readonly factors: Factors; readonly whyNot: WhyNotChange | undefined }> {
+  const nowMs = clock.nowMs();
+  const factors = await readFactors(store.db, user.id);
+  const hasDevice = isDeviceWord(sealer, readCookie(web, deviceCookie), user.id, nowMs);
+  const signedIn = { methods, atMs: session.createdAtMs, hasDevice };
+  return { factors, whyNot: whyNotChange(factors, signedIn, nowMs) };
+}
+
+const advice = {
+  sign_in_old: 'sign in again, then change this within five minutes',
+  sign_in_weak: 'sign in again with all that you have, then change this within five minutes',
+  first_needs_device: 'add the first one from a machine of yours: ztna mfa add --passkey',
+} as const satisfies Record<WhyNotChange, string>;
+
 /** Answers what the user has, to who may change it. */
-async function refuseWeak({ store, clock }: Services, browser: SignedInBrowser) {
-  const { user, methods, session } = browser;
-  if (user.provider !== null) {
+async function refuseWeak(
+  services: Services,
+  web: WebRequest,
+  browser: SignedInBrowser,
+): Promise<Factors> {
+  if (browser.user.provider !== null) {
     throw new ZtnaError('ERR_POLICY_DENIED', {
       reason: 'user_of_provider',
       hint: 'your sign-in methods are kept by your identity provider',
     });
   }
-  const factors = await readFactors(store.db, user.id);
-  const reason = whyNotChange(factors, { methods, atMs: session.createdAtMs }, clock.nowMs());
-  if (reason === undefined) return factors;
-  throw new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', {
-    reason,
-    hint: 'sign in again with all that you have, then change this within five minutes',
-  });
+  const { factors, whyNot } = await readChangeable(services, web, browser);
+  if (whyNot === undefined) return factors;
+  throw new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', { reason: whyNot, hint: advice[whyNot] });
 }
 
 /** Makes a change with its audit record in the same transaction. */

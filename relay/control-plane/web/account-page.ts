@@ -3,18 +3,17 @@ import { ZtnaError } from '../../../protocol/index.ts';
 import { listOwnDevices } from '../access/own-devices.ts';
 import {
   beginSignIn,
+  deviceWordLifeMs,
   findBrowserSession,
   formTokenOf,
-  readFactors,
   relyingPartyOf,
   signInLifeMs,
-  whyNotChange,
   type SignedInBrowser,
 } from '../identity/index.ts';
 import type { Services } from '../services.ts';
-import { changeAccount, newPasskey } from './account-changes.ts';
+import { changeAccount, newPasskey, readChangeable } from './account-changes.ts';
 import { accountView, codesCard, saidTexts } from './account-view.ts';
-import { beginCookie, cookie, readCookie, sessionCookie } from './cookies.ts';
+import { beginCookie, cookie, deviceCookie, readCookie, sessionCookie } from './cookies.ts';
 import { readForm } from './form.ts';
 import { goTo, replyPage } from './layout.ts';
 import { pageRoute } from './page-route.ts';
@@ -25,11 +24,20 @@ export const accountRoute: WebRoute = pageRoute('/account', async (services, web
   const { pathname } = web.url;
   const token = readCookie(web, sessionCookie) ?? '';
   const browser = await findBrowserSession(services.store.db, token, services.clock.nowMs());
-  if (web.request.method === 'POST') await answerForm(services, web, browser, token);
+  const word = web.url.searchParams.get('device');
+  if (word !== null) keepWord(web, word);
+  else if (web.request.method === 'POST') await answerForm(services, web, browser, token);
   else if (pathname === '/account' && browser) await replyAccount(services, web, browser, token);
   else if (pathname === '/account' || pathname === '/account/again') await begin(services, web);
   else throw new ZtnaError('ERR_CONFIG_NOT_FOUND');
 });
+
+/** A device sent the person here: what it says is kept for a while, and leaves the address. */
+function keepWord(web: WebRequest, word: string): void {
+  const isWord = /^[A-Za-z0-9_-]{1,512}$/.test(word);
+  const kept = cookie(deviceCookie, isWord ? word : '', deviceWordLifeMs, 'Lax');
+  goTo(web, '/account', { 'set-cookie': kept });
+}
 
 async function begin(services: Services, web: WebRequest): Promise<void> {
   const verifier = randomBytes(32).toString('base64url');
@@ -67,7 +75,7 @@ async function answerForm(
     });
   }
   if (web.url.pathname === '/account/passkey') {
-    const options = await newPasskey(services, browser);
+    const options = await newPasskey(services, web, browser);
     reply(web.response, 200, 'application/json', JSON.stringify(options));
     return;
   }
@@ -83,16 +91,14 @@ async function replyAccount(
   browser: SignedInBrowser,
   token: string,
 ): Promise<void> {
-  const { store, clock, settings } = services;
-  const { user, session, methods } = browser;
-  const factors = await readFactors(store.db, user.id);
+  const { clock, settings } = services;
+  const { user } = browser;
   const nowMs = clock.nowMs();
   const said = web.url.searchParams.get('said') ?? '';
   const view = {
     user,
-    factors,
+    ...(await readChangeable(services, web, browser)),
     devices: await listOwnDevices(services, user.id),
-    whyNot: whyNotChange(factors, { methods, atMs: session.createdAtMs }, nowMs),
     hasPasskeys: relyingPartyOf(settings) !== null,
     said: Object.hasOwn(saidTexts, said) ? (saidTexts[said] ?? null) : null,
     formToken: formTokenOf(token),

@@ -1,4 +1,4 @@
-import type { Factors } from '../identity/index.ts';
+import type { Factors, WhyNotChange } from '../identity/index.ts';
 import type { Device, Passkey, User } from '../store/index.ts';
 import { markup, type Markup } from './markup.ts';
 
@@ -7,7 +7,7 @@ export interface AccountView {
   readonly factors: Factors;
   readonly devices: readonly (Device & { readonly isOnline: boolean })[];
   /** Why sign-in methods may not be changed now; undefined where they may. */
-  readonly whyNot: 'sign_in_old' | 'sign_in_weak' | undefined;
+  readonly whyNot: WhyNotChange | undefined;
   readonly hasPasskeys: boolean;
   readonly said: string | null;
   readonly formToken: string;
@@ -104,7 +104,11 @@ ${factors.otp ? codesRow(view) : null}
 </section>`;
 }
 
-function whyNotText(whyNot: NonNullable<AccountView['whyNot']>): Markup {
+function whyNotText(whyNot: WhyNotChange): Markup {
+  if (whyNot === 'first_needs_device') {
+    return markup`<p>The first passkey is added from one of your machines, so that a password that somebody found out is not
+enough. Run there:</p><pre tabindex="0"><code>ztna mfa add --passkey</code></pre>`;
+  }
   const text =
     whyNot === 'sign_in_old'
       ? 'You signed in a while ago. To change these, show once more that it is you.'

@@ -5,6 +5,8 @@ export const sessionCookie = '__Host-ztna';
 /** Of a browser that is on its way there. */
 export const beginCookie = '__Host-ztna-begin';
 
+/** What an enrolled device says of its user, who opened the page from there. */
+export const deviceCookie = '__Host-ztna-device';
 /** Of a browser that somebody has signed in with. */
 export const knownCookie = '__Host-ztna-known';
 

@@ -44,7 +44,7 @@ test('passkey - one is added on the account page, signs a device in, and is remo
   const device = await pages.rig.device('alice');
   const { page, context, said } = await openPage(browser);
   await addAuthenticator(page);
-  await page.goto(`${pages.rig.url}/account`);
+  await page.goto(pages.rig.url + (await pages.accountPath(device)));
   await typePassword(page, 'alice');
   await page.getByRole('heading', { name: 'Your account' }).waitFor();
   await page.getByLabel('Name').fill('My laptop');
@@ -81,10 +81,10 @@ test('passkey - one of somebody else, of a copy or of a removed user signs nobod
   const { pages, browser, command } = t.context;
   const { store } = pages.rig.plane.services;
   const device = await pages.rig.device('berta');
-  await pages.rig.device('mallory');
+  const mallory = await pages.rig.device('mallory');
   const { page, context } = await openPage(browser);
   await addAuthenticator(page);
-  await page.goto(`${pages.rig.url}/account`);
+  await page.goto(pages.rig.url + (await pages.accountPath(mallory)));
   await typePassword(page, 'mallory');
   await page.getByLabel('Name').fill('key');
   await page.getByRole('button', { name: 'Add', exact: true }).click();
@@ -115,7 +115,7 @@ test('passkey - what one signed serves once, and not without its user', async (t
   const device = await pages.rig.device('carla');
   const { page, context } = await openPage(browser);
   const { cdp, authenticatorId } = await addAuthenticator(page);
-  await page.goto(`${pages.rig.url}/account`);
+  await page.goto(pages.rig.url + (await pages.accountPath(device)));
   await typePassword(page, 'carla');
   await page.getByLabel('Name').fill('key');
   await page.getByRole('button', { name: 'Add', exact: true }).click();

@@ -99,6 +99,8 @@ test('account page - makes recovery codes for who signed in with all that he or 
   await open(pages, 'carla');
   const form = fieldOf(await pages.get('/account'), 'form');
   const make = (token: string) => pages.post('/account', { form: token, action: 'make_codes' });
+  t.is((await make(form)).status, 403);
+  await pages.get(await pages.accountPath(device));
   t.is((await make(form)).status, 404); // they stand in for one-time passwords
   const otp = await setUpOtp(device);
   // Signed in by a password alone, before there was more.
@@ -130,6 +132,29 @@ test('account page - makes recovery codes for who signed in with all that he or 
   );
   t.is((await make(fresh)).status, 403);
   t.regex((await pages.get('/account')).text, /You signed in a while ago/);
+});
+
+test('account page - has a user’s first passkey added from an enrolled machine, not by a password alone', async (t) => {
+  const { pages } = t.context;
+  const device = await pages.rig.device('frida');
+  const other = await pages.rig.device('mallory');
+  await open(pages, 'frida');
+  const form = fieldOf(await pages.get('/account'), 'form');
+  const begin = () => pages.post('/account/passkey', { form, action: 'add_passkey' });
+  t.regex((await pages.get('/account')).text, /ztna mfa add --passkey/);
+  t.is((await begin()).status, 403);
+  for (const path of [
+    await pages.accountPath(other),
+    '/account?device=made-up',
+    '/account?device=%22',
+  ]) {
+    t.is((await pages.get(path)).status, 303);
+    t.is((await begin()).status, 403, path);
+  }
+  t.is((await pages.get(await pages.accountPath(device))).headers['location'], '/account');
+  const options = await begin();
+  t.is(options.status, 200);
+  t.like(JSON.parse(options.text), { rp: { id: 'localhost' }, user: { name: 'frida' } });
 });
 
 test('sign-in page - lets a user in where he or she has been before, while strangers guess the password', async (t) => {

@@ -124,6 +124,14 @@ export class PageRig {
     return answer.session;
   }
 
+  /** Where `ztna mfa add --passkey` sends the browser. */
+  async accountPath(device: DevicePeer): Promise<string> {
+    const answer = await device.channel.request({ type: 'factors' });
+    if (answer.type !== 'factors') throw new Error(answer.type);
+    const { pathname, search } = new URL(answer.accountUrl);
+    return pathname + search;
+  }
+
   /** Details of what was refused so far, of this action. */
   async refusals(action: string): Promise<Record<string, unknown>[]> {
     await this.rig.settled();
