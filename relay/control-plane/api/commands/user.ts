@@ -124,8 +124,8 @@ const link = v.strictObject({
 });
 
 /**
- * Says whose user it is from here on: a provider's, which ends the sessions that were opened otherwise and any password, and whether
- * a directory may change it.
+ * Says whose user it is from here on: a provider's, which ends the sessions that were opened otherwise and all ways to sign in here,
+ * and whether a directory may change it.
  */
 async function linkUser(
   services: Services,
@@ -163,9 +163,18 @@ async function linkUser(
     })
     .where('id', '=', user.id)
     .execute();
+  if (provider !== undefined) await forgetFactors(tx, user);
   const tunnelsEnded = isMoved ? await cutOff(services, tx, user, 'user_linked') : 0;
   const told = { provider: provider ?? user.provider, subject, scim, tunnelsEnded };
   await record(services, tx, actor, 'user.link', user, told);
+}
+
+/** Who signs in at a provider signs in nowhere else: neither by a passkey nor with a second factor here. */
+async function forgetFactors(tx: Tx, user: User): Promise<void> {
+  await removeTotp(tx, user.id);
+  for (const table of ['passkeys', 'recoveryCodes', 'browserSessions'] as const) {
+    await tx.deleteFrom(table).where('userId', '=', user.id).execute();
+  }
 }
 
 async function refuseTakenSubject(

@@ -88,6 +88,13 @@ test.serial('user - is added for a provider, linked to one, and shown with its k
   await t.throwsAsync(rig.admin('user.add', { name: 'eve', provider: 'none' }));
 
   const device = await rig.device('fay');
+  const { store } = rig.plane.services;
+  const { id: userId } = await rig.admin<{ id: UserId }>('user.show', { name: 'fay' });
+  const passkey = {
+    ...{ id: 'pk', userId, name: 'key', publicKey: '', counter: 0, transportsJson: '[]' },
+    ...{ backedUp: 0 as const, createdAtMs: 1, lastUsedAtMs: null },
+  };
+  await store.write((tx) => tx.insertInto('passkeys').values(passkey).execute());
   await rig.admin('user.link', { name: 'fay', provider: 'idp', subject: 'sub-1', scim: true });
   t.is(
     await device.find((one) => (one.type === 'session_ended' ? one.reason : undefined)),
@@ -99,6 +106,7 @@ test.serial('user - is added for a provider, linked to one, and shown with its k
     hasPassword: false,
     provisionedBy: 'scim idp',
   });
+  t.deepEqual(await store.db.selectFrom('passkeys').selectAll().execute(), []);
   await t.throwsAsync(rig.admin('user.link', { name: 'dan', provider: 'idp', subject: 'sub-1' }));
   await t.throwsAsync(rig.admin('user.link', { name: 'dan' }));
   const users = await rig.admin<Record<string, unknown>[]>('user.list');
