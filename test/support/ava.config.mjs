@@ -22,6 +22,6 @@ export default {
   files: ['test/**/*.test.ts'],
   timeout: '2m',
   workerThreads: true,
-  concurrency: 3, // more than cores: those files wait for programs half of their time
+  concurrency: 4, // more than cores: those files wait for programs half of their time
   sortTestFiles: (a, b) => rank(a) - rank(b) || (a < b ? -1 : 1),
 };
