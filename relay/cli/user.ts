@@ -24,6 +24,7 @@ async function userArgs(argv: Readonly<Record<string, unknown>>): Promise<Record
     ...role,
     ...(typeof expires === 'string' ? { expiresAtMs: parseMoment(expires, Date.now()) } : {}),
     ...(argv['resetOtp'] === true ? { resetOtp: true } : {}),
+    ...(argv['resetPasskeys'] === true ? { resetPasskeys: true } : {}),
     ...(argv['passwordStdin'] === true ? { password: await readSecretArgument('-') } : {}),
   };
 }
@@ -59,6 +60,10 @@ export const userLeaves: readonly Leaf[] = [
     options: {
       ...settings,
       'reset-otp': { type: 'boolean', describe: 'forget a lost authenticator' },
+      'reset-passkeys': {
+        type: 'boolean',
+        describe: 'forget all passkeys and recovery codes, and sign out of all browsers',
+      },
     },
     command: 'user.set',
     args: userArgs,

@@ -28,6 +28,7 @@ export {
 export {
   browserSessionLifeMs,
   endBrowserSession,
+  endBrowserSessions,
   findBrowserSession,
   formTokenOf,
   keepChallenge,
@@ -51,10 +52,11 @@ export {
   provePasskey,
   relyingPartyOf,
   removePasskey,
+  removePasskeys,
   verifyNewPasskey,
   type RelyingParty,
 } from './passkeys.ts';
-export { countRecoveryCodes, makeRecoveryCodes } from './recovery-codes.ts';
+export { countRecoveryCodes, makeRecoveryCodes, removeRecoveryCodes } from './recovery-codes.ts';
 export { useSecondFactor } from './second-factor.ts';
 export {
   findUser,

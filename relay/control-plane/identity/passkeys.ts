@@ -142,6 +142,16 @@ export async function removePasskey(tx: Tx, userId: UserId, id: string): Promise
   return removed !== undefined;
 }
 
+/** Forgets all passkeys of the user. Answers how many there were. */
+export async function removePasskeys(tx: Tx, userId: UserId): Promise<number> {
+  const removed = await tx
+    .deleteFrom('passkeys')
+    .where('userId', '=', userId)
+    .returning('id')
+    .execute();
+  return removed.length;
+}
+
 /** What a browser is given to sign in with; whose passkey it takes, the person chooses. */
 export async function passkeyOptions(party: RelyingParty) {
   return generateAuthenticationOptions({ rpID: party.id, userVerification: 'required' });

@@ -164,6 +164,8 @@ test('user - passwords come from standard input and are nowhere shown', async (t
   t.is((await t.context.run('user', 'add', 'otto')).code, 2);
   t.is((await t.context.run('user', 'set', 'otto', '--reset-otp')).code, 0);
   t.is((await t.context.run('user', 'add', 'olga', '--reset-otp')).code, 2);
+  t.is((await t.context.run('user', 'set', 'otto', '--reset-passkeys')).code, 0);
+  t.is((await t.context.run('user', 'add', 'olga', '--reset-passkeys')).code, 2);
   t.is((await t.context.run('user', 'add', 'Otto Upper')).code, 2);
 });
 

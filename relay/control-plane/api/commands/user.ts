@@ -3,7 +3,14 @@ import { newId, ZtnaError } from '../../../../protocol/index.ts';
 import { cutOff, disablersOf, disableUser, enableUser, removeUser } from '../../access/cut-off.ts';
 import { reevaluate } from '../../verification/reevaluate.ts';
 import { readGroups } from '../../grant/facts.ts';
-import { hasTotp, preparePassword, removeTotp } from '../../identity/index.ts';
+import {
+  endBrowserSessions,
+  hasTotp,
+  preparePassword,
+  removePasskeys,
+  removeRecoveryCodes,
+  removeTotp,
+} from '../../identity/index.ts';
 import { getProvider } from '../../identity/oidc/settings.ts';
 import { knowTunnels } from '../../live/replica.ts';
 import { scopeOf } from '../../scim/resource.ts';
@@ -21,7 +28,11 @@ const settings = v.strictObject({
   password: v.optional(v.pipe(v.string(), v.maxLength(4096))),
 });
 const additions = v.strictObject({ ...settings.entries, provider: v.optional(word) });
-const changes = v.strictObject({ ...settings.entries, resetOtp: v.optional(v.boolean(), false) });
+const changes = v.strictObject({
+  ...settings.entries,
+  resetOtp: v.optional(v.boolean(), false),
+  resetPasskeys: v.optional(v.boolean(), false),
+});
 type Settings = v.InferOutput<typeof settings>;
 
 /** Adds a user without password or groups. Throws ERR_CONFIG_EXISTS. */
@@ -172,9 +183,14 @@ async function linkUser(
 /** Who signs in at a provider signs in nowhere else: neither by a passkey nor with a second factor here. */
 async function forgetFactors(tx: Tx, user: User): Promise<void> {
   await removeTotp(tx, user.id);
-  for (const table of ['passkeys', 'recoveryCodes', 'browserSessions'] as const) {
-    await tx.deleteFrom(table).where('userId', '=', user.id).execute();
-  }
+  await forgetPasskeys(tx, user);
+  await endBrowserSessions(tx, user.id);
+}
+
+/** With the recovery codes: whoever holds a stolen passkey could have had them made. */
+async function forgetPasskeys(tx: Tx, user: User): Promise<number> {
+  await removeRecoveryCodes(tx, user.id);
+  return removePasskeys(tx, user.id);
 }
 
 async function refuseTakenSubject(
@@ -252,7 +268,11 @@ export const userCommands: readonly Command[] = [
       if (hash !== null) refuseWithoutPassword(user);
       await change(services, tx, user, args, hash);
       if (args.resetOtp) await removeTotp(tx, user.id);
-      await record(services, tx, actor, 'user.set', user, details(args));
+      const passkeysRemoved = args.resetPasskeys ? await forgetPasskeys(tx, user) : 0;
+      // Whoever is signed in on the pages was so by what no longer counts, and could change sign-in methods.
+      if (hash !== null || args.resetPasskeys) await endBrowserSessions(tx, user.id);
+      const told = { ...details(args), passkeysRemoved };
+      await record(services, tx, actor, 'user.set', user, told);
       const tunnels = await knowTunnels(services, tx, 'user', user.id);
       await reevaluate(services, tx, tunnels, 'user_changed');
     });

@@ -1,5 +1,11 @@
 import anyTest, { type TestFn } from 'ava';
 import { URI } from 'otpauth';
+import {
+  addPasskey,
+  makeRecoveryCodes,
+  startBrowserSession,
+} from '../../../../relay/control-plane/identity/index.ts';
+import type { UserId } from '../../../../protocol/index.ts';
 import { Rig, password, staffPolicy, type DevicePeer } from './rig.ts';
 
 const test = anyTest as TestFn<{ rig: Rig }>;
@@ -20,6 +26,78 @@ async function hasSession(device: DevicePeer): Promise<boolean> {
   const answer = await device.channel.request({ type: 'status' });
   return answer.type === 'status' && answer.session !== null;
 }
+
+async function idOf(rig: Rig, name: string): Promise<UserId> {
+  return (await rig.admin<{ id: UserId }>('user.show', { name })).id;
+}
+
+/** A browser that the user is signed in with. */
+async function openBrowser(rig: Rig, userId: UserId): Promise<void> {
+  const { store, clock } = rig.plane.services;
+  const proof = { user: userId, provider: 'local', methods: ['passkey'] };
+  const from = { address: '192.0.2.1', nowMs: clock.nowMs() };
+  await store.write((tx) => startBrowserSession(tx, proof, from));
+}
+
+async function countOf(
+  rig: Rig,
+  table: 'passkeys' | 'recoveryCodes' | 'browserSessions',
+  userId: UserId,
+): Promise<number> {
+  const { db } = rig.plane.services.store;
+  const rows = await db.selectFrom(table).select('userId').where('userId', '=', userId).execute();
+  return rows.length;
+}
+
+test.serial(
+  'user set --reset-passkeys - forgets passkeys and recovery codes and signs out of all browsers, of this user alone, on record',
+  async (t) => {
+    const { rig } = t.context;
+    const { store } = rig.plane.services;
+    const tables = ['passkeys', 'recoveryCodes', 'browserSessions'] as const;
+    const users = { carol: '', dave: '' } as Record<'carol' | 'dave', UserId>;
+    const device = await rig.device('carol');
+    await rig.device('dave');
+    for (const name of ['carol', 'dave'] as const) {
+      const userId = (users[name] = await idOf(rig, name));
+      await store.write(async (tx) => {
+        await addPasskey(tx, {
+          ...{ id: `pk-${name}`, userId, name: 'key', publicKey: '', counter: 0 },
+          ...{ transportsJson: '[]', backedUp: 0 as const, createdAtMs: 1 },
+        });
+        await makeRecoveryCodes(tx, userId, 1);
+      });
+      await openBrowser(rig, userId);
+    }
+    const counts = (userId: UserId) =>
+      Promise.all(tables.map((table) => countOf(rig, table, userId)));
+    t.deepEqual(await counts(users.carol), [1, 10, 1]);
+
+    await rig.admin('user.set', { name: 'carol', groups: [], resetPasskeys: true });
+    t.deepEqual(await counts(users.carol), [0, 0, 0]);
+    t.deepEqual(await counts(users.dave), [1, 10, 1]);
+    t.true(await hasSession(device));
+    const [record] = (await rig.plane.services.audit.read({ user: 'carol' })).filter(
+      ({ action }) => action === 'user.set',
+    );
+    const told = JSON.parse(record?.detailsJson ?? '') as object;
+    t.like(told, { resetPasskeys: true, passkeysRemoved: 1, resetOtp: false, password: false });
+  },
+);
+
+test.serial(
+  'user set - signs out of all browsers with a new password, and else of none',
+  async (t) => {
+    const { rig } = t.context;
+    await rig.device('erin');
+    const userId = await idOf(rig, 'erin');
+    await openBrowser(rig, userId);
+    await rig.admin('user.set', { name: 'erin', groups: ['more'], resetOtp: true });
+    t.is(await countOf(rig, 'browserSessions', userId), 1);
+    await rig.admin('user.set', { name: 'erin', groups: [], password: 'another-horse-of-a-test' });
+    t.is(await countOf(rig, 'browserSessions', userId), 0);
+  },
+);
 
 test.serial(
   'user set --reset-otp - a lost authenticator is forgotten, on record, and nothing ends',
@@ -48,7 +126,7 @@ test.serial(
 );
 
 test.serial(
-  'user set --password-stdin - a forgotten password is replaced and nothing ends',
+  'user set --password-stdin - a forgotten password is replaced and no session ends',
   async (t) => {
     const { rig } = t.context;
     const device = await rig.device('bob');
