@@ -122,8 +122,13 @@ export async function logOutByProvider(
       .executeTakeFirst();
     if (!isNew) throw refusal('token_replayed');
     let grants = tx.selectFrom('providerGrants').select('sessionId').where('provider', '=', name);
-    if (sid !== undefined) grants = grants.where('sid', '=', sid);
-    if (sub !== undefined) grants = grants.where('subject', '=', sub);
+    grants = grants.where((eb) => {
+      const bySubject = sub === undefined ? [] : [eb('subject', '=', sub)];
+      if (sid === undefined) return eb.and(bySubject);
+      // Where sign-ins do not tell which session they are of, it may be any of the person's.
+      const unnamed = bySubject.map((isSubject) => eb.and([eb('sid', 'is', null), isSubject]));
+      return eb.or([eb('sid', '=', sid), ...unnamed]);
+    });
     let count = 0;
     for (const { sessionId } of await grants.execute()) {
       const how = { reason: 'provider_logout', actor: `provider:${name}`, isMendedBySignIn: false };

@@ -1,6 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto';
 import anyTest, { type TestFn } from 'ava';
 import { SignJWT, UnsecuredJWT, type JWTPayload } from 'jose';
+import type { DeviceId } from '../../../../../protocol/index.ts';
+import { openSession } from '../../../../../relay/control-plane/access/open-session.ts';
+import { getUser } from '../../../../../relay/control-plane/api/lookup.ts';
 import { ScriptedBrowser } from '../../../../support/scripted-browser.ts';
 import { keySet, OutsideServer, sharedKey } from '../../signals/transmitter.ts';
 import type { ConnectorPeer, DevicePeer } from '../../service/rig.ts';
@@ -135,6 +138,53 @@ test.serial('back-channel logout - a token serves once', async (t) => {
   t.is(await tell(all, token), 400);
   t.is(await lastReason(all), 'token_replayed');
 });
+
+/** A device whose user signed in at the provider that a test speaks for. */
+async function signedIn(
+  { rig }: OidcRig,
+  name: string,
+  subject: string,
+  sid: string | null,
+): Promise<DevicePeer> {
+  const { services } = rig.plane;
+  const device = await rig.device(name, []);
+  const user = await getUser(services.store.db, name);
+  const proof = {
+    ...{ user: user.id, provider: 'fake', methods: ['pwd'], acr: '' },
+    authenticatedAtMs: services.clock.nowMs(),
+    grant: { subject, sid, refreshToken: null, idToken: '', recheckMs: 3_600_000 },
+  };
+  await services.store.write((tx) =>
+    openSession(services, tx, device.identity.id as DeviceId, proof, ''),
+  );
+  return device;
+}
+
+test.serial(
+  'back-channel logout - names a session, and means all of the person’s that have no name',
+  async (t) => {
+    const { all, fake } = t.context;
+    const named = await signedIn(all, 'gil-1', 'gil', 's-1');
+    const unnamed = await signedIn(all, 'gil-2', 'gil', null);
+    await signedIn(all, 'gil-3', 'gil', 's-2');
+    await signedIn(all, 'hal', 'hal', null);
+    t.is(await tell(all, await sign(claimsOf(fake, { sub: 'gil', sid: 's-1' }))), 200);
+    t.is(await ended(named), 'provider_logout');
+    t.is(await ended(unnamed), 'provider_logout');
+    const left = async () => {
+      const { db } = all.rig.plane.services.store;
+      const grants = db.selectFrom('providerGrants').innerJoin('users', 'users.id', 'userId');
+      const rows = grants.select('name').where('providerGrants.provider', '=', 'fake');
+      return (await rows.execute()).map(({ name }) => name).sort();
+    };
+    t.deepEqual(await left(), ['gil-3', 'hal']);
+    const bySession = withoutSubject(claimsOf(fake, { sid: 's-2' }));
+    t.is(await tell(all, await sign(bySession)), 200);
+    t.deepEqual(await left(), ['hal']);
+    t.is(await tell(all, await sign(claimsOf(fake, { sub: 'hal' }))), 200);
+    t.deepEqual(await left(), []);
+  },
+);
 
 for (const [title, make, reason] of [
   [
