@@ -37,17 +37,18 @@ export async function disableUser(
   reason = 'user_disabled',
 ): Promise<number> {
   const tunnelsEnded = await cutOff(services, tx, user, reason);
-  await noteDisablers(tx, user, [...disablersOf(user), by]);
+  await noteDisablers(tx, user, [...(await disablersNow(services, tx, user)), by]);
   return tunnelsEnded;
 }
 
 /** Takes back what these wanted. Answers who wants the user disabled still. */
 export async function enableUser(
+  services: Services,
   tx: Tx,
   user: User,
   ...by: readonly Disabler[]
 ): Promise<Disabler[]> {
-  const left = disablersOf(user).filter((one) => !by.includes(one));
+  const left = (await disablersNow(services, tx, user)).filter((one) => !by.includes(one));
   await noteDisablers(tx, user, left);
   return left;
 }
@@ -57,6 +58,14 @@ export function disablersOf(user: User): Disabler[] {
   const noted = JSON.parse(user.disabledByJson) as Disabler[];
   // Disabled before anybody was noted.
   return user.disabled === 1 && noted.length === 0 ? ['admin'] : noted;
+}
+
+/** Who wants it disabled by what is stored, which nobody else changes until `tx` ends. */
+async function disablersNow({ store }: Services, tx: Tx, user: User): Promise<Disabler[]> {
+  const stored = tx.selectFrom('users').selectAll().where('id', '=', user.id);
+  const isShared = store.engine === 'postgresql'; // else one transaction runs at a time
+  const row = await (isShared ? stored.forUpdate() : stored).executeTakeFirst();
+  return disablersOf(row ?? user);
 }
 
 async function noteDisablers(tx: Tx, user: User, by: readonly Disabler[]): Promise<void> {

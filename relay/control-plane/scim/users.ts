@@ -243,7 +243,7 @@ async function change(
   }
   if (isWantedActive === undefined || isWantedActive === isActive(user)) return;
   if (isWantedActive) {
-    const left = await enableUser(tx, user, 'scim');
+    const left = await enableUser(services, tx, user, 'scim');
     await record(services, tx, caller, 'user.enable', user, { stillDisabledBy: left });
   } else {
     const tunnelsEnded = await disableUser(services, tx, user, 'scim');

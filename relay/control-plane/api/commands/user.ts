@@ -315,7 +315,7 @@ export const userCommands: readonly Command[] = [
   defineCommand('user.enable', 'change', byName, async (services, { name }, actor) =>
     services.store.write(async (tx) => {
       const user = await getUser(tx, name);
-      const left = await enableUser(tx, user, 'admin', 'signals');
+      const left = await enableUser(services, tx, user, 'admin', 'signals');
       if (left.length > 0) {
         throw new ZtnaError('ERR_CONFIG_USAGE', {
           message: `the directory that provisions ${user.name} says that it is not active`,

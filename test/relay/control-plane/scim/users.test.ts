@@ -1,4 +1,6 @@
 import anyTest, { type TestFn } from 'ava';
+import { disableUser, enableUser } from '../../../../relay/control-plane/access/cut-off.ts';
+import { getUser } from '../../../../relay/control-plane/api/lookup.ts';
 import { ScimRig, userSchema } from './scim-rig.ts';
 
 const test = anyTest as TestFn<{ scim: ScimRig }>;
@@ -185,6 +187,22 @@ test.serial(
     await scim.ask('DELETE', `Users/${id}`);
   },
 );
+
+test.serial('scim - who disables a user is noted beside whoever did so meanwhile', async (t) => {
+  const { scim } = t.context;
+  const { services } = scim.rig.plane;
+  const id = await scim.user('twice');
+  const before = await getUser(services.store.db, 'twice');
+  await scim.rig.admin('user.disable', { name: 'twice' });
+  await services.store.write((tx) => disableUser(services, tx, before, 'signals'));
+  t.deepEqual((await scim.show('twice'))['disabledBy'], ['admin', 'signals']);
+  const between = await getUser(services.store.db, 'twice');
+  await scim.patch(`Users/${id}`, { op: 'replace', value: { active: false } });
+  const left = await services.store.write((tx) => enableUser(services, tx, between, 'signals'));
+  t.deepEqual(left, ['admin', 'scim']);
+  t.deepEqual((await scim.show('twice'))['disabledBy'], ['admin', 'scim']);
+  await scim.ask('DELETE', `Users/${id}`);
+});
 
 test.serial('scim - users of others are neither shown nor touched nor taken over', async (t) => {
   const { scim } = t.context;
