@@ -251,6 +251,7 @@ async function setColumns(
     .set({ displayName, externalId, name })
     .where('id', '=', group.id)
     .execute();
+  if (name !== group.name) await refuseOthers(tx, caller, group); // renamed already: nobody joins meanwhile
   const from = name === group.name ? {} : { from: group.name };
   await recordGroup(services, tx, caller, 'group.set', name, { displayName, externalId, ...from });
   if (name === group.name) return;
@@ -265,6 +266,21 @@ async function setColumns(
     tx,
     everyone.flat().map(({ userId }) => userId),
   );
+}
+
+/** Policies name groups: another name would take places along that are not the caller's to give. */
+async function refuseOthers(tx: Tx, { scope }: ScimCaller, { id }: Group): Promise<void> {
+  const [own, provided] = await Promise.all([
+    tx.selectFrom('memberships').select('userId').where('groupId', '=', id).executeTakeFirst(),
+    tx
+      .selectFrom('providedMemberships')
+      .select('userId')
+      .where('groupId', '=', id)
+      .where('source', '!=', scope)
+      .executeTakeFirst(),
+  ]);
+  if (!own && !provided) return;
+  throw refuseScim('scim_mutability', 'others have members in this group: its name stays');
 }
 
 function taken(name: string): Error {

@@ -1,5 +1,5 @@
 import anyTest, { type TestFn } from 'ava';
-import { newId } from '../../../../protocol/index.ts';
+import { newId, type GroupId, type UserId } from '../../../../protocol/index.ts';
 import { groupSchema, ScimRig } from './scim-rig.ts';
 
 const test = anyTest as TestFn<{ scim: ScimRig }>;
@@ -133,6 +133,40 @@ test.serial(
     t.deepEqual((await scim.show('eve'))['groups'], []);
   },
 );
+
+test.serial('scim - a group in which others have members keeps its name', async (t) => {
+  const { scim } = t.context;
+  const { rig } = scim;
+  await rig.admin('user.add', { name: 'boss' });
+  const ivy = await scim.user('ivy');
+  const give = (user: string) => rig.admin('group.member.add', { group: 'ops', user });
+  await rig.admin('group.add', { name: 'ops' });
+  await give('boss');
+  const id = await scim.group('Ops', [ivy]);
+  const rename = () =>
+    scim.patch(`Groups/${id}`, { op: 'replace', path: 'displayName', value: 'Staff' });
+  const refused = await rename();
+  t.is(refused.status, 400);
+  t.is(refused.body['scimType'], 'mutability');
+  const whole = await scim.ask('PUT', `Groups/${id}`, { displayName: 'Staff', members: [] });
+  t.is(whole.body['scimType'], 'mutability');
+  t.deepEqual((await scim.show('boss'))['groups'], ['ops']);
+  t.deepEqual((await scim.show('ivy'))['groups'], ['ops'], 'nothing of it was done');
+
+  await rig.admin('group.member.remove', { group: 'ops', user: 'boss' });
+  const { store } = rig.plane.services;
+  const place = { userId: ivy as UserId, groupId: id as GroupId, createdAtMs: 1 };
+  const other = { ...place, source: 'scim other' };
+  await store.write((tx) => tx.insertInto('providedMemberships').values(other).execute());
+  t.is((await rename()).body['scimType'], 'mutability');
+  await store.write((tx) =>
+    tx.deleteFrom('providedMemberships').where('source', '=', 'scim other').execute(),
+  );
+  t.is((await rename()).status, 204);
+  t.deepEqual((await scim.show('ivy'))['groups'], ['staff']);
+  await scim.ask('DELETE', `Groups/${id}`);
+  await scim.ask('DELETE', `Users/${ivy}`);
+});
 
 test.serial(
   'scim - a page of groups tells of 20,000 members at most, and of none where they are not wanted',
