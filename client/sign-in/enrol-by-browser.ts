@@ -53,8 +53,8 @@ export async function enrolByBrowser(options: BrowserEnrolmentOptions): Promise<
     const isOpened = browser !== undefined && (await openInBrowser(browser, url));
     options.invite({ url, isOpened });
     const coming = loopback
-      ? loopback.arrived.then(async (arrival) => takeUp(arrival, verifier))
-      : options.askCode(over.signal).then(async (code) => enrolWith(code, verifier));
+      ? loopback.arrived.then(async (arrival) => takeUp(arrival, { origin, verifier }))
+      : options.askCode(over.signal).then(async (code) => enrolWith(code, { origin, verifier }));
     return await Promise.race([coming, tooLong(over.signal)]);
   } finally {
     over.abort();
@@ -64,9 +64,23 @@ export async function enrolByBrowser(options: BrowserEnrolmentOptions): Promise<
 
 const secret = (): string => randomBytes(32).toString('base64url');
 
-async function enrolWith(code: string, verifier: string): Promise<DeviceEnrolment> {
+/** The relay that the person named, and what only this command knows. */
+interface Asked {
+  readonly origin: string;
+  readonly verifier: string;
+}
+
+/** Nobody else's code counts: what the person named, and the browser's TLS vouched for, is what is pinned. */
+async function enrolWith(text: string, { origin, verifier }: Asked): Promise<DeviceEnrolment> {
+  const code = parseEnrolmentCode(text);
+  if (new URL(code.url).origin !== new URL(origin).origin) {
+    throw new ZtnaError('ERR_IDENTITY_CODE_REFUSED', {
+      message: `that code is of another relay, ${new URL(code.url).origin}`,
+      hop: 'client',
+    });
+  }
   const { identity, answer } = await enrol({
-    code: parseEnrolmentCode(code),
+    code,
     ...machineFacts(),
     password: null,
     expectRole: 'device',
@@ -77,9 +91,9 @@ async function enrolWith(code: string, verifier: string): Promise<DeviceEnrolmen
 }
 
 /** Takes what the browser brought, and has it say how that ended. */
-async function takeUp(arrival: Arrival<string>, verifier: string): Promise<DeviceEnrolment> {
+async function takeUp(arrival: Arrival<string>, asked: Asked): Promise<DeviceEnrolment> {
   try {
-    const enrolled = await enrolWith(arrival.brought, verifier);
+    const enrolled = await enrolWith(arrival.brought, asked);
     await arrival.answer(enrolled.answer.pending === true ? pendingPage : enrolledPage);
     return enrolled;
   } catch (thrown) {

@@ -1,7 +1,7 @@
 import { ZtnaError, type DeviceId, type SessionId } from '../../../protocol/index.ts';
 import { startSession, type Proof, type SessionLimits } from '../identity/index.ts';
 import type { Services } from '../services.ts';
-import type { Session, Tx } from '../store/index.ts';
+import type { Session, Tx, User } from '../store/index.ts';
 import { endTunnels } from './end-tunnels.ts';
 import { suspendSession } from './suspend-tunnels.ts';
 
@@ -11,7 +11,7 @@ const firstCheckMs = 60_000;
 /**
  * Opens a session for who proved to be the device's user, and puts that on record. Tunnels of the session before are held until
  * they are decided on anew. Throws ERR_IDENTITY_SIGN_IN_REFUSED: `device_not_of_user` (another's proof is no better than
- * none), `user_not_active`; ERR_IDENTITY_DEVICE_PENDING.
+ * none), `user_not_active`, `provider_other`; ERR_IDENTITY_DEVICE_PENDING.
  */
 export async function openSession(
   services: Services,
@@ -43,6 +43,9 @@ export async function openSession(
     throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'user_not_active' });
   }
   const { provider, methods, acr, authenticatedAtMs, grant } = proof;
+  if (!(await isOwnWay(tx, user, provider))) {
+    throw new ZtnaError('ERR_IDENTITY_SIGN_IN_REFUSED', { reason: 'provider_other' });
+  }
   const { session, replaced } = await startSession(tx, {
     userId: user.id,
     deviceId: device,
@@ -93,6 +96,19 @@ export async function openSession(
     tx,
   );
   return session;
+}
+
+/** What proved it some minutes ago may be the user's way to sign in no more: linked elsewhere, or its provider removed. */
+async function isOwnWay(tx: Tx, user: User, provider: string): Promise<boolean> {
+  if (user.kind === 'service') return provider === 'service';
+  if (user.provider === null) return provider === 'local';
+  if (user.provider !== provider) return false;
+  const known = await tx
+    .selectFrom('providers')
+    .select('name')
+    .where('name', '=', provider)
+    .executeTakeFirst();
+  return known !== undefined;
 }
 
 /** Tunnels of the session before go on under the new one as soon as they are decided on with it. */

@@ -123,7 +123,7 @@ async function finish(
 /** What a sign-in is refused with when it is finished; pages and providers put theirs on record where that happens. */
 const finishReasons: readonly string[] = [
   ...['sign_in_unknown', 'verifier_wrong', 'ticket_wrong', 'ticket_used', 'sign_in_over'],
-  ...['device_not_of_user', 'user_not_active'],
+  ...['device_not_of_user', 'user_not_active', 'provider_other'],
 ];
 
 /** Puts a refusal on record; with `reasons` only for one of these. */

@@ -3,7 +3,7 @@ import { beginTotp, confirmTotp, hasTotp, removeTotp, useSecondFactor } from '..
 import type { DevicePeer } from '../live/peers.ts';
 import type { Services } from '../services.ts';
 import type { Session, Tx, User } from '../store/index.ts';
-import { needSession } from './device-session.ts';
+import { needSession, refuseWeakSession } from './device-session.ts';
 
 type OtpRequest = Extract<FromDevice, { type: `otp_${string}` }>;
 type Answer<T extends ToDevice['type']> = Extract<ToDevice, { type: T }>;
@@ -46,9 +46,17 @@ async function beginOtp(
   id: number,
 ): Promise<Answer<'otp_secret'>> {
   const session = await needSession(services, peer.id);
-  const uri = await onRecord(services, peer, session, 'otp.begin', (tx, user) =>
-    beginTotp(tx, user, Date.now()),
-  );
+  const uri = await onRecord(services, peer, session, 'otp.begin', async (tx, user) => {
+    if (user.provider !== null) {
+      throw new ZtnaError('ERR_CONFIG_USAGE', {
+        message: `your sign-in methods are kept by ${user.provider}`,
+        hint: 'set them up there',
+      });
+    }
+    // Else a password alone, or whoever finds a laptop open, put a second factor of his own beside it.
+    if (!(await hasTotp(tx, user.id))) await refuseWeakSession(services, tx, session);
+    return beginTotp(tx, user, Date.now());
+  });
   return { type: 'otp_secret', id, uri };
 }
 

@@ -6,14 +6,12 @@ import {
   readFactors,
   removePasskey,
   sealDeviceWord,
-  sessionMethods,
   useSecondFactor,
-  whyNotChange,
 } from '../identity/index.ts';
 import type { DevicePeer } from '../live/peers.ts';
 import type { Services } from '../services.ts';
 import type { Session, Tx, User } from '../store/index.ts';
-import { needSession } from './device-session.ts';
+import { needSession, refuseWeakSession } from './device-session.ts';
 
 type Request = Extract<
   FromDevice,
@@ -125,18 +123,7 @@ async function removeOwnPasskey(
   session: Session,
   { id, passkey }: Extract<Request, { type: 'passkey_remove' }>,
 ): Promise<Answer<'done'>> {
-  const { store, clock } = services;
-  const factors = await readFactors(store.db, session.userId);
-  const methods = sessionMethods(session);
-  const signedIn = { methods, atMs: session.authenticatedAtMs, hasDevice: true };
-  const reason = whyNotChange(factors, signedIn, clock.nowMs());
-  if (reason !== undefined) {
-    const hint =
-      reason === 'sign_in_old'
-        ? 'sign in again, and remove it within five minutes: ztna login'
-        : 'sign in with all that you have: ztna login';
-    throw new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', { reason, hint, hop: 'client' });
-  }
+  await refuseWeakSession(services, services.store.db, session);
   await onRecord(services, peer, session, 'passkey.remove', async (tx, user) => {
     if (await removePasskey(tx, user.id, passkey)) return;
     throw new ZtnaError('ERR_CONFIG_NOT_FOUND', { message: 'you have no such passkey' });

@@ -4,9 +4,15 @@ import {
   type DeviceId,
   type SessionFacts,
 } from '../../../protocol/index.ts';
-import { findLiveSession, sessionEndMs, sessionMethods } from '../identity/index.ts';
+import {
+  findLiveSession,
+  readFactors,
+  sessionEndMs,
+  sessionMethods,
+  whyNotChange,
+} from '../identity/index.ts';
 import type { Services } from '../services.ts';
-import type { Session } from '../store/index.ts';
+import type { Reader, Session, Tx } from '../store/index.ts';
 
 /** The device's live session. Throws ERR_IDENTITY_SIGN_IN_NEEDED. */
 export async function needSession(services: Services, device: DeviceId): Promise<Session> {
@@ -36,4 +42,25 @@ export async function sessionFactsOf(
     untilMs: sessionEndMs(session),
     ...(version >= identityVersion ? { provider: session.provider } : {}),
   };
+}
+
+/**
+ * Refuses a change of what its user signs in with to a session that is old, or weaker than what the user has. Throws
+ * ERR_IDENTITY_SIGN_IN_NEEDED (`sign_in_old`, `sign_in_weak`).
+ */
+export async function refuseWeakSession(
+  { clock }: Services,
+  db: Reader | Tx,
+  session: Session,
+): Promise<void> {
+  const methods = sessionMethods(session);
+  const signedIn = { methods, atMs: session.authenticatedAtMs, hasDevice: true };
+  const factors = await readFactors(db, session.userId);
+  const reason = whyNotChange(factors, signedIn, clock.nowMs());
+  if (reason === undefined) return;
+  const hint =
+    reason === 'sign_in_old'
+      ? 'sign in again, and do it within five minutes: ztna login'
+      : 'sign in with all that you have: ztna login';
+  throw new ZtnaError('ERR_IDENTITY_SIGN_IN_NEEDED', { reason, hint, hop: 'client' });
 }

@@ -47,6 +47,12 @@ async function begin(services: Services, web: WebRequest, name: string): Promise
   const id = web.url.searchParams.get('sign_in') ?? '';
   const signIn = await findOpenSignIn(services.store.db, id, services.clock.nowMs());
   if (!signIn) throw withAdvice(refusal('sign_in_over'));
+  // Only from the page that says what is asked and from where: no link may have a person enrol a machine unseen.
+  const site = web.request.headers['sec-fetch-site'];
+  if (signIn.purpose === 'enrolment' && site !== undefined && site !== 'same-origin') {
+    goTo(web, `/sign-in/${signIn.id}`);
+    return;
+  }
   try {
     const { url, browser } = await beginCode(services, signIn, name);
     goTo(web, url.href, { 'set-cookie': cookie(cookieName, browser, signInLifeMs, 'Lax') });

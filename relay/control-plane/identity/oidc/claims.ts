@@ -28,7 +28,7 @@ export function readClaim(claims: Claims, path: string): unknown {
 export function nameOf(claims: Claims, { userClaim }: ProviderSettings): string {
   const value = readClaim(claims, userClaim);
   if (typeof value !== 'string' || value === '') throw refusal('name_missing');
-  if (userClaim === 'email' && claims['email_verified'] === false) {
+  if (userClaim === 'email' && isVerified(claims) === false) {
     throw refusal('email_not_verified');
   }
   const name = value.toLowerCase();
@@ -36,13 +36,19 @@ export function nameOf(claims: Claims, { userClaim }: ProviderSettings): string 
   return name;
 }
 
-/** Throws ERR_IDENTITY_SIGN_IN_REFUSED (`domain_not_allowed`) unless the user's address is of a domain that may. */
+/** Whether somebody checked that the address is the user's; undefined where nobody says. Some providers say it in text. */
+function isVerified({ email_verified: said }: Claims): boolean | undefined {
+  if (said === true || said === 'true') return true;
+  return said === undefined || said === null ? undefined : false;
+}
+
+/** Throws ERR_IDENTITY_SIGN_IN_REFUSED (`domain_not_allowed`) unless the user's address was checked, and is of a domain that may. */
 export function checkDomain(claims: Claims, { allowedDomains }: ProviderSettings): void {
   if (allowedDomains.length === 0) return;
   const { email } = claims;
   const domain = typeof email === 'string' ? email.slice(email.lastIndexOf('@') + 1) : '';
   const isAllowed = allowedDomains.some((one) => one.toLowerCase() === domain.toLowerCase());
-  if (!isAllowed || claims['email_verified'] === false) throw refusal('domain_not_allowed');
+  if (!isAllowed || isVerified(claims) !== true) throw refusal('domain_not_allowed');
 }
 
 /**

@@ -27,7 +27,11 @@ export async function readClaims(
   const said = tokens.claims();
   if (!said) throw refusal('token_malformed');
   const { userClaim, groupsClaim, allowedDomains } = settings;
-  const wanted = [userClaim, groupsClaim, allowedDomains.length > 0 ? 'email' : null];
+  const isDomainAsked = allowedDomains.length > 0;
+  const wanted = [
+    ...[userClaim, groupsClaim],
+    ...(isDomainAsked ? ['email', 'email_verified'] : []),
+  ];
   const isComplete = wanted.every((one) => one === null || readClaim(said, one) !== undefined);
   if (isComplete || metadata.userinfo_endpoint === undefined) return said;
   const more = await fetchUserInfo(config, tokens.access_token, said.sub);
@@ -63,7 +67,16 @@ export async function proofOf(
 ): Promise<{ readonly proof: Proof; readonly user: User }> {
   const { name, settings } = provider;
   const nowMs = services.clock.nowMs();
+  // It may have been removed while it was asked: nobody becomes its user any more.
+  const isThere = await tx
+    .selectFrom('providers')
+    .select('name')
+    .where('name', '=', name)
+    .executeTakeFirst();
+  if (!isThere) throw refusal('provider_unknown');
   const atMs = authenticatedAtMs(claims);
+  const oldestMs = nowMs - services.settings.session.absoluteMs - behindMs;
+  if (atMs !== null && atMs < oldestMs) throw refusal('not_fresh'); // whatever it was asked for
   if (signIn.isStepUp === 1 && (atMs === null || atMs < signIn.createdAtMs - behindMs)) {
     throw refusal('not_fresh');
   }

@@ -128,6 +128,45 @@ test.serial('recovery codes - of many who type one at once, one signs in', async
 });
 
 test.serial(
+  'one-time passwords - a password alone beside a passkey, or an old sign-in, sets none up',
+  async (t) => {
+    const { pages } = t.context;
+    const { store, clock } = pages.rig.plane.services;
+    const device = await pages.rig.device('grace');
+    const id = device.identity.id as never;
+    const begin = () => device.channel.request({ type: 'otp_begin' });
+    const session = (change: { methodsJson?: string; authenticatedAtMs?: number }) =>
+      store.write((tx) =>
+        tx.updateTable('sessions').set(change).where('deviceId', '=', id).execute(),
+      );
+    await session({ authenticatedAtMs: clock.nowMs() - 301_000 });
+    await t.throwsAsync(begin(), { code: 'ERR_IDENTITY_SIGN_IN_NEEDED' });
+    await session({ authenticatedAtMs: clock.nowMs() });
+    await store.write(async (tx) => {
+      const { userId } = await tx
+        .selectFrom('devices')
+        .select('userId')
+        .where('id', '=', id)
+        .executeTakeFirstOrThrow();
+      const key = { id: 'of-grace', userId, name: 'key', publicKey: 'x', counter: 0 };
+      const more = {
+        transportsJson: '[]',
+        backedUp: 0,
+        createdAtMs: 1,
+        lastUsedAtMs: null,
+      } as const;
+      await tx
+        .insertInto('passkeys')
+        .values({ ...key, ...more })
+        .execute();
+    });
+    await t.throwsAsync(begin(), { code: 'ERR_IDENTITY_SIGN_IN_NEEDED' });
+    await session({ methodsJson: '["passkey"]' });
+    t.is((await begin()).type, 'otp_secret');
+  },
+);
+
+test.serial(
   'passkeys - one is removed by its owner alone, freshly and strongly signed in',
   async (t) => {
     const { pages } = t.context;

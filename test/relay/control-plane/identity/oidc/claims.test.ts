@@ -63,15 +63,18 @@ test('nameOf - takes the claim in lower case, as it is or not at all', (t) => {
 test('checkDomain - only verified addresses of a domain that may', (t) => {
   const settings = settingsOf({ allowedDomains: ['Example.com'] });
   t.notThrows(() => {
-    checkDomain({ email: 'ada@EXAMPLE.com' }, settings);
+    checkDomain({ email: 'ada@EXAMPLE.com', email_verified: true }, settings);
+    checkDomain({ email: 'ada@example.com', email_verified: 'true' }, settings);
     checkDomain({}, settingsOf());
   });
   for (const claims of [
     {},
-    { email: 'ada@other.com' },
-    { email: 'ada@sub.example.com' },
-    { email: 'ada@example.com.other.com' },
-    { email: 'example.com@other.com' },
+    { email: 'ada@other.com', email_verified: true },
+    { email: 'ada@sub.example.com', email_verified: true },
+    { email: 'ada@example.com.other.com', email_verified: true },
+    { email: 'example.com@other.com', email_verified: true },
+    { email: 'ada@example.com' },
+    { email: 'ada@example.com', email_verified: 'false' },
     { email: 'ada@example.com', email_verified: false },
   ]) {
     t.like(

@@ -1,5 +1,7 @@
 import anyTest, { type TestFn } from 'ava';
-import { OidcRig, settingsOf } from './oidc-rig.ts';
+import { beginSignIn } from '../../../../../relay/control-plane/identity/index.ts';
+import { ScriptedBrowser } from '../../../../support/scripted-browser.ts';
+import { loopbackPort, OidcRig, settingsOf } from './oidc-rig.ts';
 
 const test = anyTest as TestFn<{ all: OidcRig }>;
 
@@ -122,6 +124,67 @@ test.serial('openid - a sign-in link sent to another person signs nobody in', as
   });
   t.truthy(error);
 });
+
+test.serial(
+  'openid - a link has nobody enrol a machine without the page that says so',
+  async (t) => {
+    const { all } = t.context;
+    const { rig, server } = all;
+    const { store, clock } = rig.plane.services;
+    const signIn = await store.write((tx) =>
+      beginSignIn(tx, {
+        ...{ purpose: 'enrolment', deviceId: null, provider: null, challenge: 'x'.repeat(43) },
+        ...{ loopbackPort, loopbackState: 'of mallory', address: '192.0.2.1', isStepUp: false },
+        nowMs: clock.nowMs(),
+      }),
+    );
+    const begin = `${rig.url}/oidc/idp/begin?sign_in=${signIn.id}`;
+    for (const site of ['cross-site', 'same-site', 'none']) {
+      const { status, headers } = await new ScriptedBrowser({ 'sec-fetch-site': site }).ask(begin);
+      t.is(status, 303);
+      t.is(headers['location'], `/sign-in/${signIn.id}`);
+    }
+    const own = await new ScriptedBrowser({ 'sec-fetch-site': 'same-origin' }).ask(begin);
+    t.true(String(own.headers['location']).startsWith(server.issuer));
+  },
+);
+
+test.serial(
+  'openid - what was proved counts no more once its provider is removed, or its user linked elsewhere',
+  async (t) => {
+    const { all } = t.context;
+    const { store } = all.rig.plane.services;
+    const device = await all.device('fay@example.com');
+    const prove = async () => {
+      const asked = await all.begin(device);
+      const { url } = await all.visit(asked, all.server.browserOf('fay'));
+      return { asked, ticket: url.searchParams.get('ticket') };
+    };
+    const [removed, linked] = [await prove(), await prove()];
+    const row = await store.db
+      .selectFrom('providers')
+      .selectAll()
+      .where('name', '=', 'idp')
+      .executeTakeFirstOrThrow();
+    const refusal = { code: 'ERR_IDENTITY_SIGN_IN_REFUSED' };
+    await store.write((tx) => tx.deleteFrom('providers').where('name', '=', 'idp').execute());
+    await t.throwsAsync(all.finish(device, removed.asked, removed.ticket), refusal);
+    await store.write((tx) => tx.insertInto('providers').values(row).execute());
+    t.is((await all.refusals()).at(-1), 'provider_other');
+    const provider = (name: string | null) =>
+      store.write((tx) =>
+        tx
+          .updateTable('users')
+          .set({ provider: name })
+          .where('name', '=', 'fay@example.com')
+          .execute(),
+      );
+    await provider('another');
+    await t.throwsAsync(all.finish(device, linked.asked, linked.ticket), refusal);
+    t.is((await all.refusals()).at(-1), 'provider_other');
+    await provider('idp');
+  },
+);
 
 test.serial('openid - who says no at the provider is told, and so is the command', async (t) => {
   const { all } = t.context;
