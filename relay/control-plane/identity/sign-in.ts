@@ -4,7 +4,7 @@ import { checkNewPassword, maxPasswordLength } from './password-rules.ts';
 import { hashPassword, verifyPassword } from './scrypt.ts';
 import { useSecondFactor, type TypedFactor } from './second-factor.ts';
 import { hasTotp } from './totp.ts';
-import type { Urgency } from './turnstile.ts';
+import type { Place } from './turnstile.ts';
 import type { SignInSource, SignInThrottle } from './throttle.ts';
 import type { User } from '../store/database.ts';
 import type { Reader, Store, Tx } from '../store/store.ts';
@@ -66,11 +66,12 @@ export async function provePassword(
   const found = isOwner ? named : undefined;
   const source = await sourceOf(store.db, credentials, found);
   const attempt = throttle.begin(source);
-  // However many strangers wait: who has been there before goes ahead of them.
-  const urgency = source.isKnown ? 'urgent' : 'usual';
+  // However many strangers wait: who has been there before goes ahead of them, one at a time.
+  const place: Place =
+    source.isKnown && found ? { priority: 'known', of: found.id } : { priority: 'usual' };
   const isRight =
     password.length <= maxPasswordLength &&
-    (await verifyPassword(password, found?.passwordHash ?? null, urgency));
+    (await verifyPassword(password, found?.passwordHash ?? null, place));
   // Read again: hashing takes long enough for an administrator to disable the user meanwhile.
   const user = found && (await findUser(store.db, credentials.user));
   if (!isRight || !isActive(user, clock.nowMs()) || user.passwordHash !== found?.passwordHash) {
@@ -127,10 +128,10 @@ async function sourceOf(
 export async function preparePassword(
   password: string,
   userName: string,
-  urgency?: Urgency,
+  place?: Place,
 ): Promise<string> {
   checkNewPassword(password, userName);
-  return hashPassword(password, urgency);
+  return hashPassword(password, place);
 }
 
 export async function findUser(db: Reader | Tx, name: string): Promise<User | undefined> {

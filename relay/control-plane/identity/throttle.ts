@@ -13,7 +13,7 @@ export interface SignInSource {
 
 /** A try that was let through. Call one of the two. */
 export interface SignInAttempt {
-  /** Gives back what the try cost. */
+  /** Gives back what a guess costs, but not the work. */
   succeed(): void;
   /** Keeps it. */
   fail(): void;
@@ -34,6 +34,10 @@ export const defaultThrottle = {
   address: { burst: 60, refillMs: 2_000 },
   /** One account from places it never signed in from, all together: a distributed guess. */
   accountFromUnknown: { burst: 20, refillMs: 30_000 },
+  /** The work of hashing, for one account from one source; the right password too costs it. */
+  workFromSource: { burst: 10, refillMs: 2_000 },
+  /** The same for one account from all places where it is known: whoever can sign in makes as many known browsers as he likes. */
+  workFromKnown: { burst: 20, refillMs: 2_000 },
 } as const satisfies Record<string, BucketSize>;
 
 /** Buckets kept; beyond that the one nearest to full is forgotten first. */
@@ -42,7 +46,8 @@ const maxBuckets = 50_000;
 /**
  * Slows guessing without a lock-out: each try takes a token from every bucket it concerns and a success gives
  * them back, so that a thousand tries at once cannot all pass before the first has failed. An account under
- * attack from elsewhere stays open to its owner, whose known device is not counted with strangers.
+ * attack from elsewhere stays open to its owner, whose known device is not counted with strangers. Only the buckets of work
+ * get nothing back: who knows a password must not keep the processors from everybody else with it.
  */
 export class SignInThrottle {
   readonly #clock: { nowMs(): number };
@@ -64,21 +69,24 @@ export class SignInThrottle {
     const bucket = (name: keyof typeof defaultThrottle, ...key: string[]) =>
       this.#bucket(JSON.stringify([name, ...key]), this.#sizes[name], nowMs);
     const own = factor === 'otp' ? 'otpFromSource' : 'accountFromSource';
-    const buckets = [bucket(own, account, device ?? address)];
+    const guesses = [bucket(own, account, device ?? address)];
     // A known device has that one to itself; sharing the wide ones would let strangers drain them.
-    if (!isKnown) buckets.push(bucket('address', address), bucket('accountFromUnknown', account));
-    const waitMs = Math.max(...buckets.map((bucket) => bucket.waitMs(nowMs)));
+    if (!isKnown) guesses.push(bucket('address', address), bucket('accountFromUnknown', account));
+    const work = factor === 'otp' ? [] : [bucket('workFromSource', account, device ?? address)];
+    if (factor !== 'otp' && isKnown) work.push(bucket('workFromKnown', account));
+    const all = [...guesses, ...work];
+    const waitMs = Math.max(...all.map((bucket) => bucket.waitMs(nowMs)));
     if (waitMs > 0) {
       throw new ZtnaError('ERR_LIMIT_RATE', {
         reason: 'sign_in_throttled',
         hint: `wait ${String(Math.ceil(waitMs / 1000))} s, then try again`,
       });
     }
-    for (const bucket of buckets) bucket.take();
+    for (const bucket of all) bucket.take();
     let isOpen = true;
     return {
       succeed: () => {
-        if (isOpen) for (const bucket of buckets) bucket.giveBack();
+        if (isOpen) for (const bucket of guesses) bucket.giveBack();
         isOpen = false;
       },
       fail: () => {

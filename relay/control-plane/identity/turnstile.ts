@@ -1,35 +1,95 @@
 import { ZtnaError } from '../../../protocol/index.ts';
 
-/** `urgent` is an administrator at work, or a user where he or she has been before: next in line and never refused, however many strangers wait. */
-export type Urgency = 'usual' | 'urgent';
+/**
+ * Where in line a task stands: an administrator at work before all others, then users where they have been before, then
+ * everybody else. Among equals the first to come is the first to go.
+ */
+export type Place =
+  | { readonly priority: 'admin' }
+  /** `of` is the account. Of one account one such task runs at a time, however many known browsers it made for itself. */
+  | { readonly priority: 'known'; readonly of: string }
+  | { readonly priority: 'usual' };
 
-/** Lets so many tasks run at once and so many more wait, in order; the next is refused at once. */
+export interface TurnstileLimits {
+  readonly maxAtOnce: number;
+  readonly maxWaiting: number;
+  readonly maxWaitingKnown: number;
+  /** Of these, of one account. */
+  readonly maxWaitingOfOne: number;
+}
+
+interface Known {
+  readonly of: string;
+  readonly begin: () => void;
+}
+
+/** Lets so many tasks run at once and so many more wait, in order; the next is refused at once, unless it is an administrator's. */
 export class Turnstile {
-  readonly #maxAtOnce: number;
-  readonly #maxWaiting: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #limits: TurnstileLimits;
+  readonly #admins: (() => void)[] = [];
+  readonly #known: Known[] = [];
+  readonly #usual: (() => void)[] = [];
+  /** The accounts whose `known` task runs. */
+  readonly #busy = new Set<string>();
   #running = 0;
 
-  constructor(limits: { readonly maxAtOnce: number; readonly maxWaiting: number }) {
-    this.#maxAtOnce = limits.maxAtOnce;
-    this.#maxWaiting = limits.maxWaiting;
+  constructor(limits: TurnstileLimits) {
+    this.#limits = limits;
   }
 
   /** Runs `task` when its turn comes. Throws ERR_LIMIT_RATE when too many wait already. */
-  async run<T>(task: () => Promise<T>, urgency: Urgency = 'usual'): Promise<T> {
-    if (this.#running < this.#maxAtOnce) this.#running++;
-    else if (urgency === 'urgent') {
-      await new Promise<void>((resolve) => this.#waiting.unshift(resolve));
-    } else if (this.#waiting.length >= this.#maxWaiting) {
-      throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'password_queue_full' });
-    } else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  async run<T>(task: () => Promise<T>, place: Place = { priority: 'usual' }): Promise<T> {
+    await this.#enter(place);
     try {
       return await task();
     } finally {
-      // The place goes to the next in line, if there is one.
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#running--;
+      if (place.priority === 'known') this.#busy.delete(place.of);
+      this.#running--;
+      this.#letIn();
     }
+  }
+
+  /** Resolves when its turn has come; whoever let it in has counted it. */
+  #enter(place: Place): Promise<void> {
+    const entered = Promise.withResolvers<undefined>();
+    const begin = () => {
+      entered.resolve(undefined);
+    };
+    // In line first, also where there is room: a task that may go at once is let in before the line is measured.
+    if (place.priority === 'admin') this.#admins.push(begin);
+    else if (place.priority === 'known') this.#known.push({ of: place.of, begin });
+    else this.#usual.push(begin);
+    this.#letIn();
+    if (this.#isOverfull(place)) {
+      if (place.priority === 'known') this.#known.pop();
+      else this.#usual.pop();
+      throw new ZtnaError('ERR_LIMIT_RATE', { reason: 'password_queue_full' });
+    }
+    return entered.promise;
+  }
+
+  #isOverfull(place: Place): boolean {
+    if (place.priority === 'admin') return false;
+    if (place.priority === 'usual') return this.#usual.length > this.#limits.maxWaiting;
+    const own = this.#known.filter(({ of }) => of === place.of);
+    return (
+      own.length > this.#limits.maxWaitingOfOne || this.#known.length > this.#limits.maxWaitingKnown
+    );
+  }
+
+  #letIn(): void {
+    while (this.#running < this.#limits.maxAtOnce) {
+      const begin = this.#admins.shift() ?? this.#nextKnown() ?? this.#usual.shift();
+      if (!begin) return;
+      this.#running++;
+      begin();
+    }
+  }
+
+  #nextKnown(): (() => void) | undefined {
+    const index = this.#known.findIndex(({ of }) => !this.#busy.has(of));
+    const [next] = index < 0 ? [] : this.#known.splice(index, 1);
+    if (next) this.#busy.add(next.of);
+    return next?.begin;
   }
 }

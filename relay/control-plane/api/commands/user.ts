@@ -246,7 +246,7 @@ export const userCommands: readonly Command[] = [
     const hash =
       args.password === undefined
         ? null
-        : await preparePassword(args.password, args.name, 'urgent');
+        : await preparePassword(args.password, args.name, { priority: 'admin' });
     const user = await services.store.write(async (tx) => {
       const provider = args.provider ?? null;
       if (provider !== null) await getProvider(tx, provider);
@@ -262,7 +262,7 @@ export const userCommands: readonly Command[] = [
     const hash =
       args.password === undefined
         ? null
-        : await preparePassword(args.password, args.name, 'urgent');
+        : await preparePassword(args.password, args.name, { priority: 'admin' });
     await services.store.write(async (tx) => {
       const user = await getUser(tx, args.name);
       if (hash !== null) refuseWithoutPassword(user);

@@ -10,6 +10,7 @@ import {
   startSession,
   type Credentials,
 } from '../../../../relay/control-plane/identity/index.ts';
+import { ZtnaError } from '../../../../protocol/index.ts';
 import { holdNextHash } from '../../../support/cheap-passwords.ts';
 import {
   addUser,
@@ -97,6 +98,41 @@ test.serial(
     for (let i = 0; i < 2; i++) await t.throwsAsync(attempt({ password: 'wrong' }), refused);
     await t.throwsAsync(attempt(), { code: 'ERR_LIMIT_RATE' });
     await t.notThrowsAsync(attempt({ device: device.id }));
+  },
+);
+
+test.serial(
+  'signIn - a right password in a known browser, again and again, leaves others and administrators their turn',
+  async (t) => {
+    const { store, user, clock, attempt } = await setUp(t);
+    await addUser(store, 'ben', { passwordHash });
+    const browser = (id: number) => ({ id: String(id), user: user.id });
+    const hash = holdNextHash();
+    const running = attempt({ browser: browser(0) });
+    await hash.begun;
+    const flood = Array.from({ length: 40 }, (_, id) => attempt({ browser: browser(id % 20) }));
+    // One hash runs and four wait, from however many browsers; all others are refused at once.
+    let refusals = 0;
+    const allRefused = Promise.withResolvers<undefined>();
+    const outcomes = flood.map((one) =>
+      one.then(
+        () => 'signed_in',
+        (error: unknown) => {
+          if (++refusals === 36) allRefused.resolve(undefined);
+          return error instanceof ZtnaError ? error.code : String(error);
+        },
+      ),
+    );
+    await allRefused.promise;
+    const other = attempt({ user: 'ben', address: '192.0.2.2' });
+    const chosen = preparePassword('green kettle loud sun', 'carl', { priority: 'admin' });
+    hash.release();
+    await t.notThrowsAsync(Promise.all([running, other, chosen]));
+    const ended = Map.groupBy(await Promise.all(outcomes), (outcome) => outcome);
+    t.is(ended.get('signed_in')?.length, 4);
+    t.is(ended.get('ERR_LIMIT_RATE')?.length, 36);
+    clock.advance(60_000);
+    await t.notThrowsAsync(attempt({ browser: browser(0) }));
   },
 );
 

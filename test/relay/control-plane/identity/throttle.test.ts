@@ -10,6 +10,8 @@ const sizes = {
   otpFromSource: { burst: 2, refillMs: 10_000 },
   address: { burst: 10, refillMs: 1_000 },
   accountFromUnknown: { burst: 6, refillMs: 1_000 },
+  workFromSource: { burst: 5, refillMs: 2_000 },
+  workFromKnown: { burst: 8, refillMs: 2_000 },
 };
 
 const from = (changes: Partial<SignInSource> = {}): SignInSource => ({
@@ -47,11 +49,35 @@ test('begin - counts tries that are still running', (t) => {
   t.throws(() => throttle.begin(from()), limited);
 });
 
-test('begin - never counts successes against anyone', (t) => {
+test('begin - counts no success as a guess', (t) => {
   const { throttle } = open();
   for (let i = 0; i < 100; i++) {
     t.notThrows(() => throttle.begin(from({ account: `user${String(i % 20)}` })).succeed());
   }
+});
+
+test('begin - counts the work of right passwords, by account and source, and none for one-time passwords', (t) => {
+  const { clock, throttle } = open();
+  const known = from({ device: 'dev_own', isKnown: true });
+  for (let i = 0; i < 5; i++) throttle.begin(known).succeed();
+  t.like(
+    t.throws(() => throttle.begin(known), limited),
+    { hint: 'wait 2 s, then try again' },
+  );
+  t.notThrows(() => throttle.begin(known, 'otp').succeed());
+  t.notThrows(() => throttle.begin(from({ device: 'dev_other', isKnown: true })).succeed());
+  t.notThrows(() => throttle.begin(from({ device: 'dev_own', account: 'ben' })).succeed());
+  clock.advance(2_000);
+  throttle.begin(known).succeed();
+  t.throws(() => throttle.begin(known), limited);
+});
+
+test('begin - counts the work of one account from all its known browsers together, and nobody else’s', (t) => {
+  const { throttle } = open();
+  const browser = (id: number) => from({ device: `browser ${String(id)}`, isKnown: true });
+  for (let i = 0; i < 8; i++) throttle.begin(browser(i)).succeed();
+  t.throws(() => throttle.begin(browser(8)), limited);
+  t.notThrows(() => throttle.begin({ ...browser(9), account: 'ben' }).succeed());
 });
 
 test('begin - slows one address that tries many accounts', (t) => {
