@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { refreshTokenGrant, ResponseBodyError } from 'openid-client';
 import type { Selectable } from 'kysely';
+import type { SessionId } from '../../../../protocol/index.ts';
 import { endSession } from '../../access/end-session.ts';
 import type { Services } from '../../services.ts';
 import type { ProviderGrantsTable, Tx } from '../../store/index.ts';
@@ -19,10 +20,12 @@ export interface KeptTokens {
   readonly idToken: string;
 }
 
-/** Sessions looked at in one turn, and how many of one provider at once. */
+/** Sessions looked at in one turn, which providers share, and how many of one at once. */
 const maxAtOnce = 64;
 const maxOfProvider = 4;
-/** One control plane is at a session for so long at most. */
+/** In a turn no session is begun with later than this: a slow provider keeps the others waiting no longer. */
+const turnMs = 10_000;
+/** One control plane is at a session for so long at most; asking takes less. */
 const claimMs = 60_000;
 /** Who could not be asked is asked again after this, or sooner where that is its usual turn. */
 const retryMs = 30_000;
@@ -49,16 +52,23 @@ export async function recheckSessions(services: Services): Promise<void> {
   await Promise.all([...byProvider].map(([name, grants]) => recheckAt(services, name, grants)));
 }
 
-/** Those whose turn it is, kept from other control planes. */
+/** Those whose turn it is, of each provider its share, kept from other control planes. */
 async function claimDue({ store, clock }: Services): Promise<Grant[]> {
   const nowMs = clock.nowMs();
   const due = store.db
     .selectFrom('providerGrants')
     .where('nextCheckAtMs', '<=', nowMs)
-    .where('claimedUntilMs', '<=', nowMs)
+    .where('claimedUntilMs', '<=', nowMs);
+  const providers = await due.select('provider').distinct().execute();
+  const ofEach = due
+    .select('sessionId')
     .orderBy('nextCheckAtMs')
-    .limit(maxAtOnce);
-  const ids = (await due.select('sessionId').execute()).map(({ sessionId }) => sessionId);
+    .limit(Math.ceil(maxAtOnce / Math.max(providers.length, 1)));
+  const ids: SessionId[] = [];
+  for (const { provider } of providers) {
+    const rows = await ofEach.where('provider', '=', provider).execute();
+    ids.push(...rows.map(({ sessionId }) => sessionId));
+  }
   if (ids.length === 0) return [];
   return store.write(async (tx) => {
     await tx
@@ -80,21 +90,47 @@ async function claimDue({ store, clock }: Services): Promise<Grant[]> {
   });
 }
 
+/**
+ * A session may have waited until its claim ran out: false where another control plane has it, or asked with its tokens. To show
+ * a provider tokens that were replaced is taken for theft, and ends the session there.
+ */
+async function claimAgain({ store, clock }: Services, grant: Grant): Promise<boolean> {
+  const claimed = await store.write((tx) =>
+    tx
+      .updateTable('providerGrants')
+      .set({ claimedUntilMs: clock.nowMs() + claimMs })
+      .where('sessionId', '=', grant.sessionId)
+      .where('claimedUntilMs', '=', grant.claimedUntilMs)
+      .where('sealedTokens', '=', grant.sealedTokens)
+      .returning('sessionId')
+      .executeTakeFirst(),
+  );
+  return claimed !== undefined;
+}
+
 /** Once one of them could not be asked about, the others wait for their next turn, too. */
 async function recheckAt(
   services: Services,
   name: string,
   grants: readonly Grant[],
 ): Promise<void> {
+  const untilMs = performance.now() + turnMs;
   const waiting = [...grants];
+  const failed: SessionId[] = [];
   let failure: string | undefined;
   const work = async () => {
-    for (let grant = waiting.shift(); grant; grant = waiting.shift()) {
-      failure ??= await recheck(services, name, grant);
-      if (failure !== undefined) await noteUnreachable(services, grant, failure);
+    while (failure === undefined && performance.now() < untilMs) {
+      const grant = waiting.shift();
+      if (!grant) return;
+      const reason = await recheck(services, name, grant);
+      if (reason === undefined) continue;
+      failed.push(grant.sessionId);
+      failure ??= reason;
     }
   };
   await Promise.all(Array.from({ length: maxOfProvider }, work));
+  if (failure !== undefined) await noteUnreachable(services, name, { failed, waiting, failure });
+  else if (waiting.length > 0) await leaveForNextTurn(services, waiting);
   services.providers.noteReachable(name, failure, services.logger);
 }
 
@@ -105,19 +141,27 @@ async function recheck(
   grant: Grant,
 ): Promise<string | undefined> {
   const { store, sealer } = services;
-  const kept = JSON.parse(
-    sealer.open(grant.sealedTokens, aboutTokens(grant.sessionId)),
-  ) as KeptTokens;
   let provider: OpenProvider;
   try {
     provider = await services.providers.open(name);
   } catch (error) {
-    return toRefusal(error).reason ?? 'provider_unreachable';
+    const { reason } = toRefusal(error);
+    if (reason !== 'provider_unknown') return reason ?? 'provider_unreachable';
+    await store.write(async (tx) => {
+      await refuse(services, tx, grant);
+      await setProvidedGroups(services, tx, grant.userId, sourceOf(name), []);
+    });
+    return undefined; // it was removed: there is nobody to vouch for the session
   }
+  if (!(await claimAgain(services, grant))) return undefined;
+  const kept = JSON.parse(
+    sealer.open(grant.sealedTokens, aboutTokens(grant.sessionId)),
+  ) as KeptTokens;
   if (kept.refreshToken === null) {
     await store.write((tx) => noteAsked(services, tx, provider, grant, null));
     return undefined; // it gave nothing to ask with
   }
+  let current = grant;
   try {
     const tokens = await refreshTokenGrant(provider.config, kept.refreshToken);
     const next: KeptTokens = {
@@ -125,29 +169,32 @@ async function recheck(
       idToken: tokens.id_token ?? kept.idToken,
     };
     // Before anything else can fail: the one before counts no more.
-    await store.write((tx) => noteAsked(services, tx, provider, grant, next));
+    const sealedTokens = await store.write((tx) => noteAsked(services, tx, provider, grant, next));
+    if (sealedTokens === undefined) return undefined;
+    current = { ...grant, sealedTokens };
     const claims = await readClaimsAgain(provider, tokens, grant.subject);
     if (claims) await store.write((tx) => apply(services, tx, provider, grant, claims));
     return undefined;
   } catch (error) {
     if (error instanceof ResponseBodyError && refusals.includes(error.error)) {
-      await store.write((tx) => refuse(services, tx, grant));
+      await store.write((tx) => refuseTokens(services, tx, current));
       return undefined;
     }
     return toRefusal(error).reason ?? 'provider_unreachable';
   }
 }
 
+/** Answers the tokens as they are sealed now; undefined where the session is over, or others asked with its tokens: what they were given counts. */
 async function noteAsked(
   { clock, sealer }: Services,
   tx: Tx,
   { settings }: OpenProvider,
-  { sessionId }: Grant,
+  { sessionId, sealedTokens }: Grant,
   tokens: KeptTokens | null,
-): Promise<void> {
+): Promise<string | undefined> {
   const nowMs = clock.nowMs();
   const earlierMs = randomInt(Math.ceil(settings.recheckMs / 10)); // not all at once
-  await tx
+  const noted = await tx
     .updateTable('providerGrants')
     .set({
       nextCheckAtMs: nowMs + settings.recheckMs - earlierMs,
@@ -162,7 +209,10 @@ async function noteAsked(
         : { lastError: 'no_refresh_token' }),
     })
     .where('sessionId', '=', sessionId)
-    .execute();
+    .where('sealedTokens', '=', sealedTokens)
+    .returning('sealedTokens')
+    .executeTakeFirst();
+  return noted?.sealedTokens;
 }
 
 async function apply(
@@ -208,22 +258,69 @@ async function refuse(services: Services, tx: Tx, { sessionId, provider }: Grant
   await tx.deleteFrom('providerGrants').where('sessionId', '=', sessionId).execute();
 }
 
-async function noteUnreachable(
-  { store, clock }: Services,
-  { sessionId, unreachableSinceMs }: Grant,
-  lastError: string,
-): Promise<void> {
-  const nowMs = clock.nowMs();
+/** A refusal is about the tokens that were shown: where there are others by now, it is their turn. */
+async function refuseTokens(services: Services, tx: Tx, grant: Grant): Promise<void> {
+  const { sessionId, sealedTokens } = grant;
+  const shown = await tx
+    .deleteFrom('providerGrants')
+    .where('sessionId', '=', sessionId)
+    .where('sealedTokens', '=', sealedTokens)
+    .returning('sessionId')
+    .executeTakeFirst();
+  if (shown) {
+    await refuse(services, tx, grant);
+    return;
+  }
+  await tx
+    .updateTable('providerGrants')
+    .set({ nextCheckAtMs: services.clock.nowMs() })
+    .where('sessionId', '=', sessionId)
+    .execute();
+}
+
+async function leaveForNextTurn({ store }: Services, waiting: readonly Grant[]): Promise<void> {
+  const ids = waiting.map(({ sessionId }) => sessionId);
+  const claims = new Set(waiting.map(({ claimedUntilMs }) => claimedUntilMs));
   await store.write((tx) =>
     tx
       .updateTable('providerGrants')
-      .set({
-        nextCheckAtMs: nowMs + retryMs,
-        claimedUntilMs: 0,
-        unreachableSinceMs: unreachableSinceMs ?? nowMs,
-        lastError,
-      })
-      .where('sessionId', '=', sessionId)
+      .set({ claimedUntilMs: 0 })
+      .where('sessionId', 'in', ids)
+      .where('claimedUntilMs', 'in', [...claims])
       .execute(),
   );
+}
+
+/** All of a provider whose turn it is wait, but for those that another control plane is at. */
+async function noteUnreachable(
+  { store, clock }: Services,
+  provider: string,
+  how: {
+    readonly failed: readonly SessionId[];
+    readonly waiting: readonly Grant[];
+    readonly failure: string;
+  },
+): Promise<void> {
+  const nowMs = clock.nowMs();
+  const ours = [...how.failed, ...how.waiting.map(({ sessionId }) => sessionId)];
+  await store.write(async (tx) => {
+    const note = (nextCheckAtMs: number) =>
+      tx
+        .updateTable('providerGrants')
+        .set((eb) => ({
+          nextCheckAtMs,
+          claimedUntilMs: 0,
+          unreachableSinceMs: eb.fn.coalesce('unreachableSinceMs', eb.val(nowMs)),
+          lastError: how.failure,
+        }))
+        .where('provider', '=', provider);
+    // Behind the others: it may be about one of them alone.
+    await note(nowMs + retryMs + 1)
+      .where('sessionId', 'in', how.failed)
+      .execute();
+    await note(nowMs + retryMs)
+      .where('nextCheckAtMs', '<=', nowMs)
+      .where((eb) => eb.or([eb('claimedUntilMs', '<=', nowMs), eb('sessionId', 'in', ours)]))
+      .execute();
+  });
 }

@@ -21,7 +21,7 @@ export class FakeProvider {
   /** In place of an answer, by path. */
   readonly instead = new Map<
     string,
-    (request: IncomingMessage, response: ServerResponse) => void
+    (request: IncomingMessage, response: ServerResponse, body: string) => void
   >();
   nonce = '';
   readonly #subject: string;
@@ -34,10 +34,10 @@ export class FakeProvider {
   static async start(subject = 'eve'): Promise<FakeProvider> {
     const server = await OutsideServer.start();
     const fake = new FakeProvider(server, subject);
-    server.answer = (request, _body, response) => {
+    server.answer = (request, body, response) => {
       const path = (request.url ?? '').split('?')[0] ?? '';
       const instead = fake.instead.get(path);
-      if (instead) instead(request, response);
+      if (instead) instead(request, response, body);
       else void fake.#answer(path, response);
     };
     return fake;

@@ -1,13 +1,10 @@
 import { createHash, randomUUID } from 'node:crypto';
 import anyTest, { type TestFn } from 'ava';
 import { SignJWT, UnsecuredJWT, type JWTPayload } from 'jose';
-import type { DeviceId } from '../../../../../protocol/index.ts';
-import { openSession } from '../../../../../relay/control-plane/access/open-session.ts';
-import { getUser } from '../../../../../relay/control-plane/api/lookup.ts';
 import { ScriptedBrowser } from '../../../../support/scripted-browser.ts';
 import { keySet, OutsideServer, sharedKey } from '../../signals/transmitter.ts';
 import type { ConnectorPeer, DevicePeer } from '../../service/rig.ts';
-import { OidcRig, openTunnel, publishWiki } from './oidc-rig.ts';
+import { OidcRig, openTunnel, publishWiki, signedInAt } from './oidc-rig.ts';
 
 const test = anyTest as TestFn<{ all: OidcRig; connector: ConnectorPeer; fake: OutsideServer }>;
 
@@ -139,35 +136,14 @@ test.serial('back-channel logout - a token serves once', async (t) => {
   t.is(await lastReason(all), 'token_replayed');
 });
 
-/** A device whose user signed in at the provider that a test speaks for. */
-async function signedIn(
-  { rig }: OidcRig,
-  name: string,
-  subject: string,
-  sid: string | null,
-): Promise<DevicePeer> {
-  const { services } = rig.plane;
-  const device = await rig.device(name, []);
-  const user = await getUser(services.store.db, name);
-  const proof = {
-    ...{ user: user.id, provider: 'fake', methods: ['pwd'], acr: '' },
-    authenticatedAtMs: services.clock.nowMs(),
-    grant: { subject, sid, refreshToken: null, idToken: '', recheckMs: 3_600_000 },
-  };
-  await services.store.write((tx) =>
-    openSession(services, tx, device.identity.id as DeviceId, proof, ''),
-  );
-  return device;
-}
-
 test.serial(
   'back-channel logout - names a session, and means all of the person’s that have no name',
   async (t) => {
     const { all, fake } = t.context;
-    const named = await signedIn(all, 'gil-1', 'gil', 's-1');
-    const unnamed = await signedIn(all, 'gil-2', 'gil', null);
-    await signedIn(all, 'gil-3', 'gil', 's-2');
-    await signedIn(all, 'hal', 'hal', null);
+    const named = await signedInAt(all, 'fake', 'gil-1', { subject: 'gil', sid: 's-1' });
+    const unnamed = await signedInAt(all, 'fake', 'gil-2', { subject: 'gil' });
+    await signedInAt(all, 'fake', 'gil-3', { subject: 'gil', sid: 's-2' });
+    await signedInAt(all, 'fake', 'hal', { subject: 'hal' });
     t.is(await tell(all, await sign(claimsOf(fake, { sub: 'gil', sid: 's-1' }))), 200);
     t.is(await ended(named), 'provider_logout');
     t.is(await ended(unnamed), 'provider_logout');

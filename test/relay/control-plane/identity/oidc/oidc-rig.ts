@@ -3,10 +3,14 @@ import { setImmediate } from 'node:timers/promises';
 import {
   grantSchema,
   verifyStatement,
+  type DeviceId,
   type Grant,
   type SessionFacts,
   type ToDevice,
 } from '../../../../../protocol/index.ts';
+import { openSession } from '../../../../../relay/control-plane/access/open-session.ts';
+import { getUser } from '../../../../../relay/control-plane/api/lookup.ts';
+import type { ProvidedGrant } from '../../../../../relay/control-plane/identity/sign-ins.ts';
 import { OidcServer, type OidcServerOptions } from '../../../../support/oidc-server.ts';
 import type { ScriptedBrowser, Visit } from '../../../../support/scripted-browser.ts';
 import { Rig, staffPolicy, type ConnectorPeer, type DevicePeer } from '../../service/rig.ts';
@@ -67,6 +71,30 @@ export async function ofProvider(
   const device = await rig.device(name, []);
   await rig.plane.services.store.write((tx) =>
     tx.updateTable('users').set({ provider }).where('name', '=', name).execute(),
+  );
+  return device;
+}
+
+/** A device whose user signed in at a provider, with what that gave. */
+export async function signedInAt(
+  { rig }: Pick<OidcRig, 'rig'>,
+  provider: string,
+  name: string,
+  grant: Partial<ProvidedGrant>,
+): Promise<DevicePeer> {
+  const { services } = rig.plane;
+  const device = await ofProvider(rig, name, provider);
+  const user = await getUser(services.store.db, name);
+  const proof = {
+    ...{ user: user.id, provider, methods: ['pwd'], acr: '' },
+    authenticatedAtMs: services.clock.nowMs(),
+    grant: {
+      ...{ subject: name, sid: null, refreshToken: null, idToken: '', recheckMs: 3_600_000 },
+      ...grant,
+    },
+  };
+  await services.store.write((tx) =>
+    openSession(services, tx, device.identity.id as DeviceId, proof, ''),
   );
   return device;
 }

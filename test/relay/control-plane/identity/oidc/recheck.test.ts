@@ -1,4 +1,5 @@
 import anyTest, { type TestFn } from 'ava';
+import { newId, type DeviceId, type SessionId } from '../../../../../protocol/index.ts';
 import { healthMetrics } from '../../../../../relay/control-plane/health/metrics.ts';
 import { recheckSessions } from '../../../../../relay/control-plane/identity/oidc/recheck.ts';
 import type { ConnectorPeer } from '../../service/rig.ts';
@@ -13,6 +14,7 @@ import {
   OidcRig,
   openTunnel,
   publishWiki,
+  signedInAt,
 } from './oidc-rig.ts';
 
 const test = anyTest as TestFn<{ all: OidcRig; connector: ConnectorPeer }>;
@@ -189,6 +191,161 @@ test.serial(
     t.is(said(), 1);
   },
 );
+
+/** A provider whose answers to refresh tokens wait until a test gives them. */
+async function heldProvider({ rig }: OidcRig, name: string) {
+  const fake = await FakeProvider.start();
+  await rig.admin('provider.add', fake.settings({ name }));
+  const held = new Map<string, (status: number, body: object) => void>();
+  fake.instead.set('/token', (_request, response, body) => {
+    held.set(new URLSearchParams(body).get('refresh_token') ?? '', (status, answer) => {
+      response.statusCode = status;
+      response.setHeader('content-type', 'application/json').end(JSON.stringify(answer));
+    });
+  });
+  return { fake, held };
+}
+
+async function until(isSo: () => boolean | Promise<boolean>) {
+  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+const isNew = { access_token: 'opaque', token_type: 'Bearer', refresh_token: 'another' };
+
+test.serial('recheck - asks with no tokens that another control plane asked with', async (t) => {
+  const { all } = t.context;
+  const { services } = all.rig.plane;
+  const { store, sealer } = services;
+  const { fake, held } = await heldProvider(all, 'slow');
+  t.teardown(() => fake.stop());
+  const names = ['f-1', 'f-2', 'f-3', 'f-4', 'f-5', 'f-6'];
+  for (const name of names)
+    await signedInAt(all, 'slow', name, { subject: 'eve', refreshToken: name });
+  const grants = store.db
+    .selectFrom('providerGrants')
+    .innerJoin('users', 'users.id', 'providerGrants.userId')
+    .select(['users.name', 'sessionId', 'sealedTokens', 'lastOkAtMs', 'nextCheckAtMs'])
+    .where('providerGrants.provider', '=', 'slow');
+  const grantsNow = async () =>
+    new Map((await grants.execute()).map((grant) => [grant.name, grant]));
+  await hastenChecks(all);
+  const turn = recheckSessions(services);
+  await until(() => held.size === 4);
+
+  // What another control plane does whose turn it is, too: to one that is asked about, and to one that waits.
+  const [done, refused, late, last] = [...held.keys()] as [string, string, string, string];
+  const [claimed, rotated] = names.filter((name) => !held.has(name)) as [string, string];
+  const before = await grantsNow();
+  const others = new Map<string, string>();
+  const nowMs = services.clock.nowMs();
+  for (const name of [refused, late, rotated]) {
+    const sessionId = before.get(name)?.sessionId ?? ('' as SessionId);
+    const tokens = JSON.stringify({ refreshToken: `other ${name}`, idToken: '' });
+    const sealedTokens = sealer.seal(tokens, `tokens ${sessionId}`);
+    others.set(name, sealedTokens);
+    await store.write((tx) =>
+      tx
+        .updateTable('providerGrants')
+        .set({ sealedTokens, nextCheckAtMs: nowMs + 600_000, claimedUntilMs: 0 })
+        .where('sessionId', '=', sessionId)
+        .execute(),
+    );
+  }
+  await store.write((tx) =>
+    tx
+      .updateTable('providerGrants')
+      .set({ claimedUntilMs: nowMs + 90_000 })
+      .where('sessionId', '=', before.get(claimed)?.sessionId ?? ('' as SessionId))
+      .execute(),
+  );
+  held.get(refused)?.(400, { error: 'invalid_grant' });
+  held.get(late)?.(200, isNew);
+  held.get(done)?.(200, isNew);
+  held.get(last)?.(400, { error: 'invalid_grant' });
+  await until(() => held.has(`other ${refused}`)); // a refusal of what counts no more ends nothing
+  held.get(`other ${refused}`)?.(200, isNew);
+  await turn;
+  await until(async () => !(await grantsNow()).has(last)); // and one of what counts does
+  const after = await grantsNow();
+  t.false(held.has(claimed));
+  t.false(held.has(rotated));
+  t.is(after.get(late)?.sealedTokens, others.get(late));
+  t.is(after.get(rotated)?.sealedTokens, others.get(rotated));
+  t.not(after.get(done)?.sealedTokens, before.get(done)?.sealedTokens);
+  t.deepEqual(
+    [...after.keys()].sort(),
+    names.filter((name) => name !== last),
+  );
+  await all.rig.admin('provider.remove', { name: 'slow' });
+});
+
+test.serial('recheck - a session whose provider was removed is refused', async (t) => {
+  const { all } = t.context;
+  const { store } = all.rig.plane.services;
+  const fake = await FakeProvider.start();
+  t.teardown(() => fake.stop());
+  await all.rig.admin('provider.add', fake.settings({ name: 'gone' }));
+  const device = await signedInAt(all, 'gone', 'gus', { refreshToken: 'r' });
+  await store.write((tx) => tx.deleteFrom('providers').where('name', '=', 'gone').execute());
+  await hastenChecks(all);
+  const reason = await device.find((message) =>
+    message.type === 'session_ended' ? message.reason : undefined,
+  );
+  t.is(reason, 'provider_refused');
+});
+
+test.serial('recheck - a provider with many sessions leaves the others their share', async (t) => {
+  const { all } = t.context;
+  const { store, clock } = all.rig.plane.services;
+  const { fake, held } = await heldProvider(all, 'busy');
+  t.teardown(() => fake.stop());
+  const device = await signedInAt(all, 'busy', 'many', { subject: 'eve', refreshToken: 'r' });
+  const grants = store.db.selectFrom('providerGrants').selectAll();
+  const ofBusy = grants.where('provider', '=', 'busy');
+  const grant = await ofBusy.executeTakeFirstOrThrow();
+  const session = await store.db
+    .selectFrom('sessions')
+    .selectAll()
+    .where('deviceId', '=', device.identity.id as DeviceId)
+    .where('endedAtMs', 'is', null)
+    .executeTakeFirstOrThrow();
+  const { sealer } = all.rig.plane.services;
+  await store.write(async (tx) => {
+    for (let count = 0; count < 100; count++) {
+      const id = newId('session');
+      const tokens = JSON.stringify({ refreshToken: id, idToken: '' });
+      const sealedTokens = sealer.seal(tokens, `tokens ${id}`);
+      await tx
+        .insertInto('sessions')
+        .values({ ...session, id })
+        .execute();
+      await tx
+        .insertInto('providerGrants')
+        .values({ ...grant, sessionId: id, sealedTokens })
+        .execute();
+    }
+    await tx
+      .updateTable('providerGrants')
+      .set({ nextCheckAtMs: 0, claimedUntilMs: 0 })
+      .where('provider', '=', 'busy')
+      .execute();
+    await tx
+      .updateTable('providerGrants')
+      .set({ nextCheckAtMs: 1, claimedUntilMs: 0 }) // last of all
+      .where('provider', '=', 'idp')
+      .execute();
+  });
+  const asked = grants.where('provider', '=', 'idp').where('nextCheckAtMs', '>', 1);
+  await until(async () => held.size > 0 && (await asked.execute()).length > 0);
+  t.true(held.size <= 4);
+
+  const left = ofBusy.where('nextCheckAtMs', '<=', clock.nowMs()).where('claimedUntilMs', '=', 0);
+  t.true((await left.execute()).length > 0, 'more than its share');
+  for (const answer of held.values()) answer(503, {});
+  await until(async () => (await ofBusy.where('lastError', 'is', null).execute()).length === 0);
+  t.true(held.size <= 4, 'one failure is enough');
+  await all.rig.admin('provider.remove', { name: 'busy' });
+});
 
 test.serial('recheck - what was sealed for one session opens for no other', async (t) => {
   const { all } = t.context;
