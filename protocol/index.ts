@@ -132,11 +132,11 @@ export {
   maxAvoidedRelays,
   maxExplainedConditions,
   maxExplainedRules,
-  serviceProofSchema,
   type SessionFacts,
   toDevice,
   type ToDevice,
 } from './messages/device.ts';
+export { serviceProofSchema } from './messages/device-identity.ts';
 export {
   bundlePath,
   encodeEnrolmentCode,

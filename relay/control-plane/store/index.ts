@@ -1,4 +1,6 @@
 export * from './database.ts';
+export type * from './identity-tables.ts';
+export type * from './signal-tables.ts';
 export { readFactStamps, stampOf, type FactStamps } from './fact-stamps.ts';
 export {
   raiseCounter,

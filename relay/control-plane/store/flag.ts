@@ -1,0 +1,2 @@
+/** A truth value, as every engine stores it. */
+export type Flag = 0 | 1;
