@@ -87,7 +87,8 @@ test(`recheck - what another control plane finds out ends tunnels here${why}`, a
   server.people.set('ben', personOf('ben', []));
   await hastenChecks({ rig: second });
   await recheckSessions(second.plane.services);
-  t.is(await ended(one), 'group_changed');
+  // Whichever is first: the one that asked the provider, or the tunnel's own, which saw the change.
+  t.true(['group_changed', 'policy_denied'].includes(await ended(one)));
 
   server.people.set('ben', personOf('ben'));
   const other = await signIn();
